@@ -1,0 +1,47 @@
+# `make demo` and `make test` need only Python 3.11 or newer, a C compiler and git; all else goes to .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.installed ## simulate a cohort, prepare it, print and draw what is in it
+	rm -rf demo
+	$(BIN)/chiasma simulate demo/source --patients 300 --seed 0
+	$(BIN)/chiasma prepare demo/source/cohort.yaml --out demo/cohort
+	@echo "Look at demo/cohort/summary.html"
+
+test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+
+lint: $(VENV)/.installed-lint ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+bench: $(VENV)/.installed ## run the benchmarks; each prints ratios and writes JSON
+	@set -e; for bench in benchmarks/bench_*.py; do echo "+ $$bench"; $(BIN)/python "$$bench" $(ARGS); done
+
+clean: ## remove what the other targets made, .venv included
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "chiasma needs Python 3.11 or newer, and '$(PYTHON)' is not; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --editable '.[test]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed
+	$(PIP) install --editable '.[test,lint]' --constraint constraints.txt
+	@touch $@

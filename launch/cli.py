@@ -1,0 +1,204 @@
+"""The `chiasma` command: its subcommands, and how each failure is told to the person at the keyboard."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from foundation.errors import ChiasmaError, nearest
+
+FAILED = 1
+INTERRUPTED = 130
+
+DENIED = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "name a file or folder that you may use, or correct its permissions",
+    errno.EPERM: "name a file or folder that you may use, or correct its permissions",
+}
+"""What to do about a refusal of the operating system."""
+
+
+@dataclass
+class Call:
+    """What is known of a call when it fails."""
+
+    name: str = "chiasma"
+    goes_on: bool = False
+    debug: bool = False
+
+
+def _debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Call).debug = True
+
+
+class _Command(click.Command):
+    """A command that shows its example as written and takes `--debug`.
+
+    Args:
+        example: One or several command lines.
+        goes_on: Whether it keeps what is finished when it is interrupted and started again.
+    """
+
+    def __init__(self, *args: Any, example: str, goes_on: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+        self.goes_on = goes_on
+        self.params.append(
+            click.Option(
+                ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show the traceback of a failure."
+            )
+        )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example."""
+        with formatter.section("Example"):
+            for line in self.example.splitlines():
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class _Group(_Command, click.Group):
+    """The commands; a wrong name is answered with the nearest."""
+
+    command_class = _Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names."""
+        if args[0] not in self.commands:
+            ctx.fail(f"No such command '{args[0]}'; {nearest(args[0], self.commands)}")
+        call = ctx.ensure_object(Call)
+        call.name = f"chiasma {args[0]}"
+        call.goes_on = getattr(self.commands[args[0]], "goes_on", False)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    example="chiasma simulate demo/source\nchiasma prepare demo/source/cohort.yaml --out demo/cohort",
+)
+@click.version_option(package_name="chiasma", message="%(package)s %(version)s")
+def cli() -> None:
+    """Join what a scan shows with what the genome says, for patients of whom most lack something."""
+
+
+@cli.command(example="chiasma simulate demo/source --patients 300 --seed 0")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--patients", type=click.IntRange(min=1), default=300, show_default=True, help="How many to invent.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same bytes.")
+def simulate(out: Path, patients: int, seed: int) -> None:
+    """Write a cohort whose truth is known to the folder OUT.
+
+    Source files in the formats a hospital has, a cohort.yaml that names them, and truth/ with what they were made from.
+    """
+    from foundation.cohort.simulate import simulate as run
+    from launch.progress import Progress
+
+    with Progress() as progress:
+        run(out=out, patients=patients, seed=seed, progress=progress.report("simulating", "patients"))
+        progress.finish()
+    click.echo(f"next: chiasma prepare {out / 'cohort.yaml'} --out {out.parent / 'cohort'}")
+
+
+@cli.command(example="chiasma prepare configs/cohorts/tcga-glioma.yaml --out cohorts/glioma --workers 8", goes_on=True)
+@click.argument("cohort", metavar="COHORT.yaml", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[key=value …]", nargs=-1)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the prepared cohort."
+)
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the source files, instead of `root` in the YAML.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read images; by default one per core.")
+def prepare(cohort: Path, overrides: Sequence[str], out: Path, root: Path | None, workers: int | None) -> None:
+    """Turn the source files of a COHORT.yaml into a prepared cohort.
+
+    Interrupted and started again, it goes on where it stopped. A key=value changes a key of the YAML, such as
+    quarantine.stop_above=0.2 or modalities.mri.size=[64,64,64].
+    """
+    import json
+
+    from foundation.cohort.prepare import prepare as run
+    from launch.cohort_table import print_cohort
+    from launch.machine import usable_cores
+    from launch.progress import Progress
+
+    with Progress() as progress:
+        run(cohort, out=out, root=root, workers=workers or usable_cores(), overrides=overrides, progress=progress)
+    print_cohort(json.loads((out / "cohort.json").read_text(encoding="utf-8")), out)
+
+
+@cli.command(example="chiasma doctor\nchiasma doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do, and what is missing.
+
+    Beside what is missing stands the command that adds it. The exit code is 1 if chiasma does not work without it.
+    """
+    from launch.doctor import examine, print_report, to_json
+
+    report = examine()
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        print_report(report)
+    if not report.ok:
+        click.get_current_context().exit(FAILED)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: What follows `chiasma`; by default what this process was started with.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted.
+    """
+    call = Call()
+    arguments = None if args is None else list(args)
+    try:
+        code = cli.main(arguments, prog_name="chiasma", standalone_mode=False, obj=call)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, Exception) as error:
+        if call.debug:
+            traceback.print_exc()
+        code, message = _explain(error, call)
+        print(f"{call.name}: {message}", file=sys.stderr)
+        return code
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: BaseException, call: Call) -> tuple[int, str]:
+    """The exit code and the message for an error."""
+    if isinstance(error, ChiasmaError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        again = "start the same command again" + " and it goes on where it stopped" * call.goes_on
+        return INTERRUPTED, f"interrupted; {again}"
+    if isinstance(error, OSError) and error.errno in DENIED:
+        place = f"{error.filename}: " if error.filename else ""
+        return FAILED, f"{place}{error.strerror}\n  what to do: {DENIED[error.errno]}, then start it again"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return FAILED, f"the package '{error.name}' is not installed\n  what to do: run chiasma doctor"
+    message = " ".join(str(error).split())
+    return FAILED, f"unexpected: {type(error).__name__}: {message}; run again with --debug for the traceback"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

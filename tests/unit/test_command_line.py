@@ -1,0 +1,305 @@
+"""The command line: quick to answer, exit codes 0, 1, 2 and 130, one message and no traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import click
+import pytest
+
+from foundation.errors import DataError
+from foundation.progress import Progress
+from launch.cli import cli, main
+from launch.machine import usable_cores
+
+COMMANDS = sorted(cli.commands)
+HEAVY = {
+    "torch", "monai", "pandas", "nibabel", "pydicom", "transformers", "datasets", "matplotlib", "scipy", "sklearn",
+    "anndata", "numpy", "pyarrow", "wandb", "timm", "peft", "accelerate", "deepspeed", "captum", "pydantic",
+}  # fmt: skip
+
+REPORT_IMPORTS = """
+import json, sys
+from launch.cli import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def run(*args: str, code: str = REPORT_IMPORTS) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=120, check=False)
+
+
+def stand_in(monkeypatch, module: str, **functions) -> None:
+    """Put a module with these functions where a command looks for its room."""
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**functions))
+
+
+def fail_with(monkeypatch, error: BaseException) -> None:
+    def prepare(*args, **kwargs):
+        raise error
+
+    stand_in(monkeypatch, "foundation.cohort.prepare", prepare=prepare)
+
+
+PREPARE = ["prepare", "cohort.yaml", "--out", "out"]
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda command: " ".join(command) or "-")
+def test_help_has_an_example_and_imports_nothing_heavy(command):
+    done = run(*command, "--help")
+    code, modules = json.loads(done.stderr)
+    assert code == 0
+    assert f"Example:\n  chiasma {' '.join(command)}" in done.stdout
+    assert HEAVY & set(modules) == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_a_command_line_that_is_understood(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = cli.commands[name]
+    for line in command.example.splitlines():
+        program, first, *args = line.split()
+        assert (program, first) == ("chiasma", name)
+        assert command.make_context(name, args).params
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name}" in out for name in COMMANDS)
+    assert "..." not in out.replace("[ARGS]...", "")
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("chiasma 0.")
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["prepar"], "No such command 'prepar'; did you mean 'prepare'?"),
+        (["zzz"], "known: doctor, prepare, simulate"),
+        (["prepare", "c.yaml", "--ot", "x"], "--out"),
+        (["prepare", "c.yaml"], "Missing option '--out'"),
+        (["prepare"], "Missing argument 'COHORT.yaml'"),
+        (["prepare", "c.yaml", "--out", "x", "--root", "nowhere"], "'nowhere' does not exist"),
+        (["prepare", "c.yaml", "--out", "x", "--workers", "0"], "0 is not in the range x>=1"),
+        (["simulate", "x", "--patients", "none"], "'none' is not a valid integer"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(args, expected, capsys):
+    assert main(args) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_nothing_asked_shows_the_help(capsys):
+    assert main([]) == 2
+    said = capsys.readouterr()
+    assert "Commands:" in said.err + said.out
+
+
+def test_the_program_itself_returns_the_code(tmp_path):
+    done = run("nonsense", code="import sys; from launch.cli import main; sys.exit(main(sys.argv[1:]))")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (
+            DataError("no header", where="rna.tsv", fix="add one"),
+            2,
+            "chiasma prepare: rna.tsv: no header\n  what to do: add one\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/x"),
+            1,
+            "chiasma prepare: out/x: No space left on device\n  what to do: make room on the disk",
+        ),
+        (OSError(errno.EROFS, "Read-only file system"), 1, "chiasma prepare: Read-only file system\n  what to do: "),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), 1, "chiasma prepare: out: Permission denied\n"),
+        (
+            ValueError("two\nlines"),
+            1,
+            "chiasma prepare: unexpected: ValueError: two lines; run again with --debug for the traceback\n",
+        ),
+        (
+            ModuleNotFoundError("No module named 'x'", name="x"),
+            1,
+            "chiasma prepare: the package 'x' is not installed\n  what to do: run chiasma doctor\n",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_a_failure_is_one_message_without_a_traceback(monkeypatch, capsys, error, code, expected):
+    fail_with(monkeypatch, error)
+    assert main(PREPARE) == code
+    assert capsys.readouterr().err.startswith(expected)
+
+
+@pytest.mark.parametrize("args", [["--debug", *PREPARE], [*PREPARE, "--debug"]], ids=["before", "after"])
+def test_debug_shows_the_traceback_before_the_message(monkeypatch, capsys, args):
+    fail_with(monkeypatch, ValueError("bad"))
+    assert main(args) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "chiasma prepare: unexpected: ValueError: bad" in err.splitlines()[-1]
+
+
+def test_debug_does_not_last_beyond_its_call(monkeypatch, capsys):
+    fail_with(monkeypatch, ValueError("bad"))
+    main(["--debug", *PREPARE])
+    capsys.readouterr()
+    main(PREPARE)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupted_preparation_says_that_it_goes_on(monkeypatch, capsys, error):
+    fail_with(monkeypatch, error)
+    assert main(PREPARE) == 130
+    expected = "chiasma prepare: interrupted; start the same command again and it goes on where it stopped\n"
+    assert capsys.readouterr().err.lstrip("\n") == expected
+
+
+def test_an_interrupted_simulation_promises_no_more_than_it_keeps(monkeypatch, capsys):
+    def simulate(**kwargs):
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, "foundation.cohort.simulate", simulate=simulate)
+    assert main(["simulate", "out"]) == 130
+    assert capsys.readouterr().err.lstrip("\n") == "chiasma simulate: interrupted; start the same command again\n"
+
+
+def test_control_c_reaches_the_message(tmp_path):
+    program = """
+import os, signal, sys, types
+def prepare(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+sys.modules["foundation.cohort.prepare"] = types.SimpleNamespace(prepare=prepare)
+from launch.cli import main
+sys.exit(main(["prepare", "c.yaml", "--out", "out"]))
+"""
+    assert hasattr(signal, "SIGINT")
+    done = run(code=program)
+    assert done.returncode == 130
+    assert "goes on where it stopped" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    program = "import sys; from launch.cli import main; sys.exit(main(['--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+    assert err == ""
+
+
+# What the commands pass on
+
+
+def test_simulate_passes_on_what_was_asked(monkeypatch, tmp_path, capsys):
+    asked = {}
+
+    def simulate(*, out, patients, seed, progress):
+        asked.update(out=out, patients=patients, seed=seed)
+        progress(0, patients)
+        progress(patients, patients)
+
+    stand_in(monkeypatch, "foundation.cohort.simulate", simulate=simulate)
+    assert main(["simulate", str(tmp_path / "source"), "--patients", "7", "--seed", "3"]) == 0
+    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3}
+    assert f"chiasma prepare {tmp_path / 'source' / 'cohort.yaml'}" in capsys.readouterr().out
+    assert main(["simulate", str(tmp_path)]) == 0
+    assert asked == {"out": tmp_path, "patients": 300, "seed": 0}
+
+
+CONTENT = {
+    "name": "made-up",
+    "patients": 12,
+    "modalities": {
+        "mri": {"kind": "image", "patients": 7, "shape": [8, 9, 10], "channels": {"t1": 7, "flair": 5}},
+        "rna": {"kind": "omics", "patients": 11, "features": 123},
+    },
+    "patterns": {"rna": 5, "mri+rna": 6, "mri": 1},
+    "endpoints": {
+        "[grade]": {"kind": "subtype", "patients": 9, "classes": {"low": 4, "high": 5}},
+        "os": {"kind": "survival", "patients": 10, "events": 6, "median_follow_up": 812.5, "unit": "days"},
+        "ic50": {"kind": "regression", "patients": 3},
+    },
+    "quarantined": 2,
+}
+
+
+def test_prepare_passes_on_what_was_asked_and_prints_what_came_of_it(monkeypatch, tmp_path, capsys):
+    asked = {}
+
+    def prepare(path: Path, *, out: Path, progress: Progress, **rest) -> None:
+        asked.update(path=path, out=out, **rest)
+        progress.start("preparing", 1, "patients")
+        progress.advance(1, 10)
+        progress.finish()
+        out.mkdir()
+        (out / "cohort.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+
+    stand_in(monkeypatch, "foundation.cohort.prepare", prepare=prepare)
+    monkeypatch.setenv("COLUMNS", "100")
+    out = tmp_path / "cohort"
+    assert main(["prepare", "c.yaml", "a.b=1", "--out", str(out), "c=-2", "--root", str(tmp_path)]) == 0
+    assert asked == {
+        "path": Path("c.yaml"),
+        "out": out,
+        "root": tmp_path,
+        "workers": usable_cores(),
+        "overrides": ("a.b=1", "c=-2"),
+    }
+    said = capsys.readouterr()
+    assert said.err == ""
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert "made-up: 12 patients" in lines
+    assert "mri image 7 8 x 9 x 10 voxels; t1 7, flair 5" in lines
+    assert "rna omics 11 123 features" in lines
+    assert lines.index("mri + rna 6") < lines.index("rna 5") < lines.index("mri 1")
+    assert "[grade] subtype 9 low 4, high 5" in lines
+    assert "os survival 10 6 events, median follow-up 812.5 days" in lines
+    assert f"quarantined: 2, each with its reason in {out / 'quarantine.tsv'}" in lines
+    assert f"look at {out / 'summary.html'}" in lines
+
+
+def test_rare_patterns_are_summed_up(tmp_path, capsys):
+    from launch.cohort_table import print_cohort
+
+    patterns = {f"m{i}": 100 - i for i in range(11)}
+    print_cohort({**CONTENT, "patterns": patterns, "endpoints": {}, "quarantined": 0}, tmp_path)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "m7 93" in lines
+    assert "m8 92" not in lines
+    assert f"3 more patterns {92 + 91 + 90}" in lines
+    assert "quarantined: 0" in lines
