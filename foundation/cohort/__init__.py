@@ -1,0 +1,1 @@
+"""Source files of a hospital into a prepared cohort, and that cohort read back."""

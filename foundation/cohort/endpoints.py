@@ -1,0 +1,301 @@
+"""Endpoints of a cohort: their configs, and their values parsed and checked from the clinical table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from foundation.cohort.tables import Column, Frame, find_column, mark_missing, parse_numbers, read_frames
+from foundation.config import Config
+from foundation.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from foundation.cohort.spec import ClinicalTable
+
+
+class ClassEndpoint(Config):
+    """Classes without an order (`subtype`) or with one, worst first as written (`response`)."""
+
+    kind: Literal["subtype", "response"]
+    column: str
+    classes: dict[str, list[str]] = Field(
+        description="Class to the values of the column that mean it, in order; a plain list names itself."
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _a_list_names_itself(cls, classes: object) -> object:
+        if isinstance(classes, list):
+            return {str(name): [str(name)] for name in classes}
+        if isinstance(classes, dict):
+            return {str(k): [str(x) for x in (v if isinstance(v, list) else [v])] for k, v in classes.items()}
+        return classes
+
+    @model_validator(mode="after")
+    def _each_value_once(self) -> ClassEndpoint:
+        values = [value for meanings in self.classes.values() for value in meanings]
+        if len(self.classes) < 2:
+            raise ValueError("needs at least two classes")
+        if len(values) != len(set(values)):
+            raise ValueError("a value stands in two classes")
+        return self
+
+
+class SurvivalEndpoint(Config):
+    """Time to an event or to the last follow-up."""
+
+    kind: Literal["survival"]
+    time: str = Field(description="Column of the time, at least 0.")
+    event: str = Field(description="Column of the event: 1 happened, 0 censored.")
+    unit: Literal["days", "weeks", "months", "years"]
+
+
+class NumberEndpoint(Config):
+    """A number, such as a drug response."""
+
+    kind: Literal["regression"]
+    column: str
+    unit: str = ""
+
+
+Endpoint = Annotated[ClassEndpoint | SurvivalEndpoint | NumberEndpoint, Field(discriminator="kind")]
+
+EVENTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+"""What an event may be written as, in lower case."""
+
+
+@dataclass
+class EndpointValues:
+    """An endpoint's values, one per patient of the clinical table.
+
+    Attributes:
+        name: Of the endpoint.
+        endpoint: Its config.
+        patients: N patients, in the order of the table.
+        parts: For classes `code` [N] int64, -1 where missing; for survival `time` and `event`, for a number
+            `value`, [N] float64, NaN where missing. A time and its event are missing together.
+        incomplete: Patients with half a survival, counted as missing, and why.
+    """
+
+    name: str
+    endpoint: Endpoint
+    patients: list[str]
+    parts: dict[str, np.ndarray]
+    incomplete: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which patients have a value [N]."""
+        first = next(iter(self.parts.values()))
+        return first >= 0 if "code" in self.parts else ~np.isnan(first)
+
+    def columns(self) -> dict[str, dict[str, float | int]]:
+        """Columns of the record below ``endpoint/``, each a dict of the patients who have a value."""
+        places = np.flatnonzero(self.known)
+        patients = [self.patients[place] for place in places]
+        columns = {}
+        for part, values in self.parts.items():
+            number = float if part in ("time", "value") else int
+            name = f"{self.name}/{part}" if part in ("time", "event") else self.name
+            columns[name] = dict(zip(patients, map(number, values[places]), strict=True))
+        return columns
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for cohort.json: classes, or events and median follow-up, or the spread of a number."""
+        known = self.known
+        counted: dict[str, Any] = {"kind": self.endpoint.kind, "patients": int(known.sum())}
+        if isinstance(self.endpoint, ClassEndpoint):
+            counts = np.bincount(self.parts["code"][known], minlength=len(self.endpoint.classes))
+            counted["classes"] = dict(zip(self.endpoint.classes, map(int, counts), strict=True))
+        elif isinstance(self.endpoint, SurvivalEndpoint):
+            time, event = self.parts["time"][known], self.parts["event"][known]
+            counted["events"] = int(event.sum())
+            counted["median_follow_up"] = median_follow_up(time, event)
+            counted["unit"] = self.endpoint.unit
+            counted["incomplete"] = len(self.incomplete)
+        else:
+            value = self.parts["value"][known]
+            counted |= {"mean": float(value.mean()), "min": float(value.min()), "max": float(value.max())}
+            counted["sd"] = float(value.std(ddof=1)) if len(value) > 1 else None
+            counted["unit"] = self.endpoint.unit
+        return counted
+
+
+def median_follow_up(time: np.ndarray, event: np.ndarray) -> float | None:
+    """Median follow-up by the reverse Kaplan-Meier method, in which an event ends the observation of follow-up.
+
+    Returns:
+        The first time by which half were censored, or None where that is never reached.
+    """
+    from scipy.stats import CensoredData, ecdf
+
+    censored = event == 0
+    if not censored.any():
+        return None
+    survival = ecdf(CensoredData(uncensored=time[censored], right=time[~censored])).sf
+    reached = np.flatnonzero(survival.probabilities <= 0.5 + 1e-12)
+    return float(survival.quantiles[reached[0]]) if len(reached) else None
+
+
+def read_clinical(table: ClinicalTable, path: Path) -> Frame:
+    """Read the table of patients as text.
+
+    Args:
+        table: Which columns hold the patient and the site.
+        path: The file, ``{group}`` already filled in.
+
+    Returns:
+        A frame of str with one row per patient, in the order of the file; what is missing stays as written.
+
+    Raises:
+        DataError: A column is missing, a row has no patient, or a patient stands twice.
+    """
+    import pandas as pd
+
+    frame = pd.concat(list(read_frames(path)) or [pd.DataFrame()])
+    if frame.empty:
+        raise DataError("holds no patient", where=str(path), fix="name a table with a header and one row per patient")
+    for column in filter(None, (table.patient, table.site)):
+        find_column(column, list(frame.columns), path)
+    patients = frame[table.patient].str.strip()
+    if mark_missing(patients).any():
+        row = mark_missing(patients).idxmax()
+        raise DataError(
+            f"row {row} has no '{table.patient}'", where=str(path), fix="name the patient, or remove the row"
+        )
+    twice = patients[patients.duplicated()].unique()
+    if len(twice):
+        raise DataError(
+            f"{len(twice)} patients stand twice: {_first(twice)}", where=str(path), fix="keep one row per patient"
+        )
+    return frame.assign(**{table.patient: patients}).reset_index(drop=True)
+
+
+def parse_endpoint(name: str, endpoint: Endpoint, table: Frame, patient_column: str) -> EndpointValues:
+    """Parse and check one endpoint.
+
+    Args:
+        name: Of the endpoint.
+        endpoint: Its config.
+        table: Clinical table of str.
+        patient_column: Column that names the patient.
+
+    Raises:
+        DataError: A column is missing, a value cannot be, or no patient has one; it names all of these at once.
+    """
+    patients = table[patient_column].tolist()
+    parser = _Parser(name, table, patients)
+    incomplete = []
+    if isinstance(endpoint, ClassEndpoint):
+        parts = {"code": parser.classes(endpoint)}
+    elif isinstance(endpoint, SurvivalEndpoint):
+        parts = {"time": parser.times(endpoint.time), "event": parser.events(endpoint.event)}
+        incomplete = _complete_pairs(parts, endpoint, patients)
+    else:
+        parts = {"value": parser.numbers(endpoint.column)}
+    parser.refuse_problems()
+    values = EndpointValues(name, endpoint, patients, parts, incomplete)
+    if not values.known.any():
+        raise DataError(
+            f"no patient of {len(patients)} has a value",
+            where=f"endpoint '{name}'",
+            fix="check its columns, or remove it",
+        )
+    return values
+
+
+def _complete_pairs(
+    parts: dict[str, np.ndarray], endpoint: SurvivalEndpoint, patients: list[str]
+) -> list[tuple[str, str]]:
+    """Take away times without an event and events without a time; says whose."""
+    no_time, no_event = np.isnan(parts["time"]), np.isnan(parts["event"])
+    half = [
+        (patients[place], f"has '{endpoint.event}' but no '{endpoint.time}'")
+        if no_time[place]
+        else (patients[place], f"has '{endpoint.time}' but no '{endpoint.event}'")
+        for place in np.flatnonzero(no_time != no_event)
+    ]
+    for values in parts.values():
+        values[no_time | no_event] = np.nan
+    return half
+
+
+class _Parser:
+    """Columns of one endpoint; gathers what is wrong in all of them before it refuses."""
+
+    def __init__(self, name: str, table: Frame, patients: list[str]) -> None:
+        self.where = f"endpoint '{name}'"
+        self.table = table
+        self.patients = np.array(patients, dtype=object)
+        self.problems: list[str] = []
+        self.fixes: list[str] = []
+
+    def classes(self, endpoint: ClassEndpoint) -> np.ndarray:
+        """Codes, -1 where missing."""
+        text = self._column(endpoint.column)
+        code_of = {value: code for code, meant in enumerate(endpoint.classes.values()) for value in meant}
+        unknown = ~mark_missing(text) & ~text.isin(list(code_of))
+        if unknown.any():
+            hints = [f"'{value}': {nearest(value, code_of)}" for value in text[unknown].unique()[:3]]
+            self._refuse(
+                unknown, text, "is no declared class", f"declare it in `classes`, or mend it ({'; '.join(hints)})"
+            )
+        return text.map(code_of).fillna(-1).to_numpy(np.int64)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Numbers, NaN where missing."""
+        import pyarrow as pa
+
+        text = self._column(column)
+        numbers, bad = parse_numbers(pa.array(text, pa.string()))
+        if bad.any():
+            self._refuse(bad, text, "is not a finite number", "mend these rows")
+        return numbers.copy()
+
+    def times(self, column: str) -> np.ndarray:
+        """Times at least 0, NaN where missing."""
+        times = self.numbers(column)
+        text = self._column(column)
+        if (times < 0).any():
+            self._refuse(
+                times < 0, text, "is negative", "times count from diagnosis or treatment: mend or empty these rows"
+            )
+        return times
+
+    def events(self, column: str) -> np.ndarray:
+        """0 or 1, NaN where missing."""
+        text = self._column(column)
+        lower = text.str.lower()
+        wrong = ~mark_missing(text) & ~lower.isin(list(EVENTS))
+        if wrong.any():
+            self._refuse(wrong, text, "is no event: events must be 0 or 1", "recode: 1 happened, 0 censored")
+        return lower.map(EVENTS).to_numpy(np.float64)
+
+    def refuse_problems(self) -> None:
+        """Raise one DataError where anything was wrong."""
+        if self.problems:
+            raise DataError("; ".join(self.problems), where=self.where, fix="; ".join(dict.fromkeys(self.fixes)))
+
+    def _column(self, column: str) -> Column:
+        if column not in self.table:
+            raise DataError(
+                f"the clinical table has no column '{column}'",
+                where=self.where,
+                fix=nearest(column, map(str, self.table.columns)),
+            )
+        return self.table[column].str.strip()
+
+    def _refuse(self, wrong: np.ndarray | Column, text: Column, what: str, fix: str) -> None:
+        rows = np.asarray(wrong)
+        found = [f"'{value}' for {who}" for who, value in zip(self.patients[rows][:3], text[rows][:3], strict=True)]
+        more = f" and {rows.sum() - 3} more" if rows.sum() > 3 else ""
+        self.problems.append(f"column '{text.name}': {', '.join(found)}{more} {what}")
+        self.fixes.append(fix)
+
+
+def _first(names: np.ndarray) -> str:
+    return ", ".join(map(str, names[:3])) + (" …" if len(names) > 3 else "")

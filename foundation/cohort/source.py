@@ -1,0 +1,201 @@
+"""What a source is: images that are listed and then read, tables whose samples are listed and then read."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from foundation.config import Config
+from foundation.errors import ConfigError, DataError, nearest
+from foundation.registry import Registry
+
+image_sources: Registry = Registry("image source", "format")
+table_sources: Registry = Registry("table source", "format")
+
+BLOCK_VALUES = 8_000_000
+"""Values read from a table at a time (32 MB of float32), whatever its size."""
+
+
+class SourceConfig(Config):
+    """What every source states: where its files are.
+
+    `files` is a pattern below the cohort's root. ``{group}`` stands for one of the cohort's groups;
+    for images ``{patient}``, ``{channel}`` and ``{time_point}`` stand for one path part (or a piece of one) each.
+    """
+
+    files: str
+
+
+@dataclass(frozen=True, order=True)
+class Scan:
+    """One channel of one patient at one time point, listed but not read.
+
+    Attributes:
+        patient: The text at ``{patient}``, not yet passed through the patient rule.
+        time_point: The text at ``{time_point}``, or empty.
+        channel: One of the modality's channels.
+        paths: The files that make it up, sorted.
+        note: What the format needs to find it again, such as a DICOM series UID.
+    """
+
+    patient: str
+    time_point: str
+    channel: str
+    paths: tuple[Path, ...]
+    note: str = ""
+
+
+@dataclass
+class Volume:
+    """A scan as read: physical values on a grid.
+
+    Attributes:
+        voxels: [X, Y, Z], or [X, Y] for a single 2D image; HU for CT.
+        affine: [4, 4], voxel indices to millimetres in RAS+ space.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray = field(default_factory=lambda: np.eye(4))
+
+
+class ImageSource(ABC):
+    """Images of one modality in one format.
+
+    Args:
+        config: The part's own config.
+        root: The cohort's root folder.
+        channels: Names of the modality's channels; a single one when the pattern has no ``{channel}``.
+        groups: Values of ``{group}``.
+    """
+
+    Config: type[SourceConfig]
+
+    def __init__(self, config: SourceConfig, root: Path, channels: Sequence[str], groups: Sequence[str] = ()) -> None:
+        self.config = config
+        self.root = root
+        self.channels = list(channels)
+        self.groups = list(groups)
+
+    @abstractmethod
+    def list_scans(self) -> list[Scan]:
+        """Every scan there is, sorted; reads headers at most. Files of other channels are not of this modality.
+
+        Raises:
+            DataError: No file belongs to any of the channels, or a scan is there twice.
+        """
+
+    def files(self, scan: Scan) -> list[Path]:
+        """The files whose content decides what `read` gives; they are hashed."""
+        return list(scan.paths)
+
+    @abstractmethod
+    def read(self, scan: Scan) -> Volume | None:
+        """Read one scan; None where a listed channel turns out not to have been acquired.
+
+        Raises:
+            DataError: The scan is damaged: truncated, NaN voxels, a missing slice.
+        """
+
+
+@dataclass
+class Table:
+    """A table opened for a choice of samples.
+
+    Attributes:
+        features: Names, unique, in the order of the table.
+        blocks: Pieces in any order that together cover samples x features.
+    """
+
+    features: list[str]
+    blocks: Iterator[Block]
+
+
+@dataclass
+class Block:
+    """A rectangle of a table; `values` is [S, F] float32, NaN where not measured."""
+
+    samples: slice
+    features: slice
+    values: np.ndarray
+
+
+class TableSource(ABC):
+    """One table of one modality: samples by features, never held in memory as a whole.
+
+    Args:
+        config: The part's own config.
+        path: The file, ``{group}`` already filled in.
+    """
+
+    Config: type[SourceConfig]
+
+    def __init__(self, config: SourceConfig, path: Path) -> None:
+        self.config = config
+        self.path = path
+
+    @property
+    def companions(self) -> list[Path]:
+        """Files read beside the table, such as a list of sequenced samples."""
+        return []
+
+    @abstractmethod
+    def list_samples(self) -> list[str]:
+        """Barcodes in the order of the table, as they stand (a repetition is the caller's to refuse).
+
+        Raises:
+            DataError: The file is missing, truncated or has no header.
+        """
+
+    @abstractmethod
+    def read(self, samples: Sequence[str]) -> Table:
+        """Open the table for these samples, in this order.
+
+        Raises:
+            DataError: A value is not a number, or a feature stands twice.
+        """
+
+
+def find_files(pattern: str, root: Path, groups: Sequence[str] = ()) -> list[tuple[Path, dict[str, str]]]:
+    """Match a pattern such as ``{patient}/{channel}.nii.gz`` below `root`.
+
+    Returns:
+        Paths, sorted, each with the text found at every placeholder.
+
+    Raises:
+        ConfigError: A placeholder is unknown.
+        DataError: Nothing matches.
+    """
+    known = {"patient", "channel", "time_point", "group"}
+    for name in re.findall(r"\{(\w*)\}", pattern):
+        if name not in known:
+            raise ConfigError(f"unknown placeholder {{{name}}}", where=f"files: {pattern}", fix=nearest(name, known))
+    glob = re.sub(r"\{\w+\}", "*", pattern)
+    expression = _expression(pattern, groups)
+    found = []
+    for path in sorted(root.glob(glob)):
+        match = expression.fullmatch(path.relative_to(root).as_posix())
+        if match:
+            found.append((path, match.groupdict()))
+    if not found:
+        raise DataError(
+            f"no file matches '{pattern}'", where=str(root), fix="correct `files` or `root` in the cohort's YAML"
+        )
+    return found
+
+
+def _expression(pattern: str, groups: Sequence[str]) -> re.Pattern[str]:
+    pieces, seen = [], set()
+    for piece in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
+        if piece.startswith("{"):
+            name = piece[1:-1]
+            text = "|".join(map(re.escape, groups)) if name == "group" and groups else "[^/]+?"
+            pieces.append(f"(?P={name})" if name in seen else f"(?P<{name}>{text})")
+            seen.add(name)
+        else:
+            pieces.append({"**/": "(?:.*/)?", "*": "[^/]*"}.get(piece, re.escape(piece)))
+    return re.compile("".join(pieces))

@@ -1,0 +1,163 @@
+"""Samples by features in an AnnData file (.h5ad), dense or sparse, any layer, never loaded as a whole."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from foundation.cohort.features import DuplicateRule, Features
+from foundation.cohort.positions import positions_of, runs
+from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.tables import Frame, find_column, reading
+from foundation.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import h5py
+
+
+class H5adConfig(SourceConfig):
+    """What to read of an AnnData file."""
+
+    format: Literal["h5ad"]
+    layer: str | None = Field(None, description="Which layer holds the values; the matrix X by default.")
+    sample_column: str | None = Field(None, description="Column of obs that names the samples; obs_names by default.")
+    feature_column: str | None = Field(None, description="Column of var that names the features; var_names by default.")
+    duplicate_features: DuplicateRule = Field(
+        "error", description="What a feature that stands several times means: an error, the mean, or the first."
+    )
+
+
+@table_sources.register("h5ad")
+class H5adSource(TableSource):
+    """An AnnData file. A zero, stored or left out of a sparse matrix, was measured; NaN was not."""
+
+    Config = H5adConfig
+    config: H5adConfig
+
+    def list_samples(self) -> list[str]:
+        """Names of the observations, in the order of the file."""
+        with self._open() as file:
+            return self._names(file, "obs", self.config.sample_column)
+
+    def read(self, samples: Sequence[str]) -> Table:
+        """Open the file for these samples."""
+        with self._open() as file:
+            listed = self._names(file, "obs", self.config.sample_column)
+            names = self._names(file, "var", self.config.feature_column)
+            shape = self._matrix(file).shape
+        if shape != (len(listed), len(names)):
+            raise DataError(
+                f"the values are {shape[0]} by {shape[1]}, obs and var name {len(listed)} by {len(names)}",
+                where=str(self.path),
+                fix="write the file again with anndata",
+            )
+        features = Features(names, self.config.duplicate_features, self.path)
+        return Table(features.names, self._blocks(features, listed, samples))
+
+    def _blocks(self, features: Features, listed: list[str], samples: Sequence[str]) -> Iterator[Block]:
+        rows = positions_of(samples, listed, self.path)
+        target_of_row = np.full(len(listed), -1)
+        target_of_row[rows] = np.arange(len(samples))
+        with self._open() as file:
+            matrix = self._matrix(file)
+            by_columns = getattr(matrix, "format", "csr") == "csc" and not features.repeated
+            pieces = _columns(matrix, rows) if by_columns else _rows(matrix, target_of_row, features)
+            for block in pieces:
+                endless = np.argwhere(np.isinf(block.values))
+                if len(endless):
+                    sample, feature = endless[0] + (block.samples.start, block.features.start)
+                    raise DataError(
+                        f"sample '{samples[sample]}', feature '{features.names[feature]}': the value is infinite",
+                        where=str(self.path),
+                        fix="replace it by NaN, which means not measured",
+                    )
+                yield block
+
+    @contextmanager
+    def _open(self) -> Iterator[h5py.File]:
+        import h5py
+
+        with reading(self.path):
+            if not self.path.is_file():
+                raise FileNotFoundError(self.path)
+            with h5py.File(self.path, "r") as file:
+                if not {"obs", "var"} <= set(file):
+                    raise DataError(
+                        "is HDF5 but no AnnData file (it has no obs or no var)",
+                        where=str(self.path),
+                        fix="write it with anndata's write_h5ad",
+                    )
+                yield file
+
+    def _names(self, file: Any, axis: str, column: str | None) -> list[str]:
+        from anndata.io import read_elem
+
+        try:
+            with warnings.catch_warnings():
+                # Files of earlier anndata versions are read well, with a warning about each element's age.
+                warnings.filterwarnings("ignore", message=".*without encoding metadata.*")
+                frame: Frame = read_elem(file[axis])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise self._unreadable(axis, str(error).splitlines()[0]) from None
+        if not hasattr(frame, "columns"):
+            raise self._unreadable(axis, "it is no table")
+        if column is None:
+            return frame.index.astype(str).tolist()
+        find_column(column, list(frame.columns), self.path)
+        return frame[column].astype(str).tolist()
+
+    def _unreadable(self, axis: str, why: str) -> DataError:
+        return DataError(
+            f"{axis} cannot be read: {why}", where=str(self.path), fix="write it with anndata's write_h5ad"
+        )
+
+    def _matrix(self, file: Any) -> Any:
+        """X or a layer: an HDF5 data set, or anndata's sparse matrix on disk; both are sliced."""
+        import h5py
+        from anndata.io import sparse_dataset
+
+        if self.config.layer is None:
+            place = file.get("X")
+        else:
+            layers = file.get("layers", {})
+            if self.config.layer not in layers:
+                raise DataError(
+                    f"has no layer '{self.config.layer}'", where=str(self.path), fix=nearest(self.config.layer, layers)
+                )
+            place = layers[self.config.layer]
+        if place is None:
+            raise DataError("has no matrix X", where=str(self.path), fix="name a `layer` to read")
+        matrix = place if isinstance(place, h5py.Dataset) else sparse_dataset(place)
+        if matrix.dtype.kind not in "biuf" or len(matrix.shape) != 2:
+            raise DataError(f"its values are no matrix of numbers but {matrix.dtype}", where=str(self.path))
+        return matrix
+
+
+def _dense(piece: Any) -> np.ndarray:
+    return np.asarray(piece.toarray() if hasattr(piece, "toarray") else piece, dtype=np.float32)
+
+
+def _rows(matrix: Any, target_of_row: np.ndarray, features: Features) -> Iterator[Block]:
+    """Some samples with all features at a time."""
+    step = max(1, BLOCK_VALUES // max(1, matrix.shape[1]))
+    for start in range(0, matrix.shape[0], step):
+        target = target_of_row[start : start + step]
+        chosen = np.flatnonzero(target >= 0)
+        if len(chosen) == 0:
+            continue
+        values = features.merge(_dense(matrix[start : start + step])[chosen])
+        for piece, samples in runs(target[chosen]):
+            yield Block(samples, slice(0, len(features.names)), values[piece])
+
+
+def _columns(matrix: Any, rows: np.ndarray) -> Iterator[Block]:
+    """Some features of all samples at a time: what a matrix compressed by columns is quick at."""
+    step = max(1, BLOCK_VALUES // max(1, matrix.shape[0]))
+    for start in range(0, matrix.shape[1], step):
+        values = _dense(matrix[:, start : start + step])[rows]
+        yield Block(slice(0, len(rows)), slice(start, start + values.shape[1]), values)

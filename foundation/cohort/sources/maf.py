@@ -1,0 +1,168 @@
+"""Mutations in a MAF file: patient by gene, 1 where a variant changes the protein, 0 where none does."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
+from foundation.errors import DataError, nearest
+
+NON_SILENT = (
+    "De_novo_Start_InFrame",
+    "De_novo_Start_OutOfFrame",
+    "Frame_Shift_Del",
+    "Frame_Shift_Ins",
+    "In_Frame_Del",
+    "In_Frame_Ins",
+    "Missense_Mutation",
+    "Nonsense_Mutation",
+    "Nonstop_Mutation",
+    "Splice_Site",
+    "Start_Codon_Del",
+    "Start_Codon_Ins",
+    "Start_Codon_SNP",
+    "Stop_Codon_Del",
+    "Stop_Codon_Ins",
+    "Translation_Start_Site",
+)
+"""Variant classes that change the protein."""
+
+NO_GENE = (*MISSING, "Unknown")
+"""What stands for the gene of a variant that lies in none; such a variant is no feature."""
+
+
+class MafConfig(SourceConfig):
+    """Which columns to read, which variants count, and which genes become features."""
+
+    format: Literal["maf"]
+    gene_column: str = "Hugo_Symbol"
+    class_column: str = "Variant_Classification"
+    sample_column: str = "Tumor_Sample_Barcode"
+    non_silent: list[str] = Field(list(NON_SILENT), min_length=1, description="Variant classes that count.")
+    min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
+    sequenced: str | None = Field(
+        None,
+        description="File beside the MAF, one barcode per line: also sequenced, though no variant of theirs is listed.",
+    )
+
+
+@table_sources.register("maf")
+class MafSource(TableSource):
+    """A MAF file. Who stands in it, even with silent variants alone, or in `sequenced`, was sequenced.
+
+    What is held in memory is 8 to 16 bytes per variant that counts: it grows with the variants, not with
+    samples x genes.
+    """
+
+    Config = MafConfig
+    config: MafConfig
+
+    @property
+    def companions(self) -> list[Path]:
+        """Files read beside the table itself."""
+        return [self.path.parent / self.config.sequenced] if self.config.sequenced else []
+
+    def list_samples(self) -> list[str]:
+        """Barcodes in order of first appearance, then those that are only in `sequenced`."""
+        barcodes: dict[str, None] = {}
+        for frame in read_frames(self.path, [self.config.sample_column]):
+            barcodes.update(dict.fromkeys(self._barcodes(frame).unique()))
+        if not barcodes:
+            raise DataError("holds no variant", where=str(self.path), fix="name a MAF file with rows")
+        return [*barcodes, *self._only_sequenced(list(barcodes))]
+
+    def read(self, samples: Sequence[str]) -> Table:
+        """Open the file for these samples; a gene is hit as often as they are."""
+        genes, pairs = self._hits(samples)
+        hits_of_gene = np.bincount(pairs % max(1, len(genes)), minlength=len(genes))
+        frequent = [place for place in range(len(genes)) if hits_of_gene[place] >= self.config.min_patients]
+        if not frequent:
+            raise DataError(
+                f"no gene is hit in {self.config.min_patients} patients (most: {int(hits_of_gene.max(initial=0))})",
+                where=str(self.path),
+                fix="lower min_patients",
+            )
+        kept = sorted(frequent, key=genes.__getitem__)
+        column_of_gene = np.full(len(genes), -1)
+        column_of_gene[kept] = np.arange(len(kept))
+        rows, columns = pairs // len(genes), column_of_gene[pairs % len(genes)]
+        return Table(
+            [genes[place] for place in kept],
+            _blocks(rows[columns >= 0], columns[columns >= 0], len(samples), len(kept)),
+        )
+
+    def _hits(self, samples: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """Genes hit, and the sorted numbers `sample x genes + gene` of every sample's hits."""
+        import pandas as pd
+
+        config = self.config
+        index = pd.Index(samples)
+        genes: dict[str, int] = {}
+        classes: set[str] = set()
+        sample_pieces, gene_pieces = [], []
+        for frame in read_frames(self.path, [config.sample_column, config.class_column, config.gene_column]):
+            classes.update(frame[config.class_column].unique())
+            frame = frame[frame[config.class_column].isin(config.non_silent) & ~frame[config.gene_column].isin(NO_GENE)]
+            position = index.get_indexer(frame[config.sample_column])
+            frame, position = frame[position >= 0], position[position >= 0]
+            codes, names = pd.factorize(frame[config.gene_column])
+            numbers = np.array([genes.setdefault(name, len(genes)) for name in names], dtype=np.int64)
+            sample_pieces.append(position.astype(np.int32))
+            gene_pieces.append(numbers[codes].astype(np.int32))
+        if not genes:
+            self._refuse_no_hit(classes)
+        rows = np.concatenate(sample_pieces).astype(np.int64)
+        return list(genes), np.unique(rows * len(genes) + np.concatenate(gene_pieces))
+
+    def _refuse_no_hit(self, classes: set[str]) -> None:
+        unknown = [name for name in self.config.non_silent if name not in classes]
+        hint = f" ('{unknown[0]}': {nearest(unknown[0], classes)})" if unknown else ""
+        raise DataError(
+            f"no variant of the chosen samples is of the {len(self.config.non_silent)} classes in non_silent",
+            where=str(self.path),
+            fix=f"check non_silent{hint}, and which samples are left out",
+        )
+
+    def _barcodes(self, frame: Frame) -> Column:
+        barcodes = frame[self.config.sample_column]
+        missing = mark_missing(barcodes)
+        if missing.any():
+            raise DataError(
+                f"row {missing.idxmax()} has no '{self.config.sample_column}'",
+                where=str(self.path),
+                fix="mend that row",
+            )
+        return barcodes
+
+    def _only_sequenced(self, listed: list[str]) -> list[str]:
+        """Barcodes of `sequenced` that no barcode of the MAF equals or continues."""
+        known = sorted(listed)
+        only = []
+        for path in self.companions:
+            with reading(path):
+                lines = path.read_text(encoding="utf-8").split("\n")
+            for barcode in dict.fromkeys(filter(None, map(str.strip, lines))):
+                place = bisect_left(known, barcode)
+                following = known[place] if place < len(known) else ""
+                # A list of patients beside a MAF of aliquots must not make a second, unmutated sample of anyone.
+                if following != barcode and not following.startswith(barcode + "-"):
+                    only.append(barcode)
+        return only
+
+
+def _blocks(rows: np.ndarray, columns: np.ndarray, samples: int, features: int) -> Iterator[Block]:
+    """Zeros with a 1 at every (row, column); `rows` are sorted."""
+    step = max(1, BLOCK_VALUES // features)
+    for start in range(0, samples, step):
+        end = min(samples, start + step)
+        first, last = np.searchsorted(rows, [start, end])
+        values = np.zeros((end - start, features), dtype=np.float32)
+        values[rows[first:last] - start, columns[first:last]] = 1
+        yield Block(slice(start, end), slice(0, features), values)

@@ -1,0 +1,141 @@
+"""Numbers in a table of features by samples or samples by features: TSV, CSV or Parquet, gzipped or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from foundation.cohort.features import DuplicateRule, Features, Mean
+from foundation.cohort.grids import Grid, open_grid
+from foundation.cohort.positions import positions_of, runs
+from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.tables import find_column, parse_numbers
+from foundation.errors import DataError
+
+
+class MatrixConfig(SourceConfig):
+    """How a matrix is laid out."""
+
+    format: Literal["matrix"]
+    orientation: Literal["features_by_samples", "samples_by_features"] = Field(
+        description="Whether a row is a feature (features_by_samples) or a sample."
+    )
+    feature_column: str | None = Field(
+        None, description="Column that names the features of a features_by_samples table; the first by default."
+    )
+    sample_column: str | None = Field(
+        None, description="Column that names the samples of a samples_by_features table; the first by default."
+    )
+    leave_out_columns: list[str] = Field([], description="Columns that are neither samples nor features.")
+    duplicate_features: DuplicateRule = Field(
+        "error", description="What a feature that stands several times means: an error, the mean, or the first."
+    )
+    numeric_names: bool = Field(
+        False, description="The names in the header are numbers, such as Entrez ids, and no values."
+    )
+
+    @model_validator(mode="after")
+    def _the_column_fits_the_orientation(self) -> MatrixConfig:
+        if self.orientation == "features_by_samples" and self.sample_column is not None:
+            raise ValueError("sample_column: in a features_by_samples table set feature_column, samples are columns")
+        if self.orientation == "samples_by_features" and self.feature_column is not None:
+            raise ValueError("feature_column: in a samples_by_features table set sample_column, features are columns")
+        return self
+
+
+@table_sources.register("matrix")
+class MatrixSource(TableSource):
+    """A matrix, read a bounded number of rows at a time."""
+
+    Config = MatrixConfig
+    config: MatrixConfig
+
+    def list_samples(self) -> list[str]:
+        """Barcodes in the order of the table."""
+        grid = self._grid
+        if self.config.orientation == "features_by_samples":
+            return [grid.columns[position] for position in self._values(grid)]
+        return grid.labels
+
+    def read(self, samples: Sequence[str]) -> Table:
+        """Open the table for these samples."""
+        grid = self._grid
+        if self.config.orientation == "features_by_samples":
+            features = Features(grid.labels, self.config.duplicate_features, self.path)
+            places = self._values(grid)
+            found = positions_of(samples, [grid.columns[place] for place in places], self.path)
+            return Table(features.names, _by_feature(grid, features, places[found]))
+        places = self._values(grid)
+        features = Features([grid.columns[place] for place in places], self.config.duplicate_features, self.path)
+        rows = positions_of(samples, grid.labels, self.path)
+        return Table(features.names, _by_sample(grid, features, places, rows))
+
+    @cached_property
+    def _grid(self) -> Grid:
+        grid = open_grid(self.path, self.config.feature_column or self.config.sample_column)
+        names = [grid.columns[position] for position in self._values(grid)]
+        if not names:
+            raise DataError("the table has no column of values", where=str(self.path), fix="check leave_out_columns")
+        if not self.config.numeric_names and _are_numbers(names):
+            raise DataError(
+                f"the table seems to have no header: its first line is '{grid.columns[grid.label]}', "
+                f"'{names[0]}', … with nothing but numbers",
+                where=str(self.path),
+                fix="add a line with the names of the columns; if these are names, set `numeric_names: true`",
+            )
+        return grid
+
+    def _values(self, grid: Grid) -> np.ndarray:
+        """Positions of the columns that hold values."""
+        without = {find_column(name, grid.columns, self.path) for name in self.config.leave_out_columns}
+        without.add(grid.label)
+        return np.array([place for place in range(len(grid.columns)) if place not in without], dtype=np.int64)
+
+
+def _are_numbers(names: list[str]) -> bool:
+    import pyarrow as pa
+
+    numbers, bad = parse_numbers(pa.array(names))
+    return not bad.any() and not np.isnan(numbers).all()
+
+
+def _by_feature(grid: Grid, features: Features, columns: np.ndarray) -> Iterator[Block]:
+    """Rows are features: each piece of the file is some features of all samples."""
+    everyone = slice(0, len(columns))
+    single = np.zeros(len(features.of_listed), dtype=bool)
+    single[features.first] = True if features.rule == "first" else features.counts == 1
+    for rows, values in grid.rows(single, columns):
+        for piece, target in runs(features.of_listed[rows]):
+            yield Block(everyone, target, values[piece].T)
+    if features.rule == "mean":
+        yield from _means(grid, features, columns)
+
+
+def _means(grid: Grid, features: Features, columns: np.ndarray) -> Iterator[Block]:
+    """Features that stand in several rows, as many at a time as fit: the file is read once for each such group."""
+    repeated = np.flatnonzero(features.counts > 1)
+    step = max(1, BLOCK_VALUES // len(columns)) if len(columns) else 1
+    for start in range(0, len(repeated), step):
+        group = repeated[start : start + step]
+        place = np.full(len(features.names), -1)
+        place[group] = np.arange(len(group))
+        total, number = Mean.empty((len(group), len(columns)))
+        for rows, values in grid.rows(place[features.of_listed] >= 0, columns):
+            Mean.add(total, number, place[features.of_listed[rows]], values)
+        mean = Mean.of(total, number)
+        for piece, target in runs(group):
+            yield Block(slice(0, len(columns)), target, mean[piece].T)
+
+
+def _by_sample(grid: Grid, features: Features, columns: np.ndarray, samples: np.ndarray) -> Iterator[Block]:
+    """Rows are samples: each piece of the file is all features of some samples."""
+    target_of_row = np.full(len(grid.labels), -1)
+    target_of_row[samples] = np.arange(len(samples))
+    for rows, values in grid.rows(target_of_row >= 0, columns):
+        merged = features.merge(values)
+        for piece, target in runs(target_of_row[rows]):
+            yield Block(target, slice(0, len(features.names)), merged[piece])

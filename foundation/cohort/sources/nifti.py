@@ -1,0 +1,115 @@
+"""NIfTI volumes: one ``.nii`` or ``.nii.gz`` file per patient, time point and channel."""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+
+from foundation.cohort.scans import find_scans, only_file, refuse_non_finite
+from foundation.cohort.source import ImageSource, Scan, SourceConfig, Volume, image_sources
+from foundation.errors import DataError
+
+if TYPE_CHECKING:
+    from nibabel.arrayproxy import ArrayProxy
+    from nibabel.nifti1 import Nifti1Image
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@image_sources.register("nifti")
+class NiftiSource(ImageSource):
+    """NIfTI-1 and NIfTI-2 files, gzipped or not, of two or three dimensions."""
+
+    class Config(SourceConfig):
+        """`files` names one file per scan, such as ``{patient}/{channel}.nii.gz``."""
+
+        format: Literal["nifti"]
+
+    def list_scans(self) -> list[Scan]:
+        """Every scan there is, sorted.
+
+        Raises:
+            ConfigError: A placeholder is missing.
+            DataError: Nothing matches, or a scan is there twice.
+        """
+        found = find_scans(self.config.files, self.root, self.channels, self.groups)
+        return [Scan(*key, paths=(only_file(key, paths),)) for key, paths in found.items()]
+
+    def read(self, scan: Scan) -> Volume:
+        """Read one file, the header's scale applied.
+
+        Raises:
+            DataError: The file is truncated, is no NIfTI, has a time axis, or has voxels that are no numbers.
+        """
+        path = scan.paths[0]
+        image = _open(_unpacked(path), path)
+        voxels = _scaled(image)
+        if voxels.ndim == 4 and voxels.shape[3] == 1:
+            voxels = voxels[..., 0]
+        if voxels.ndim not in (2, 3):
+            raise DataError(
+                f"has {voxels.ndim} dimensions: {' x '.join(map(str, voxels.shape))}",
+                where=str(path),
+                fix="split it into one file per channel or time point",
+            )
+        refuse_non_finite(voxels, path)
+        affine = image.affine
+        if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
+        return Volume(voxels, np.asarray(affine, dtype=np.float64))
+
+
+def _unpacked(path: Path) -> bytes:
+    """The bytes of the file; a gzipped one is unpacked whole, so that its checksum is looked at."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"the gzip stream is truncated or damaged: {error}", where=str(path), fix="copy the file again"
+        ) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), fix="look at the file") from None
+
+
+def _open(data: bytes, path: Path) -> "Nifti1Image":
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti2 import Nifti2Image
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    kind = Nifti2Image if data[4:8] == b"n+2\0" else Nifti1Image
+    if not data:
+        raise DataError("is empty", where=str(path), fix="copy the file again")
+    if kind is Nifti1Image and data[344:348] != b"n+1\0":
+        raise DataError("is no single-file NIfTI", where=str(path), fix="convert it, for example with dcm2niix")
+    try:
+        image = kind.from_bytes(data)
+        start, shape = cast("ArrayProxy", image.dataobj).offset, image.header.get_data_shape()
+        dtype = image.header.get_data_dtype()
+    except (HeaderDataError, WrapStructError, ValueError, OSError, OverflowError) as error:
+        raise DataError(f"the header is damaged: {error}", where=str(path), fix="copy the file again") from None
+    if not shape or min(shape) < 1 or dtype.kind not in "iufb":
+        raise DataError(
+            f"holds no grey values: shape {list(shape)}, type {dtype}", where=str(path), fix="export grey values"
+        )
+    needed = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if len(data) < needed:
+        raise DataError(f"is truncated: {len(data)} of {needed} bytes", where=str(path), fix="copy the file again")
+    return image
+
+
+def _scaled(image: "Nifti1Image") -> np.ndarray:
+    """Physical values: as stored where the header has no scale, else float32."""
+    proxy = cast("ArrayProxy", image.dataobj)
+    stored = np.asarray(proxy.get_unscaled())
+    slope, intercept = np.float64(proxy.slope), np.float64(proxy.inter)
+    if (slope, intercept) == (1.0, 0.0):
+        return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    voxels = np.empty(stored.shape, dtype=np.float32, order="F")
+    # Slice by slice: the double-precision intermediate of a whole CT would not fit beside it.
+    for last in range(stored.shape[-1]):
+        voxels[..., last] = stored[..., last] * slope + intercept
+    return voxels

@@ -1,0 +1,165 @@
+"""cohort.yaml: which files a cohort is made of, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+import foundation.cohort.sources  # noqa: F401  (registers every source format)
+from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.endpoints import Endpoint
+from foundation.cohort.source import image_sources, table_sources
+from foundation.cohort.transforms import parse
+from foundation.config import Config, YamlPath
+from foundation.errors import ConfigError
+
+AnyImageSource = image_sources.configs()
+AnyTableSource = table_sources.configs()
+Spacing = tuple[float, ...] | Literal["native", "untrue"]
+
+
+class Window(Config):
+    """Intensities between two physical values matter, such as HU -1000 to 400."""
+
+    rule: Literal["window"]
+    unit: Literal["HU", "arbitrary"] = "HU"
+    low: float
+    high: float
+
+
+class Percentile(Config):
+    """Intensities between two percentiles of the image itself matter; for MRI, whose unit is arbitrary."""
+
+    rule: Literal["percentile"]
+    unit: Literal["arbitrary"] = "arbitrary"
+    low: float = Field(default=0.5, ge=0, lt=100)
+    high: float = Field(default=99.5, gt=0, le=100)
+
+
+Intensity = Annotated[Window | Percentile, Field(discriminator="rule")]
+
+
+class ImageModality(Config):
+    """Scans of one kind, one or several channels on one grid."""
+
+    kind: Literal["image"]
+    channels: list[str] = Field(min_length=1)
+    source: list[AnyImageSource] = Field(min_length=1)  # type: ignore[valid-type]
+    orientation: Literal["RAS", "native"] = "RAS"
+    spacing: Spacing = Field(
+        "native", description="Millimetres per axis to resample to; `native` keeps the header's; `untrue` distrusts it."
+    )
+    crop_foreground: bool = False
+    foreground_above: float = Field(0.0, description="A voxel above this, in physical units, is foreground.")
+    size: tuple[int, ...] = Field(description="Voxels per axis after pad or crop: two numbers for 2D images, or three.")
+    stretch: list[Literal["x", "y", "z"]] = Field(
+        [], description="Axes brought to `size` by resampling, not by pad or crop: for stacks whose spacing is untrue."
+    )
+    background: float | None = Field(
+        None, description="The value of padding; by default the lowest value of the image."
+    )
+    intensity: Intensity = Percentile(rule="percentile", low=0.5, high=99.5)
+    stored_as: Literal["float32", "float16", "int16", "uint8"] = "float32"
+    mirror: list[Literal["x", "y", "z"]] = Field(
+        [], description="Axes along which anatomy may be mirrored in augmentation, such as x for a brain."
+    )
+
+    _one_or_many = field_validator("source", mode="before")(lambda value: value if isinstance(value, list) else [value])
+
+    @model_validator(mode="after")
+    def _dimensions_agree(self) -> ImageModality:
+        if len(self.size) not in (2, 3) or min(self.size) < 1:
+            raise ValueError(f"size needs two or three positive numbers, not {list(self.size)}")
+        if isinstance(self.spacing, tuple) and (len(self.spacing) != len(self.size) or min(self.spacing) <= 0):
+            raise ValueError(f"spacing needs {len(self.size)} positive numbers, like size, not {list(self.spacing)}")
+        if len(set(self.channels)) != len(self.channels):
+            raise ValueError("a channel stands twice")
+        if len(self.size) == 2 and "z" in (*self.stretch, *self.mirror):
+            raise ValueError("a 2D image has no axis z to stretch or mirror")
+        return self
+
+
+class OmicsModality(Config):
+    """Any vector of named features: RNA, mutations, protein, clinical covariates and so on."""
+
+    kind: Literal["omics"]
+    source: list[AnyTableSource] = Field(min_length=1)  # type: ignore[valid-type]
+    values: Literal["continuous", "binary", "ordinal", "count"] = "continuous"
+    unit: str = Field("", description="What the values are, such as `z-score` or `log2 RPM`, after the transform.")
+    transform: list[str] = Field([], description="Names from foundation/cohort/transforms.py, in order, per value.")
+    absent_for: list[str] = Field([], description="Groups that have no such table.")
+
+    @field_validator("transform")
+    @classmethod
+    def _known(cls, transform: list[str]) -> list[str]:
+        for text in transform:
+            try:
+                parse(text)
+            except ConfigError as error:
+                raise ValueError(f"{error.what}; {error.fix}") from None
+        return transform
+
+    _one_or_many = field_validator("source", mode="before")(lambda value: value if isinstance(value, list) else [value])
+
+
+class ClinicalTable(Config):
+    """The table of patients: who they are, where they were treated, what became of them."""
+
+    files: str
+    patient: str = "patient"
+    site: str | None = None
+
+
+class Folds(Config):
+    """Published folds: one file per fold with a column of patients and one of train or val."""
+
+    files: str = Field(description="Pattern with {fold}, and {group} where there are groups.")
+    patient: str = "patient"
+    split: str = "split"
+
+
+class Quarantine(Config):
+    """How much may be wrong before preparation stops."""
+
+    stop_above: float = Field(default=0.1, ge=0, le=1, description="Fraction of scans, or of samples of a table.")
+
+
+class CohortSpec(Config):
+    """A cohort: its sources, its modalities and its endpoints."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    root: YamlPath = Path(".")
+    groups: list[str] = Field([], description="Values of {group} in `files`: one cohort from several folders.")
+    patients: PatientRule = PatientRule()
+    clinical: ClinicalTable | None = None
+    modalities: dict[str, Annotated[ImageModality | OmicsModality, Field(discriminator="kind")]] = Field(min_length=1)
+    endpoints: dict[str, Endpoint] = {}
+    folds: Folds | None = None
+    quarantine: Quarantine = Quarantine()
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> CohortSpec:
+        if self.endpoints and self.clinical is None:
+            raise ValueError("endpoints need a clinical table: add the key `clinical`")
+        for name, modality in self.modalities.items():
+            if not name.replace("_", "").isalnum():
+                raise ValueError(f"modality '{name}': use letters, digits and _ in a name")
+            for group in getattr(modality, "absent_for", []):
+                if group not in self.groups:
+                    raise ValueError(f"modality '{name}': absent_for names '{group}', which is no group")
+        return self
+
+    def images(self) -> dict[str, ImageModality]:
+        """The image modalities by name."""
+        return {n: m for n, m in self.modalities.items() if isinstance(m, ImageModality)}
+
+    def omics(self) -> dict[str, OmicsModality]:
+        """The omics modalities by name."""
+        return {n: m for n, m in self.modalities.items() if isinstance(m, OmicsModality)}
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """A config as JSON-ready values."""
+    return config.model_dump(mode="json")

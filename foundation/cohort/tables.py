@@ -1,0 +1,273 @@
+"""Tables in delimited text or Parquet: opened, their columns found, their cells read as text or as numbers."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at run time.)
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from foundation.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MISSING = (
+    "",
+    "NA",
+    "na",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "NAN",
+    "None",
+    "null",
+    "NULL",
+    "--",
+    "'--",
+    "Not Available",
+    "Not Reported",
+    "not reported",
+    "[Not Available]",
+    "[Not Applicable]",
+    "[Not Evaluated]",
+    "[Not Reported]",
+    "[Unknown]",
+    "[Discrepancy]",
+)
+"""Cells that say that nothing was measured."""
+
+DELIMITERS = {".tsv": "\t", ".txt": "\t", ".tab": "\t", ".maf": "\t", ".seg": "\t", ".csv": ","}
+
+ByteStream: TypeAlias = IO[bytes] | gzip.GzipFile
+
+Frame: TypeAlias = Any
+"""A pandas DataFrame; a column of one is a Series, which the types of pandas do not say."""
+
+Column: TypeAlias = Any
+"""A pandas Series."""
+
+ROWS = 200_000
+"""Rows of a long Parquet table read at a time."""
+
+PIECE_BYTES = 8_000_000
+"""Text read at a time."""
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the suffix says Parquet."""
+    return path.suffix == ".parquet"
+
+
+def delimiter(path: Path) -> str:
+    """The character between the cells of a text table, by its suffix.
+
+    Raises:
+        DataError: The suffix is none of those known.
+    """
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in DELIMITERS:
+        raise DataError(
+            f"a table cannot be read from the suffix '{suffix}'",
+            where=str(path),
+            fix=f"use one of {', '.join(DELIMITERS)} (each also with .gz), or .parquet",
+        )
+    return DELIMITERS[suffix]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a reader raises at a damaged file into a DataError that names the file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError("no such file", where=str(path), fix=nearest(path.name, siblings)) from None
+    except EOFError:
+        raise DataError(
+            "the compressed file ends too early: it is truncated", where=str(path), fix="copy it again from its source"
+        ) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"is not a sound gzip file: {error}", where=str(path), fix="copy it again, or correct its suffix"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(
+            "is not text in UTF-8", where=str(path), fix="save it as UTF-8, or correct its suffix"
+        ) from None
+    except pa.ArrowInvalid as error:
+        raise _misread(str(error), path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error}", where=str(path), fix="check the file and its permissions") from None
+
+
+def _misread(message: str, path: Path) -> DataError:
+    """Arrow's message without the row itself, which may hold what must not be shown."""
+    ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
+    if ragged:
+        line, expected, found = ragged.groups()
+        return ragged_row(f"line {line}", int(found), int(expected), path)
+    if "invalid UTF8" in message:
+        return DataError("is not text in UTF-8", where=str(path), fix="save it as UTF-8")
+    return DataError(f"cannot be read: {message.splitlines()[0]}", where=str(path), fix="copy it again from its source")
+
+
+def ragged_row(row: str, found: int, expected: int, path: Path) -> DataError:
+    """The error of a row that has more or fewer cells than the header."""
+    return DataError(
+        f"{row} has {found} cells, the header has {expected}",
+        where=str(path),
+        fix="mend that row: quote a cell that holds the delimiter; give the first column a name",
+    )
+
+
+def open_bytes(path: Path) -> ByteStream:
+    """Open a text table, decompressed where its suffix is .gz."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def read_header(stream: ByteStream, path: Path) -> tuple[list[str], int]:
+    """Read up to and with the first line that is no comment.
+
+    Returns:
+        The names of the columns, and the number of comment lines before them.
+
+    Raises:
+        DataError: There is no such line.
+    """
+    comments = 0
+    while (line := stream.readline()).startswith(b"#"):
+        comments += 1
+    text = line.decode("utf-8-sig").rstrip("\r\n")
+    if not text.strip():
+        raise DataError("the table is empty", where=str(path), fix="name a table with a header and rows")
+    return next(csv.reader([text], delimiter=delimiter(path))), comments
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a text or Parquet table, as they stand."""
+    with reading(path):
+        if is_parquet(path):
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        with open_bytes(path) as stream:
+            return read_header(stream, path)[0]
+
+
+def find_column(name: str, columns: Sequence[str], path: Path) -> int:
+    """The position of a column.
+
+    Raises:
+        DataError: There is none of this name, or there are two.
+    """
+    found = [position for position, column in enumerate(columns) if column == name]
+    if not found:
+        raise DataError(f"has no column '{name}'", where=str(path), fix=nearest(name, columns))
+    if len(found) > 1:
+        raise DataError(f"column '{name}' stands {len(found)} times", where=str(path), fix="rename or remove one")
+    return found[0]
+
+
+def read_frames(path: Path, columns: Sequence[str] | None = None) -> Iterator[Frame]:
+    """Read a long table as text, a bounded number of rows at a time.
+
+    Args:
+        path: The table.
+        columns: Names of the wanted columns; all where None.
+
+    Yields:
+        Frames of str whose index counts the rows of the table from 1.
+
+    Raises:
+        DataError: A column is missing, a row has too few or too many cells, or the file is damaged.
+    """
+    names = column_names(path)
+    wanted = list(dict.fromkeys(names if columns is None else columns))
+    for name in wanted:
+        find_column(name, names, path)
+    import pandas as pd
+    import pyarrow as pa
+
+    start = 1
+    with reading(path):
+        for batch in _batches(path, wanted):
+            text = {name: batch.column(name).cast(pa.string()).fill_null("").to_pylist() for name in wanted}
+            yield pd.DataFrame(text, index=range(start, start + batch.num_rows), dtype=str)
+            start += batch.num_rows
+
+
+def _batches(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    if is_parquet(path):
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=ROWS, columns=wanted)
+        return
+    with open_bytes(path) as stream:
+        comments = read_header(stream, path)[1]
+    with open_bytes(path) as stream:
+        yield from pa_csv.open_csv(
+            stream,
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=PIECE_BYTES, skip_rows=comments),
+            parse_options=pa_csv.ParseOptions(delimiter=delimiter(path)),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
+            ),
+        )
+
+
+def parse_numbers(cells: pa.Array, dtype: type[np.floating] = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    """Text to numbers, NaN where `MISSING`.
+
+    Args:
+        cells: Array of strings.
+        dtype: Of the numbers.
+
+    Returns:
+        The numbers, and where a cell is neither a finite number nor missing.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    missing = pc.is_in(cells, value_set=pa.array(MISSING, cells.type), skip_nulls=False)
+    present = pc.if_else(missing, None, cells)
+    try:
+        numbers = present.cast(pa.from_numpy_dtype(dtype)).to_numpy(zero_copy_only=False)
+        bad = np.isinf(numbers)
+    except pa.ArrowInvalid:
+        numbers = np.array([_number(cell) for cell in present.to_pylist()])
+        bad = np.isinf(numbers)
+        numbers = numbers.astype(dtype)
+    return np.where(bad, np.nan, numbers) if bad.any() else numbers, bad
+
+
+def _number(cell: str | None) -> float:
+    """One cell where the fast way gave up: blanks and a plus sign are allowed, anything else is infinity."""
+    if cell is None or cell.strip() in MISSING:
+        return np.nan
+    try:
+        return np.inf if "_" in cell else float(cell)
+    except ValueError:
+        return np.inf
+
+
+def mark_missing(column: Column) -> Column:
+    """Where a column of text says that nothing was measured."""
+    return column.str.strip().isin(MISSING)

@@ -1,0 +1,388 @@
+"""DICOM series: choice, order, geometry, scale, damage."""
+
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from foundation.cohort.sources.dicom import DicomSource
+from foundation.errors import ConfigError, DataError
+
+PLAN = np.array([0.7, 0.5, 2.0])
+"""Millimetres between columns, rows and slices of the test series."""
+
+
+def write_slice(
+    path,
+    stored,
+    position,
+    *,
+    series="1.2.3.1",
+    spacing=PLAN,
+    orientation=(1, 0, 0, 0, 1, 0),
+    scale=(1, -1024),
+    image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+    instance=None,
+    **tags,
+):
+    """One slice `stored` [rows, columns] as a CT file; keyword `tags` are set on top, None deletes one."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = instance or f"{series}.{zlib.crc32(str(path).encode())}"
+    item = pydicom.Dataset()
+    item.file_meta = meta
+    item.SOPClassUID, item.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    item.SeriesInstanceUID, item.Modality, item.ImageType = series, "CT", list(image_type)
+    item.PatientName, item.PatientID = "SENTINEL^NAME", "SENTINEL-ID"
+    item.Rows, item.Columns = stored.shape[-2:]
+    item.PixelSpacing = [spacing[1], spacing[0]]
+    item.SliceThickness = spacing[2]
+    item.ImagePositionPatient, item.ImageOrientationPatient = [float(p) for p in position], list(orientation)
+    item.RescaleSlope, item.RescaleIntercept = scale
+    item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
+    item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 16, 12, 11, 0
+    item.PixelData = stored.astype("<u2").tobytes()
+    for name, value in tags.items():
+        if value is None:
+            delattr(item, name)
+        else:
+            setattr(item, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    item.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_series(folder, stored, *, origin=(-10, -20, 30), names=None, **more):
+    """`stored` [slices, rows, columns], bottom first; returns the files."""
+    names = names or [f"{number:03d}.dcm" for number in range(len(stored))]
+    return [
+        write_slice(folder / name, plane, (*origin[:2], origin[2] + PLAN[2] * number), **more)
+        for number, (plane, name) in enumerate(zip(stored, names, strict=True))
+    ]
+
+
+def source(root, channels=("ct",), files="{patient}", **more):
+    return DicomSource(DicomSource.Config(format="dicom", files=files, **more), root, channels)
+
+
+def read_all(root, **more):
+    one = source(root, **more)
+    return {scan.channel: one.read(scan) for scan in one.list_scans()}
+
+
+def read_one(root, **more):
+    (volume,) = read_all(root, **more).values()
+    return volume
+
+
+@pytest.fixture
+def stored():
+    return np.random.default_rng(1).integers(0, 4000, (5, 6, 7))
+
+
+def test_reads_geometry_scale_and_order(tmp_path, stored):
+    order = np.random.default_rng(2).permutation(len(stored))
+    for number, rank in enumerate(order):
+        write_slice(
+            tmp_path / f"A/{rank}.dcm",
+            stored[number],
+            (-10, -20, 30 + 2.0 * number),
+            scale=(2 + number, -1024),
+            InstanceNumber=int(order[-1 - number]),
+        )
+    volume = read_one(tmp_path)
+    scaled = stored * (2 + np.arange(5))[:, None, None] - 1024
+    np.testing.assert_array_equal(volume.voxels, scaled.transpose(2, 1, 0).astype(np.float32))
+    assert volume.voxels.dtype == np.float32
+    expected = [[-0.7, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 2, 30], [0, 0, 0, 1]]
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
+
+
+def test_reads_a_sagittal_and_a_tilted_series(tmp_path, stored):
+    for number, plane in enumerate(stored):
+        # Columns lead to the back, rows to the feet: the normal leads to the right.
+        write_slice(tmp_path / f"A/{number}", plane, (-3 * number, 0, 0), orientation=(0, 1, 0, 0, 0, -1))
+        write_slice(tmp_path / f"B/{number}", plane, (0, 0.5 * number, 2 * number))
+    one = source(tmp_path)
+    sagittal, tilted = (one.read(scan) for scan in one.list_scans())
+    np.testing.assert_allclose(sagittal.affine[:3, :3], [[0, 0, 3], [-0.7, 0, 0], [0, -0.5, 0]], atol=1e-9)
+    np.testing.assert_allclose(tilted.affine[:3, 2], [0, -0.5, 2], atol=1e-9)
+    np.testing.assert_array_equal(sagittal.voxels, stored.transpose(2, 1, 0) - 1024)
+
+
+def test_leaves_out_localizers_derived_images_and_junk(tmp_path, stored):
+    write_series(tmp_path / "A/deep/down", stored)
+    many = np.zeros((20, 6, 7), dtype=int)
+    write_series(tmp_path / "A/scout", many, series="1.2.3.2", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    write_series(tmp_path / "A/mpr", many, series="1.2.3.3", image_type=("DERIVED", "SECONDARY", "MPR"))
+    write_series(tmp_path / "A/seg", many, series="1.2.3.4", Modality="SEG")
+    report = write_slice(tmp_path / "A/report.dcm", many[0], (0, 0, 0), Rows=None, Columns=None, Modality="SR")
+    item = pydicom.dcmread(report)
+    item.SOPClassUID = item.file_meta.MediaStorageSOPClassUID = EnhancedSRStorage
+    item.save_as(report)
+    (tmp_path / "A/readme.txt").write_text("notes")
+    (tmp_path / "A/junk.bin").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "A/._000.dcm").write_bytes(b"resource fork")
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, stored.transpose(2, 1, 0) - 1024)
+    assert read_one(tmp_path, leave_out=["LOCALIZER"]).voxels.shape[2] == 20
+
+
+def test_a_copied_file_counts_once(tmp_path, stored):
+    files = write_series(tmp_path / "A/x", stored)
+    (tmp_path / "A/y").mkdir()
+    (tmp_path / "A/y/copy.dcm").write_bytes(files[2].read_bytes())
+    assert read_one(tmp_path).voxels.shape == (7, 6, 5)
+
+
+@pytest.mark.parametrize(("prefer", "slices"), [("most_slices", 9), ("thinnest", 5), ("first", 4)])
+def test_prefers_a_series(tmp_path, prefer, slices):
+    for series, count, distance, number in (("1.3", 9, 4, 3), ("1.2", 5, 1, 2), ("1.1", 4, 2, 1)):
+        for index in range(count):
+            path = tmp_path / f"A/{series}-{index}"
+            write_slice(path, np.zeros((3, 3)), (0, 0, index * distance), series=series, SeriesNumber=number)
+    assert read_one(tmp_path, series={"ct": {"prefer": prefer}}).voxels.shape[2] == slices
+
+
+def test_breaks_a_tie_by_uid(tmp_path, stored):
+    write_series(tmp_path / "A/a", stored, series="1.2.9")
+    write_series(tmp_path / "A/b", stored * 0, series="1.2.10")
+    assert (read_one(tmp_path).voxels == -1024).all()
+
+
+RULES = {"t1": {"modality": "mr", "description": "^T1 AX$"}, "flair": {"description": "flair"}}
+
+
+def test_chooses_series_by_modality_and_description(tmp_path, stored):
+    write_series(tmp_path / "A", stored, series="1.1", Modality="MR", SeriesDescription="t1 ax")
+    write_series(tmp_path / "A/f", stored + 1, series="1.2", Modality="MR", SeriesDescription="AX FLAIR fs")
+    write_series(tmp_path / "A/c", stored * 0, series="1.3", SeriesDescription="T1 AX")
+    volumes = read_all(tmp_path, channels=["t1", "flair"], series=RULES)
+    np.testing.assert_array_equal(volumes["t1"].voxels, stored.transpose(2, 1, 0) - 1024)
+    np.testing.assert_array_equal(volumes["flair"].voxels, stored.transpose(2, 1, 0) - 1023)
+
+
+def test_a_channel_without_a_series_is_absent_but_none_at_all_is_refused(tmp_path, stored):
+    write_series(tmp_path / "A", stored, SeriesDescription="AX FLAIR")
+    volumes = read_all(tmp_path, channels=["t1", "flair"], series=RULES)
+    assert volumes["t1"] is None
+    assert volumes["flair"] is not None
+    write_series(tmp_path / "B", stored, SeriesDescription="SENTINEL")
+    one = source(tmp_path, channels=["t1", "flair"], series=RULES)
+    with pytest.raises(DataError, match="no series fits a rule; acquired series: 1 CT") as caught:
+        one.read(one.list_scans()[-1])
+    assert "SENTINEL" not in str(caught.value)
+
+
+def test_refuses_one_series_for_two_channels(tmp_path, stored):
+    write_series(tmp_path / "A", stored, SeriesDescription="T1 Gd")
+    with pytest.raises(DataError, match="'t1' and 't1gd' pick the same series"):
+        read_all(tmp_path, channels=["t1gd", "t1"], series={"t1": {"description": "t1"}, "t1gd": {"description": "gd"}})
+
+
+def test_channels_in_folders_of_their_own(tmp_path, stored):
+    write_series(tmp_path / "A/t1", stored)
+    write_series(tmp_path / "A/other", stored)
+    volumes = read_all(tmp_path, channels=["t1", "t2"], files="{patient}/{channel}")
+    assert list(volumes) == ["t1"]
+
+
+def test_lists_every_file_below_the_folder(tmp_path, stored):
+    files = write_series(tmp_path / "A/x", stored)
+    (tmp_path / "A/readme.txt").write_text("notes")
+    one = source(tmp_path)
+    assert one.files(one.list_scans()[0]) == [tmp_path / "A/readme.txt", *files]
+
+
+@pytest.mark.parametrize(
+    ("channels", "more", "message"),
+    [
+        (["a", "b"], {}, "nothing tells them apart"),
+        (["t1"], {"series": {"T1": {}}}, "rule for 'T1'"),
+    ],
+)
+def test_refuses_a_config_that_cannot_work(tmp_path, channels, more, message):
+    with pytest.raises(ConfigError, match=message):
+        source(tmp_path, channels=channels, **more)
+
+
+def test_refuses_a_pattern_of_files(tmp_path, stored):
+    write_series(tmp_path, stored)
+    with pytest.raises(DataError, match="files but no folder"):
+        source(tmp_path, files="{patient}.dcm").list_scans()
+
+
+def test_refuses_a_missing_slice(tmp_path, stored):
+    write_series(tmp_path / "A", stored)[3].unlink()
+    with pytest.raises(DataError, match=r"missing slice between 34.00 mm and 38.00 mm: 4.00 mm apart, others 2.00 mm"):
+        read_one(tmp_path)
+
+
+def test_tolerates_a_hundredth_and_refuses_more(tmp_path, stored):
+    for folder, shift in (("A", 0.015), ("B", 0.05)):
+        for number, plane in enumerate(stored):
+            write_slice(tmp_path / f"{folder}/{number}", plane, (0, 0, 2 * number + shift * (number == 2)))
+    one = source(tmp_path)
+    first, second = one.list_scans()
+    assert one.read(first) is not None
+    with pytest.raises(DataError, match="apart, others"):
+        one.read(second)
+
+
+def test_refuses_slices_out_of_line(tmp_path, stored):
+    for number, plane in enumerate(stored):
+        write_slice(tmp_path / f"A/{number}", plane, (5 * (number == 2), 0, 2 * number))
+    with pytest.raises(DataError, match="out of line"):
+        read_one(tmp_path)
+
+
+def test_refuses_two_slices_at_one_place(tmp_path, stored):
+    write_series(tmp_path / "A", stored)
+    write_slice(tmp_path / "A/again.dcm", stored[0], (-10, -20, 32))
+    with pytest.raises(DataError, match=r"two slices lie at 32\.00 mm"):
+        read_one(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"orientation": (0, 1, 0, 1, 0, 0)}, "differ in orientation"),
+        ({"spacing": (0.8, 0.5, 2)}, "differ in pixel spacing"),
+        ({"ImagePositionPatient": None}, "1 of 6 slices without position"),
+        ({"PixelSpacing": None}, "1 of 6 slices without pixel spacing"),
+        ({"SamplesPerPixel": 3}, "in colour"),
+        ({"scale": (float("nan"), 0)}, "42 of 252 voxels are NaN"),
+    ],
+)
+def test_refuses_a_slice_that_does_not_belong(tmp_path, stored, tags, message):
+    write_series(tmp_path / "A", stored)
+    write_slice(tmp_path / "A/z.dcm", stored[0], (-10, -20, 40), **tags)
+    with pytest.raises(DataError, match=message):
+        read_one(tmp_path)
+
+
+def test_refuses_slices_of_two_sizes(tmp_path, stored):
+    write_series(tmp_path / "A", stored)
+    write_slice(tmp_path / "A/z.dcm", stored[0, :4], (-10, -20, 40))
+    with pytest.raises(DataError, match="slices of 4 x 7 and 6 x 7"):
+        read_one(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"readme.txt": b"notes"}])
+def test_refuses_a_folder_without_dicom(tmp_path, content):
+    (tmp_path / "A").mkdir()
+    for name, data in content.items():
+        (tmp_path / "A" / name).write_bytes(data)
+    with pytest.raises(DataError, match="holds no acquired DICOM image"):
+        read_one(tmp_path)
+
+
+def test_refuses_a_file_cut_anywhere(tmp_path, stored):
+    file = write_series(tmp_path / "A", stored)[-1]
+    data = file.read_bytes()
+    for length in [*range(0, len(data), 7), len(data) - 1]:
+        file.write_bytes(data[:length])
+        with pytest.raises(DataError, match=r"cut short|truncated or damaged|slices without") as caught:
+            read_one(tmp_path)
+        assert "SENTINEL" not in str(caught.value)
+
+
+def test_refuses_a_scrambled_header(tmp_path, stored):
+    file = write_series(tmp_path / "A", stored)[-1]
+    data = file.read_bytes()
+    file.write_bytes(data[:150] + b"\xff" * 200 + data[350:])
+    with pytest.raises(DataError, match="header is truncated or damaged"):
+        read_one(tmp_path)
+
+
+def test_inverts_monochrome1(tmp_path, stored):
+    write_series(tmp_path / "A", stored, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, (4095 - stored).transpose(2, 1, 0) - 1024)
+
+
+def test_an_image_without_a_place_is_two_dimensional(tmp_path, stored):
+    gone = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    write_slice(tmp_path / "A/x.dcm", stored[0], (0, 0, 0), Modality="DX", **gone)
+    volume = read_one(tmp_path)
+    np.testing.assert_array_equal(volume.voxels, stored[0].T - 1024)
+    np.testing.assert_allclose(volume.affine, np.diag([-0.7, -0.5, 1, 1]))
+
+
+def group(**values):
+    item = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(item, name, value)
+    return item
+
+
+def write_enhanced(path, stored, heights):
+    frames = [
+        group(
+            PlanePositionSequence=Sequence([group(ImagePositionPatient=[0, 0, float(height)])]),
+            PixelValueTransformationSequence=Sequence([group(RescaleSlope=1, RescaleIntercept=-float(number))]),
+        )
+        for number, height in enumerate(heights)
+    ]
+    shared = group(
+        PlaneOrientationSequence=Sequence([group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])]),
+        PixelMeasuresSequence=Sequence([group(PixelSpacing=[0.5, 0.7], SliceThickness=2)]),
+    )
+    gone = "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness RescaleSlope RescaleIntercept"
+    write_slice(
+        path,
+        stored,
+        (0, 0, 0),
+        SOPClassUID=EnhancedCTImageStorage,
+        NumberOfFrames=len(stored),
+        PerFrameFunctionalGroupsSequence=Sequence(frames),
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+        **dict.fromkeys(gone.split()),
+    )
+
+
+def test_reads_an_enhanced_file(tmp_path, stored):
+    heights = [4, 0, 2, 8, 6]
+    write_enhanced(tmp_path / "A/x.dcm", stored, heights)
+    volume = read_one(tmp_path)
+    expected = (stored - np.arange(5)[:, None, None])[np.argsort(heights)]
+    np.testing.assert_array_equal(volume.voxels, expected.transpose(2, 1, 0))
+    np.testing.assert_allclose(np.diag(volume.affine), [-0.7, -0.5, 2, 1])
+
+
+def test_refuses_frames_without_a_place(tmp_path, stored):
+    gone = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    write_slice(tmp_path / "A/x.dcm", stored, (0, 0, 0), NumberOfFrames=5, **gone)
+    with pytest.raises(DataError, match="does not say where its frames lie"):
+        read_one(tmp_path)
+
+
+def test_reads_run_lengths_and_names_the_plugin_for_what_it_cannot_unpack(tmp_path, stored):
+    files = write_series(tmp_path / "A", stored)
+    for file in files:
+        item = pydicom.dcmread(file)
+        item.compress(RLELossless, generate_instance_uid=False)
+        item.save_as(file)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, stored.transpose(2, 1, 0) - 1024)
+    for file in files:
+        item = pydicom.dcmread(file)
+        item.file_meta.TransferSyntaxUID = JPEGLSLossless
+        item.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+        item.save_as(file)
+    with pytest.raises(DataError, match="JPEG-LS") as caught:
+        read_one(tmp_path)
+    decoder = pydicom.pixels.get_decoder(JPEGLSLossless)
+    if not decoder.is_available:
+        assert "pylibjpeg-libjpeg" in caught.value.fix
+        assert "python-gdcm" in caught.value.fix

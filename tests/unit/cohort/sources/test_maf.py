@@ -1,0 +1,159 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foundation.cohort import tables
+from foundation.cohort.sources import maf
+from foundation.errors import DataError
+
+SAMPLES = [f"TCGA-AA-{i:04d}-01A-11D-1490-08" for i in range(40)]
+GENES = ["TP53", "IDH1", "EGFR", "TTN", "ATRX", "CIC"]
+CLASSES = ["Missense_Mutation", "Silent", "Frame_Shift_Del", "Intron", "Splice_Site", "3'UTR"]
+DAMAGING = {"Missense_Mutation", "Frame_Shift_Del", "Splice_Site"}
+
+
+def variants(rows: int = 300, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "Hugo_Symbol": generator.choice([*GENES, "Unknown"], rows, p=[0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05]),
+            "Chromosome": "1",
+            "Variant_Classification": generator.choice(CLASSES, rows),
+            "Tumor_Sample_Barcode": generator.choice(SAMPLES[:30], rows),
+            "Protein_Change": "p.A1#T",
+        }
+    )
+    # One patient whose variants are all silent: sequenced, and without a hit.
+    silent = pd.DataFrame([["TTN", "1", "Silent", SAMPLES[35], ""]], columns=frame.columns)
+    return pd.concat([frame, silent], ignore_index=True)
+
+
+def write(frame: pd.DataFrame, path: Path, comment: str = "#version 2.4\n#by a caller\n") -> Path:
+    text = comment + frame.to_csv(sep="\t", index=False)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def reference(frame: pd.DataFrame, samples: list[str], at_least: int = 1) -> pd.DataFrame:
+    hit = frame[frame["Variant_Classification"].isin(DAMAGING) & (frame["Hugo_Symbol"] != "Unknown")]
+    table = pd.crosstab(hit["Tumor_Sample_Barcode"], hit["Hugo_Symbol"]).reindex(samples, fill_value=0).clip(upper=1)
+    return table.loc[:, table.sum() >= at_least]
+
+
+@pytest.mark.parametrize("name", ["t.maf", "t.maf.gz", "t.txt"])
+@pytest.mark.parametrize("small", [False, True])
+def test_patient_by_gene(tmp_path, open_source, assemble, monkeypatch, name, small):
+    if small:
+        monkeypatch.setattr(tables, "PIECE_BYTES", 700)
+        monkeypatch.setattr(maf, "BLOCK_VALUES", 13)
+    frame = variants()
+    source = open_source(write(frame, tmp_path / name), format="maf")
+    samples = source.list_samples()
+    assert samples == list(dict.fromkeys(frame["Tumor_Sample_Barcode"]))
+    features, values = assemble(source)
+    expected = reference(frame, samples)
+    assert features == sorted(expected.columns)
+    np.testing.assert_array_equal(values, expected[features].to_numpy())
+    assert values[samples.index(SAMPLES[35])].sum() == 0
+
+
+def test_the_minimum_counts_the_given_samples_alone(tmp_path, open_source, assemble):
+    frame = variants()
+    given = list(reversed(SAMPLES[:12]))
+    for least in (1, 4, 8):
+        features, values = assemble(
+            open_source(write(frame, tmp_path / "t.maf"), format="maf", min_patients=least), given
+        )
+        expected = reference(frame, given, least)
+        assert features == sorted(expected.columns)
+        np.testing.assert_array_equal(values, expected[features].to_numpy())
+
+
+def test_two_variants_of_one_patient_count_once(tmp_path, open_source):
+    frame = variants().iloc[[0, 0, 0]].assign(Hugo_Symbol="TP53", Variant_Classification="Missense_Mutation")
+    source = open_source(write(frame, tmp_path / "t.maf"), format="maf", min_patients=2)
+    with pytest.raises(DataError, match=r"no gene is hit in 2 patients \(most: 1\)"):
+        source.read(source.list_samples())
+
+
+def test_other_columns_and_other_classes(tmp_path, open_source, assemble):
+    path = tmp_path / "t.csv"
+    path.write_text("gene,effect,sample\nTP53,missense,A\nEGFR,silent,B\n")
+    source = open_source(
+        path,
+        format="maf",
+        gene_column="gene",
+        class_column="effect",
+        sample_column="sample",
+        non_silent=["missense"],
+    )
+    features, values = assemble(source)
+    assert (features, source.list_samples(), values.tolist()) == (["TP53"], ["A", "B"], [[1], [0]])
+
+
+def test_the_sequenced_without_a_variant(tmp_path, open_source, assemble):
+    frame = variants()
+    source = open_source(write(frame, tmp_path / "t.maf"), format="maf", sequenced="lists/sequenced.txt")
+    (tmp_path / "lists").mkdir()
+    # The first stands in the MAF; the second is the patient of a sample in the MAF; the third has no variant.
+    (tmp_path / "lists" / "sequenced.txt").write_text(
+        f"{SAMPLES[3]}\n{SAMPLES[4][:12]}\n\n{SAMPLES[39]}\r\n{SAMPLES[39]}\n"
+    )
+    plain = open_source(tmp_path / "t.maf", format="maf").list_samples()
+    assert source.list_samples() == [*plain, SAMPLES[39]]
+    _, values = assemble(source)
+    assert values[-1].sum() == 0
+    assert not np.isnan(values).any()
+
+
+def test_a_patient_is_no_continuation_of_another(tmp_path, open_source):
+    path = tmp_path / "t.maf"
+    path.write_text("Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\nTP53\tSilent\tP10-01\n")
+    (tmp_path / "s.txt").write_text("P1\nP10\nP100\n")
+    assert open_source(path, format="maf", sequenced="s.txt").list_samples() == ["P10-01", "P1", "P100"]
+
+
+def test_a_missing_list_of_the_sequenced(tmp_path, open_source):
+    (tmp_path / "sequenced.txt").write_text("A\n")
+    source = open_source(write(variants(), tmp_path / "t.maf"), format="maf", sequenced="sequencd.txt")
+    with pytest.raises(DataError, match=r"no such file(.|\n)*did you mean 'sequenced\.txt'"):
+        source.list_samples()
+
+
+def test_classes_that_do_not_occur(tmp_path, open_source):
+    source = open_source(write(variants(), tmp_path / "t.maf"), format="maf", non_silent=["Missense"])
+    with pytest.raises(DataError, match=r"no variant(.|\n)*'Missense': did you mean 'Missense_Mutation'"):
+        source.read(source.list_samples())
+
+
+def test_a_column_that_does_not_exist(tmp_path, open_source):
+    frame = variants().rename(columns={"Tumor_Sample_Barcode": "Tumor_Sample"})
+    with pytest.raises(DataError, match=r"'Tumor_Sample_Barcode'(.|\n)*did you mean 'Tumor_Sample'"):
+        open_source(write(frame, tmp_path / "t.maf"), format="maf").list_samples()
+
+
+def test_a_row_without_a_sample(tmp_path, open_source):
+    frame = variants()
+    frame.loc[7, "Tumor_Sample_Barcode"] = ""
+    with pytest.raises(DataError, match="row 8 has no 'Tumor_Sample_Barcode'"):
+        open_source(write(frame, tmp_path / "t.maf"), format="maf").list_samples()
+
+
+def test_truncated_ragged_and_empty(tmp_path, open_source):
+    path = write(variants(3000), tmp_path / "t.maf.gz")
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match="truncated"):
+        open_source(path, format="maf").list_samples()
+    path = write(variants(20), tmp_path / "t.maf")
+    path.write_text(path.read_text() + "TP53\t1\tSilent\n")
+    with pytest.raises(DataError, match="has 3 cells, the header has 5"):
+        open_source(path, format="maf").list_samples()
+    write(variants().iloc[:0], path)
+    with pytest.raises(DataError, match="holds no variant"):
+        open_source(path, format="maf").list_samples()
+    path.write_text("#comment\n")
+    with pytest.raises(DataError, match="empty"):
+        open_source(path, format="maf").list_samples()

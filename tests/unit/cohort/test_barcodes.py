@@ -1,0 +1,84 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from foundation.cohort.barcodes import PatientRule
+from foundation.errors import DataError
+
+TCGA = r"(?P<patient>TCGA-\w\w-\w{4})(-(?P<sample_type>\d\d)(?P<vial>[A-Z]))?"
+
+
+def rule(**changes) -> PatientRule:
+    return PatientRule(**{"barcode": TCGA, "leave_out": ["10", "11", "12"], "primary": ["01", "03"], **changes})
+
+
+def test_normals_are_left_out_and_strangers_named():
+    samples = ["TCGA-AA-0001-01A", "TCGA-AA-0001-10A", "blank", "TCGA-AA-0002-11B"]
+    found = rule().assign(samples, where="t.tsv")
+    assert found.by_patient == {"TCGA-AA-0001": [0]}
+    assert found.left_out == ["TCGA-AA-0001-10A", "TCGA-AA-0002-11B"]
+    assert found.unmatched == ["blank"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "chosen"),
+    [
+        (["02A", "01A"], "01A"),
+        (["01B", "01A"], "01A"),
+        (["06A", "02A"], "02A"),
+        (["03A", "01B", "02A"], "01B"),
+        (["02A", "06A", "03B"], "03B"),
+        (["01A-21R", "01A-11R"], "01A-11R"),
+    ],
+    ids=str,
+)
+def test_primary_first_then_lowest_vial(samples, chosen):
+    barcodes = [f"TCGA-AA-0001-{sample}" for sample in samples]
+    found = rule().assign(barcodes, where="t")
+    assert [barcodes[row] for row in found.by_patient["TCGA-AA-0001"]] == [f"TCGA-AA-0001-{chosen}"]
+
+
+def test_the_vial_counts_wherever_it_stands():
+    rule = PatientRule(barcode=r"(?P<patient>P\d)-\d-(?P<vial>[A-Z])")
+    assert rule.assign(["P1-1-B", "P1-2-A"], where="t").by_patient == {"P1": [1]}
+
+
+def test_the_mean_keeps_all_tumours():
+    samples = [f"TCGA-AA-0001-{kind}" for kind in ("02A", "10A", "01A")]
+    assert rule(several="mean").assign(samples, where="t").by_patient == {"TCGA-AA-0001": [2, 0]}
+
+
+@given(st.permutations([f"TCGA-AA-000{n}-{kind}" for n in range(3) for kind in ("01A", "01B", "02A", "10A")]))
+def test_the_choice_does_not_depend_on_the_order(samples):
+    found = rule().assign(samples, where="t")
+    assert list(found.by_patient) == sorted(found.by_patient)
+    assert {samples[row] for rows in found.by_patient.values() for row in rows} == {
+        f"TCGA-AA-000{n}-01A" for n in range(3)
+    }
+
+
+def test_without_a_rule_a_sample_is_its_patient():
+    assert PatientRule().assign(["B", "A"], where="t").by_patient == {"A": [1], "B": [0]}
+    assert PatientRule().patient("anything") == "anything"
+    assert rule().patient("anything") is None
+
+
+def test_nothing_matches():
+    with pytest.raises(DataError, match=re.escape("none of 2 barcodes matches")) as caught:
+        rule().assign(["TP53", "EGFR"], where="rna.tsv")
+    assert "orientation" in str(caught.value)
+    assert rule().assign([], where="t").by_patient == {}
+
+
+def test_a_sample_twice():
+    with pytest.raises(DataError, match=r"rna\.tsv: 1 samples stand twice, first 'A'"):
+        PatientRule().assign(["A", "B", "A"], where="rna.tsv")
+
+
+@pytest.mark.parametrize(("barcode", "message"), [("(?P<patient>", "regular expression"), (".*", "no group")])
+def test_bad_expressions(barcode, message):
+    with pytest.raises(ValidationError, match=message):
+        PatientRule(barcode=barcode)
