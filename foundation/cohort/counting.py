@@ -1,0 +1,95 @@
+"""Counts of a prepared cohort, taken from the records as they were written: patients, patterns, endpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
+from foundation.cohort.people import People
+from foundation.cohort.spec import ImageModality, OmicsModality
+from foundation.cohort.store import PreparedCohort
+
+if TYPE_CHECKING:
+    from foundation.cohort.plan import Plan
+
+
+def count(plan: Plan, out: Path, sources: dict[str, Any], quarantined: int, versions: dict[str, str]) -> Manifest:
+    """Count the records of a cohort.
+
+    Args:
+        plan: What was prepared.
+        out: Where its records are; only the small columns and the validity of the large are read.
+        sources: What cohort.json says of the files.
+        quarantined: Rows of quarantine.tsv.
+        versions: Name to version.
+    """
+    entries = {name: _entry(m, len(plan.features.get(name, []))) for name, m in plan.spec.modalities.items()}
+    uncounted = Manifest(
+        name=plan.spec.name,
+        patients=0,
+        records=len(plan.records),
+        modalities=entries,
+        patterns={},
+        endpoints={name: values.summary() for name, values in plan.endpoints.items()},
+        sites={},
+        groups={},
+        folds={fold: dict(sorted(Counter(split.values()).items())) for fold, split in plan.folds.items()},
+        sources=sources,
+        quarantined=quarantined,
+        versions=versions,
+        fingerprint=plan.fingerprint,
+    )
+    people = People(PreparedCohort(out, uncounted))
+    for (name, entry), patients in zip(entries.items(), people.present.sum(axis=0), strict=True):
+        entry.patients = int(patients)
+        if isinstance(entry, ImageEntry):
+            entry.channels = dict(zip(entry.channels, map(int, people.channels(name).sum(axis=0)), strict=True))
+    return uncounted.model_copy(
+        update={
+            "patients": len(people),
+            "patterns": _patterns(people.present, list(entries)),
+            "sites": _sizes(people.sites),
+            "groups": _sizes(people.groups),
+        }
+    )
+
+
+def _entry(modality: ImageModality | OmicsModality, features: int) -> ImageEntry | OmicsEntry:
+    """What cohort.json says of a modality, nobody counted yet."""
+    if isinstance(modality, OmicsModality):
+        return OmicsEntry(
+            patients=0,
+            features=features,
+            values=modality.values,
+            unit=modality.unit,
+            transform=modality.transform,
+        )
+    return ImageEntry(
+        patients=0,
+        shape=list(modality.size),
+        channels=dict.fromkeys(modality.channels, 0),
+        orientation=modality.orientation,
+        spacing=modality.spacing,
+        intensity=modality.intensity,
+        stored_as=modality.stored_as,
+        mirror=list(modality.mirror),
+    )
+
+
+def _patterns(present_PM: np.ndarray, modalities: list[str]) -> dict[str, int]:
+    """Modalities joined by ``+`` to patients, the most frequent first."""
+    patterns, counts = np.unique(present_PM, axis=0, return_counts=True)
+    named = {
+        "+".join(name for name, here in zip(modalities, pattern, strict=True) if here) or "none": int(size)
+        for pattern, size in zip(patterns, counts, strict=True)
+    }
+    return dict(sorted(named.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _sizes(names: np.ndarray) -> dict[str, int]:
+    """How often each name occurs; the empty, which is unknown, is left out."""
+    return dict(sorted(Counter(name for name in names if name).items()))

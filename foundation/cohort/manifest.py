@@ -1,0 +1,95 @@
+"""cohort.json: what is in a prepared cohort, counted, and how it was prepared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from foundation.cohort.spec import Intensity, Spacing
+from foundation.errors import DataError
+
+FILE = "cohort.json"
+
+
+class ImageEntry(BaseModel):
+    """An image modality; whatever a model must agree with before it may read the voxels."""
+
+    kind: Literal["image"] = "image"
+    patients: int
+    shape: list[int]
+    channels: dict[str, int]
+    orientation: str
+    spacing: Spacing
+    intensity: Intensity
+    stored_as: str
+    mirror: list[str]
+
+
+class OmicsEntry(BaseModel):
+    """An omics modality; `features` counts them, features.json names them."""
+
+    kind: Literal["omics"] = "omics"
+    patients: int
+    features: int
+    values: str
+    unit: str
+    transform: list[str]
+
+
+class Manifest(BaseModel):
+    """The whole of cohort.json.
+
+    Attributes:
+        patients: Number of patients; a patient with several time points counts once.
+        records: Number of patient-and-time-point records.
+        patterns: Modalities present, joined by ``+`` (``none`` for a patient without any), to patients.
+        endpoints: Per endpoint its kind, patients, and classes with counts or events and follow-up.
+        sites, groups: Patients per site and per group; patients without one are left out.
+        folds: Published folds: name to patients per split.
+        sources: Per modality, and for the clinical table, its files with SHA-256.
+        quarantined: Rows of quarantine.tsv.
+        versions: Of chiasma and of the libraries that touched the values.
+        fingerprint: SHA-256 of the cohort's YAML as resolved and of its sources.
+    """
+
+    name: str
+    patients: int
+    records: int
+    modalities: dict[str, Annotated[ImageEntry | OmicsEntry, Field(discriminator="kind")]]
+    patterns: dict[str, int]
+    endpoints: dict[str, dict[str, Any]]
+    sites: dict[str, int]
+    groups: dict[str, int]
+    folds: dict[str, dict[str, int]]
+    sources: dict[str, Any]
+    quarantined: int
+    versions: dict[str, str]
+    fingerprint: str
+
+    def to_json(self) -> str:
+        """The text of cohort.json, the same for the same cohort."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of a prepared cohort.
+
+        Raises:
+            DataError: The folder is no complete prepared cohort.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise DataError(
+                "is not a prepared cohort (it has no cohort.json)",
+                where=str(folder),
+                fix="name the folder given to `chiasma prepare --out`, or run that command again to finish it",
+            )
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"cannot be understood: {str(error).splitlines()[0]}", where=str(path), fix="prepare the cohort again"
+            ) from None

@@ -1,0 +1,260 @@
+"""`chiasma prepare`: source files into a prepared cohort, in parallel, resumable, the same to the byte every time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundation.cohort.counting import count
+from foundation.cohort.manifest import FILE, Manifest
+from foundation.cohort.plan import Fault, Plan, RecordPlan, make_plan
+from foundation.cohort.shards import ShardReport, ShardWriter, one_thread, start_worker, work
+from foundation.cohort.spec import CohortSpec
+from foundation.cohort.store import record_features, write_index
+from foundation.cohort.summary import write_summary
+from foundation.config import load_config
+from foundation.errors import ChiasmaError, DataError, WriteError
+from foundation.progress import Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WORKING = ".prepare"
+"""Folder inside the cohort that holds what an unfinished preparation needs to go on; gone at the end."""
+
+LIBRARIES = ("chiasma", "numpy", "pandas", "nibabel", "pydicom", "monai", "torch", "pyarrow", "datasets", "anndata")
+
+
+def prepare(
+    path: Path,
+    *,
+    out: Path,
+    root: Path | None = None,
+    workers: int = 1,
+    overrides: Sequence[str] = (),
+    progress: Progress,
+) -> Manifest:
+    """Prepare the cohort that a YAML file describes.
+
+    Args:
+        path: cohort.yaml.
+        out: Folder to write; empty, or one in which the same preparation was begun or finished.
+        root: Folder of the source files, instead of the one in the YAML.
+        workers: Processes that read images; the result does not depend on it.
+        overrides: ``key=value`` changes to the YAML.
+        progress: Shown while it lasts.
+
+    Returns:
+        What is in the cohort: the content of cohort.json.
+
+    Raises:
+        ConfigError, DataError: The YAML or the sources cannot be used, or too much was quarantined.
+        WriteError: The disk is full or read-only.
+    """
+    spec = load_config(CohortSpec, path, overrides)
+    if root is not None:
+        spec = spec.model_copy(update={"root": root.resolve()})
+    with _writing(out):
+        _claim(out, spec.name)
+        plan = make_plan(spec, out / WORKING / "tables", progress)
+        if (out / FILE).is_file():
+            return _already_prepared(out, plan)
+        _claim_for(out, plan)
+        reports = _write_shards(out, plan, workers, progress)
+        _stop_on_too_many_faults(out, plan, reports)
+        return _publish(out, plan, reports, progress)
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one message."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only", errno.EDQUOT: "over quota"}
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        raise WriteError(
+            f"cannot write: {reason}",
+            where=str(error.filename or out),
+            fix="make room or correct the permissions, then run the same command: what is finished is kept",
+        ) from error
+
+
+def _claim(out: Path, name: str) -> None:
+    """Refuse a folder that holds something else."""
+    if (out / FILE).is_file():
+        other = Manifest.read(out).name
+        if other != name:
+            raise DataError(
+                f"holds another cohort, '{other}'", where=str(out), fix=f"give '{name}' a folder of its own with --out"
+            )
+    elif not (out / WORKING).is_dir() and any(out.iterdir()):
+        raise DataError(
+            "is not empty and holds no cohort", where=str(out), fix="name a new or an empty folder with --out"
+        )
+    (out / WORKING).mkdir(exist_ok=True)
+
+
+def _already_prepared(out: Path, plan: Plan) -> Manifest:
+    manifest = Manifest.read(out)
+    shutil.rmtree(out / WORKING)
+    if manifest.fingerprint != plan.fingerprint:
+        raise DataError(
+            f"holds the cohort '{manifest.name}' prepared from other sources or another YAML",
+            where=str(out),
+            fix="name another folder with --out, or remove this one",
+        )
+    return manifest
+
+
+def _claim_for(out: Path, plan: Plan) -> None:
+    """Keep finished shards only if they were made from the same sources by the same YAML."""
+    begun = out / WORKING / "fingerprint"
+    if begun.is_file() and begun.read_text(encoding="utf-8") == plan.fingerprint:
+        return
+    for folder in (out / "records", out / WORKING / "reports"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    begun.write_text(plan.fingerprint, encoding="utf-8")
+
+
+def _shard_size(records: int) -> int:
+    """Records per shard: enough shards to share among workers and to resume from, not one file per patient."""
+    return max(8, min(128, -(-records // 64)))
+
+
+def _write_shards(out: Path, plan: Plan, workers: int, progress: Progress) -> list[ShardReport]:
+    size = _shard_size(len(plan.records))
+    shards = [plan.records[start : start + size] for start in range(0, len(plan.records), size)]
+    features = record_features(plan.spec, plan.features)
+    finished: dict[int, ShardReport] = {}
+    progress.start("preparing", len(plan.records), "patients")
+    for number in range(len(shards)):
+        if _shard_path(out, number).is_file() and _report_path(out, number).is_file():
+            finished[number] = ShardReport.read(_report_path(out, number))
+            progress.advance(finished[number].records, 0)
+    waiting = {number: shard for number, shard in enumerate(shards) if number not in finished}
+    for number, report in _run(out, plan, waiting, features.arrow_schema, workers):
+        finished[number] = report
+        progress.advance(report.records, report.bytes_read)
+        _stop_on_too_many_faults(out, plan, list(finished.values()))
+    progress.finish()
+    paths = [_shard_path(out, number) for number in range(len(shards))]
+    write_index(out / "records", features, paths, plan.fingerprint)
+    return [finished[number] for number in sorted(finished)]
+
+
+def _shard_path(out: Path, number: int) -> Path:
+    return out / "records" / f"part-{number:05d}.arrow"
+
+
+def _report_path(out: Path, number: int) -> Path:
+    return out / WORKING / "reports" / f"part-{number:05d}.json"
+
+
+def _run(
+    out: Path, plan: Plan, waiting: dict[int, list[RecordPlan]], schema: pa.Schema, workers: int
+) -> Iterator[tuple[int, ShardReport]]:
+    """Write shards, here or in worker processes; yields each as it is finished."""
+    paths = {number: (_shard_path(out, number), _report_path(out, number)) for number in waiting}
+    shared = (plan.spec, plan.tables, plan.features, schema)
+    workers = min(workers, len(waiting))
+    if workers <= 1:
+        with one_thread(plan.spec):
+            writer = ShardWriter(*shared)
+            for number, shard in waiting.items():
+                yield number, writer.write(*paths[number], shard)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=shared)
+    try:
+        futures = {pool.submit(work, *paths[number], shard): number for number, shard in waiting.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool:
+        raise ChiasmaError(
+            "a worker process was ended from outside, most likely for want of memory",
+            where=str(out),
+            fix="run the same command with fewer --workers: what is finished is kept",
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _all_faults(plan: Plan, reports: Sequence[ShardReport]) -> list[Fault]:
+    return sorted(plan.faults + [fault for report in reports for fault in report.faults])
+
+
+def _stop_on_too_many_faults(out: Path, plan: Plan, reports: Sequence[ShardReport]) -> None:
+    faults = _all_faults(plan, reports)
+    limit = plan.spec.quarantine.stop_above
+    for modality, number in sorted(Counter(fault.modality for fault in faults).items()):
+        counted = plan.counted[modality]
+        if number <= limit * counted:
+            continue
+        listed = out / WORKING / "quarantine.tsv"
+        _write_quarantine(listed, faults)
+        first = next(fault for fault in faults if fault.modality == modality)
+        named = " ".join(filter(None, (first.patient, first.item)))
+        raise DataError(
+            f"{number} of {counted} entries of '{modality}' cannot be used, more than "
+            f"quarantine.stop_above = {limit:g} allows; first {named}: {first.reason}",
+            where=str(listed),
+            fix="read that list and mend the sources or the YAML, or raise quarantine.stop_above",
+        )
+
+
+def _write_quarantine(path: Path, faults: Sequence[Fault]) -> None:
+    rows = ["\t".join(Fault._fields), *("\t".join(fault) for fault in faults)]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _publish(out: Path, plan: Plan, reports: list[ShardReport], progress: Progress) -> Manifest:
+    """Write everything beside the records; cohort.json comes last and makes the cohort complete."""
+    faults = _all_faults(plan, reports)
+    _write_quarantine(out / "quarantine.tsv", faults)
+    _write_json(out / "features.json", plan.features)
+    if plan.folds:
+        _write_json(out / "folds.json", plan.folds)
+    files = sorted({*plan.table_files, *(row for report in reports for row in report.files)})
+    rows = ["path\tbytes\tsha256", *(f"{name}\t{size}\t{digest}" for name, size, digest in files)]
+    (out / "sources.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    manifest = count(plan, out, _sources(plan, files), len(faults), _versions())
+    partial = out / WORKING / FILE
+    partial.write_text(manifest.to_json(), encoding="utf-8")
+    progress.start("drawing the summary", None, "")
+    write_summary(out, manifest)
+    progress.finish()
+    partial.replace(out / FILE)
+    shutil.rmtree(out / WORKING)
+    return manifest
+
+
+def _sources(plan: Plan, files: list[tuple[str, int, str]]) -> dict[str, Any]:
+    tables = {name for name, _, _ in plan.table_files}
+    images = [row for row in files if row[0] not in tables]
+    digest = hashlib.sha256(json.dumps(images).encode()).hexdigest()
+    return {
+        "tables": {name: {"bytes": size, "sha256": sha} for name, size, sha in plan.table_files},
+        "images": {"files": len(images), "bytes": sum(size for _, size, _ in images), "sha256": digest},
+    }
+
+
+def _write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,213 @@
+"""One shard of a cohort: the scans and rows of its records read, standardised and written, in a worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from foundation.cohort.imaging import standardise
+from foundation.cohort.plan import Fault, RecordPlan, ScanChoice, build_sources, describe_file
+from foundation.cohort.source import Volume
+from foundation.cohort.spec import CohortSpec, ImageModality
+from foundation.cohort.staging import StagedTable
+from foundation.cohort.store import Image, Record, write_shard
+from foundation.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass
+class ShardReport:
+    """What a worker says of a finished shard; kept as JSON so that a later start need not repeat it.
+
+    Attributes:
+        records: Number of records written.
+        bytes_read: Size of the image files read.
+        files: Path below the root, bytes and SHA-256 of every image file.
+        faults: Scans set aside.
+    """
+
+    records: int
+    bytes_read: int = 0
+    files: list[tuple[str, int, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON; the file appears only when it is whole."""
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> ShardReport:
+        """Read what `write` wrote."""
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document["files"] = [tuple(row) for row in document["files"]]
+        document["faults"] = [Fault(*row) for row in document["faults"]]
+        return cls(**document)
+
+
+class ShardWriter:
+    """Everything that is the same for all shards; built once per worker.
+
+    Args:
+        spec: The cohort.
+        tables: Omics modality to its staged tables.
+        features: Omics modality to the union of features.
+        schema: Of the records.
+    """
+
+    def __init__(
+        self,
+        spec: CohortSpec,
+        tables: dict[str, list[StagedTable]],
+        features: dict[str, list[str]],
+        schema: pa.Schema,
+    ) -> None:
+        self.spec = spec
+        self.schema = schema
+        self.sources = {name: build_sources(m, spec) for name, m in spec.images().items()}
+        self.tables = {name: [_Aligned(t, features[name]) for t in staged] for name, staged in tables.items()}
+
+    def write(self, path: Path, report_path: Path, plans: list[RecordPlan]) -> ShardReport:
+        """Read, standardise and write these records, then the report that marks the shard as finished.
+
+        Raises:
+            WriteError: The disk is full or read-only.
+        """
+        report = ShardReport(records=len(plans))
+        write_shard(path, self.schema, self._records(plans, report))
+        report.write(report_path)
+        return report
+
+    def _records(self, plans: list[RecordPlan], report: ShardReport) -> Iterator[Record]:
+        for plan in plans:
+            self._hash_files(plan, report)
+            images = {}
+            for name, scans in plan.scans.items():
+                image = self._image(plan.patient, name, scans, report)
+                if image is not None:
+                    images[name] = image
+            yield Record(
+                patient=plan.patient,
+                time_point=plan.time_point,
+                site=plan.site,
+                group=plan.group,
+                images=images,
+                omics=self._omics(plan.patient),
+                endpoints=plan.endpoints,
+            )
+
+    def _omics(self, patient: str) -> dict[str, np.ndarray]:
+        rows = {}
+        for name, tables in self.tables.items():
+            row = next((row for table in tables if (row := table.row(patient)) is not None), None)
+            if row is not None and not np.isnan(row).all():
+                rows[name] = row
+        return rows
+
+    def _image(self, patient: str, name: str, scans: dict[str, ScanChoice], report: ShardReport) -> Image | None:
+        modality = self.spec.images()[name]
+        volumes: dict[str, Volume] = {}
+        for channel in modality.channels:
+            if channel not in scans:
+                continue
+            try:
+                volume = self._read(name, scans[channel])
+            except DataError as error:
+                report.faults.append(Fault(patient, name, channel, _one_line(error, self.spec)))
+                continue
+            if volume is not None:
+                volumes[channel] = volume
+        return self._standardise(patient, name, modality, volumes, report)
+
+    def _read(self, name: str, choice: ScanChoice) -> Volume | None:
+        return self.sources[name][choice.source].read(choice.scan)
+
+    def _hash_files(self, plan: RecordPlan, report: ShardReport) -> None:
+        paths = {
+            path
+            for name, scans in plan.scans.items()
+            for choice in scans.values()
+            for path in self.sources[name][choice.source].files(choice.scan)
+        }
+        rows = [describe_file(path, self.spec.root) for path in sorted(paths)]
+        report.files += rows
+        report.bytes_read += sum(size for _, size, _ in rows)
+
+    def _standardise(
+        self, patient: str, name: str, modality: ImageModality, volumes: dict[str, Volume], report: ShardReport
+    ) -> Image | None:
+        if not volumes:
+            return None
+        try:
+            standard = standardise(volumes, modality)
+        except DataError as error:
+            report.faults.append(Fault(patient, name, "+".join(volumes), _one_line(error, self.spec)))
+            return None
+        return Image(standard.voxels, standard.channels_present, standard.statistics)
+
+
+class _Aligned:
+    """A staged table whose rows come in the order of the modality's features."""
+
+    def __init__(self, table: StagedTable, features: list[str]) -> None:
+        self.table = table
+        self.width = len(features)
+        position = {feature: index for index, feature in enumerate(features)}
+        self.columns = (
+            None if table.features == features else np.array([position[f] for f in table.features], dtype=np.int64)
+        )
+
+    def row(self, patient: str) -> np.ndarray | None:
+        values = self.table.row(patient)
+        if values is None or self.columns is None:
+            return values
+        row = np.full(self.width, np.nan, dtype=np.float32)
+        row[self.columns] = values
+        return row
+
+
+def _one_line(error: DataError, spec: CohortSpec) -> str:
+    text = " ".join(f"{error.where}: {error.what}".split()) if error.where else error.what
+    return text.replace(f"{spec.root}/", "").replace("\t", " ")
+
+
+_writer: ShardWriter | None = None
+"""The writer of this worker process; set once by `start_worker`, never in the main process."""
+
+
+def start_worker(spec: CohortSpec, tables: dict[str, list[StagedTable]], features: dict, schema: pa.Schema) -> None:
+    """Set a worker process up: one thread for good, one writer."""
+    global _writer
+    one_thread(spec).__enter__()
+    _writer = ShardWriter(spec, tables, features, schema)
+
+
+def work(path: Path, report_path: Path, plans: list[RecordPlan]) -> ShardReport:
+    """Write one shard and its report, in a worker process."""
+    assert _writer is not None, "start_worker was not called"
+    return _writer.write(path, report_path, plans)
+
+
+@contextlib.contextmanager
+def one_thread(spec: CohortSpec) -> Iterator[None]:
+    """Keep torch, which MONAI resamples with, from starting threads: patients are what runs in parallel."""
+    if not spec.images():
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
