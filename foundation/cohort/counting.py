@@ -77,6 +77,10 @@ def _entry(modality: ImageModality | OmicsModality, features: int) -> ImageEntry
         intensity=modality.intensity,
         stored_as=modality.stored_as,
         mirror=list(modality.mirror),
+        crop_foreground=modality.crop_foreground,
+        foreground_above=modality.foreground_above,
+        stretch=list(modality.stretch),
+        background=modality.background,
     )
 
 

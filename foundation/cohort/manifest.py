@@ -26,6 +26,10 @@ class ImageEntry(BaseModel):
     intensity: Intensity
     stored_as: str
     mirror: list[str]
+    crop_foreground: bool = False
+    foreground_above: float = 0.0
+    stretch: list[str] = []
+    background: float | None = None
 
 
 class OmicsEntry(BaseModel):

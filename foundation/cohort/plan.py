@@ -308,9 +308,8 @@ def _column(clinical: pd.DataFrame | None, column: str | None) -> dict[str, str]
         return {}
     if column not in clinical:
         raise DataError(f"has no column '{column}'", where="clinical table", fix=nearest(column, clinical.columns))
-    stated = clinical[column].dropna()
-    stated = stated[~mark_missing(stated)]
-    return {str(patient): str(text) for patient, text in stated.items()}
+    stated = clinical[column].notna() & ~mark_missing(clinical[column])
+    return dict(zip(clinical.index[stated].tolist(), clinical.loc[stated, column].tolist(), strict=True))
 
 
 def _refuse_empty_modalities(records: list[RecordPlan], tables: dict[str, list[StagedTable]], scans: dict) -> None:

@@ -1,0 +1,1 @@
+"""A prepared cohort into batches."""

@@ -1,0 +1,205 @@
+"""Records of a prepared cohort as batches, built whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from foundation.data.alignment import Aligned, intensity_range
+from foundation.data.augment import Augmentation
+from foundation.data.memory import zeros
+from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.sample import Batch
+from foundation.data.sampler import BatchKey
+from foundation.errors import DataError
+
+
+class CohortDataset(Dataset[Batch]):
+    """Batches of a cohort for `torch.utils.data.DataLoader(dataset, batch_sampler=…, collate_fn=whole)`.
+
+    A batch is a function of the seed and of its `BatchKey`: which process builds it, and what was built
+    before, change nothing. A record that turns out to be damaged is replaced by the next one of `rows` that
+    is not, and reported in `Batch.quarantined`.
+
+    Args:
+        aligned: The cohort, matched to the preprocessing.
+        rows: Rows that may stand in for a damaged one, such as the training rows; all by default.
+        seed: Of the run.
+        dropout: Modality dropout; None for evaluation.
+        augmentation: Augmentation of images; None for evaluation.
+        stop_above: Fraction of `rows` that may turn out damaged.
+
+    Attributes:
+        quarantined: Damaged records seen by this process, to the reason.
+
+    Raises:
+        ConfigError: The dropout names a modality that the model does not have.
+    """
+
+    def __init__(
+        self,
+        aligned: Aligned,
+        rows: Sequence[int] | np.ndarray | None = None,
+        *,
+        seed: int = 0,
+        dropout: ModalityDropout | None = None,
+        augmentation: Augmentation | None = None,
+        stop_above: float = 0.01,
+    ) -> None:
+        self.aligned = aligned
+        self.cohort = aligned.cohort
+        self.rows = np.arange(len(self.cohort)) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
+        self.seed = seed
+        self.dropout = dropout or ModalityDropout()
+        self.dropout.check(aligned.modalities)
+        self.augmentation = augmentation
+        self.stop_above = stop_above
+        self.quarantined: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __getitems__(self, key: BatchKey) -> Batch:
+        """Build the batch of a key.
+
+        Raises:
+            DataError: More records than `stop_above` are damaged.
+        """
+        rows, found = key.rows, {}
+        while True:
+            batch, damaged = self._build(rows, key.epochs)
+            if not damaged:
+                batch.quarantined = found
+                return batch
+            rows = rows.copy()
+            for position, reason in damaged.items():
+                found[batch.records[position]] = reason
+                rows[position] = self._after(rows[position])
+            self.note(found)
+
+    def note(self, found: Mapping[str, str]) -> None:
+        """Add to `quarantined`; call it with `Batch.quarantined` where workers build the batches.
+
+        Raises:
+            DataError: Too many records are damaged.
+        """
+        self.quarantined.update(found)
+        if len(self.quarantined) > self.stop_above * len(self.rows):
+            record, reason = next(iter(self.quarantined.items()))
+            raise DataError(
+                f"{len(self.quarantined)} of {len(self.rows)} records are damaged, more than {self.stop_above:.1%}; "
+                f"{record}: {reason}",
+                where=str(self.cohort.path),
+                fix="check the disk and prepare the cohort again, or raise `stop_above`",
+            )
+
+    def _after(self, row: int) -> int:
+        return int(self.rows[np.searchsorted(self.rows, row, side="right") % len(self.rows)])
+
+    def _build(self, rows: np.ndarray, epochs: np.ndarray) -> tuple[Batch, dict[int, str]]:
+        records = self._records(rows)
+        present_BM, channels = self.aligned.presence(rows)
+        omics, observed, damaged = self._read_omics(rows, present_BM)
+        present_BM, channels = self.dropout.drop(
+            present_BM, channels, modalities=self.aligned.modalities, records=records, epochs=epochs, seed=self.seed
+        )
+        for name in omics:
+            dropped = ~present_BM[:, self.aligned.modalities.index(name)]
+            omics[name][dropped] = 0
+            observed[name][dropped] = False
+        images = {name: self._read_images(name, rows, channels[name], damaged) for name in channels}
+        if self.augmentation is not None and not damaged:
+            for name in images:
+                self._augment(name, images[name], channels[name], records, epochs)
+        batch = Batch(
+            modalities=self.aligned.modalities,
+            patients=self.cohort.patients[rows].tolist(),
+            records=records,
+            rows=torch.from_numpy(rows),
+            epochs=torch.from_numpy(epochs),
+            present_BM=torch.from_numpy(present_BM),
+            images=images,
+            channels=_tensors(channels),
+            omics=_tensors(omics),
+            observed=_tensors(observed),
+            endpoints={
+                name: _tensors({p: v[rows] for p, v in parts.items()}) for name, parts in self._endpoints.items()
+            },
+            sites=self.cohort.sites[rows].tolist(),
+            groups=self.cohort.groups[rows].tolist(),
+        )
+        return batch, damaged
+
+    def _records(self, rows: np.ndarray) -> list[str]:
+        pairs = zip(self.cohort.patients[rows], self.cohort.time_points[rows], strict=True)
+        return [f"{patient}/{time_point}" if time_point else patient for patient, time_point in pairs]
+
+    def _read_omics(
+        self, rows: np.ndarray, present_BM: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, str]]:
+        """Omics of all rows; marks a modality absent where none of its features was observed."""
+        omics, observed, damaged = {}, {}, {}
+        for name in self.aligned.preprocessing.omics():
+            omics[name], observed[name], infinite_B = self.aligned.read_omics(name, rows)
+            present_BM[:, self.aligned.modalities.index(name)] &= observed[name].any(axis=1)
+            damaged |= {int(b): f"'{name}' holds an infinite value" for b in np.flatnonzero(infinite_B)}
+        return omics, observed, damaged
+
+    def _read_images(
+        self, name: str, rows: np.ndarray, channels_BC: np.ndarray, damaged: dict[int, str]
+    ) -> torch.Tensor:
+        """[B, C, *shape] of one modality; adds to `damaged` what cannot be read."""
+        scaling = self.aligned.preprocessing.images()[name]
+        x_BCXYZ = zeros(len(rows), len(scaling.channels), *scaling.shape)
+        for b, row in enumerate(rows):
+            if b in damaged or not channels_BC[b].any():
+                continue
+            try:
+                self.aligned.read_image(name, int(row), channels_BC[b], x_BCXYZ[b])
+            except DataError as error:
+                damaged[b] = error.what
+        return x_BCXYZ
+
+    def _augment(
+        self, name: str, x_BCXYZ: torch.Tensor, channels_BC: np.ndarray, records: list[str], epochs: np.ndarray
+    ) -> None:
+        assert self.augmentation is not None
+        scaling = self.aligned.preprocessing.images()[name]
+        here = np.flatnonzero(channels_BC.any(axis=1))
+        if not len(here):
+            return
+        spacing = scaling.spacing if isinstance(scaling.spacing, tuple) else (1.0,) * len(scaling.shape)
+        x_BCXYZ[here] = self.augmentation.apply(
+            x_BCXYZ[here],
+            torch.from_numpy(channels_BC[here]),
+            floor_C=[intensity_range(scaling, c)[0] for c in range(len(scaling.channels))],
+            mirror=self.cohort.image(name).mirror,
+            spacing=spacing,
+            name=name,
+            records=[records[b] for b in here],
+            epochs=epochs[here].tolist(),
+            seed=self.seed,
+        )
+
+    @cached_property
+    def _endpoints(self) -> dict[str, dict[str, np.ndarray]]:
+        """Numbers as float32, as losses want them; class codes as int64."""
+        endpoints = {name: self.cohort.endpoint(name) for name in self.cohort.manifest.endpoints}
+        return {
+            name: {p: v if v.dtype == np.int64 else v.astype(np.float32) for p, v in parts.items()}
+            for name, parts in endpoints.items()
+        }
+
+
+def whole(batch: Batch) -> Batch:
+    """The `collate_fn`: the dataset builds batches whole."""
+    return batch
+
+
+def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
