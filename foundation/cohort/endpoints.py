@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from foundation.cohort.tables import Column, Frame, find_column, mark_missing, parse_numbers, read_frames
+from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers
 from foundation.config import Config
 from foundation.errors import DataError, nearest
-
-if TYPE_CHECKING:
-    from foundation.cohort.spec import ClinicalTable
 
 
 class ClassEndpoint(Config):
@@ -141,40 +137,6 @@ def median_follow_up(time: np.ndarray, event: np.ndarray) -> float | None:
     return float(survival.quantiles[reached[0]]) if len(reached) else None
 
 
-def read_clinical(table: ClinicalTable, path: Path) -> Frame:
-    """Read the table of patients as text.
-
-    Args:
-        table: Which columns hold the patient and the site.
-        path: The file, ``{group}`` already filled in.
-
-    Returns:
-        A frame of str with one row per patient, in the order of the file; what is missing stays as written.
-
-    Raises:
-        DataError: A column is missing, a row has no patient, or a patient stands twice.
-    """
-    import pandas as pd
-
-    frame = pd.concat(list(read_frames(path)) or [pd.DataFrame()])
-    if frame.empty:
-        raise DataError("holds no patient", where=str(path), fix="name a table with a header and one row per patient")
-    for column in filter(None, (table.patient, table.site)):
-        find_column(column, list(frame.columns), path)
-    patients = frame[table.patient].str.strip()
-    if mark_missing(patients).any():
-        row = mark_missing(patients).idxmax()
-        raise DataError(
-            f"row {row} has no '{table.patient}'", where=str(path), fix="name the patient, or remove the row"
-        )
-    twice = patients[patients.duplicated()].unique()
-    if len(twice):
-        raise DataError(
-            f"{len(twice)} patients stand twice: {_first(twice)}", where=str(path), fix="keep one row per patient"
-        )
-    return frame.assign(**{table.patient: patients}).reset_index(drop=True)
-
-
 def parse_endpoint(name: str, endpoint: Endpoint, table: Frame, patient_column: str) -> EndpointValues:
     """Parse and check one endpoint.
 
@@ -295,7 +257,3 @@ class _Parser:
         more = f" and {rows.sum() - 3} more" if rows.sum() > 3 else ""
         self.problems.append(f"column '{text.name}': {', '.join(found)}{more} {what}")
         self.fixes.append(fix)
-
-
-def _first(names: np.ndarray) -> str:
-    return ", ".join(map(str, names[:3])) + (" …" if len(names) > 3 else "")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from foundation.cohort.endpoints import EndpointValues, parse_endpoint, read_clinical
+from foundation.cohort.clinical import read_clinical
+from foundation.cohort.endpoints import EndpointValues, parse_endpoint
+from foundation.cohort.folds import find_folds, read_folds
+from foundation.cohort.reading.tables import mark_missing
 from foundation.cohort.source import ImageSource, Scan, image_sources, table_sources
 from foundation.cohort.spec import CohortSpec, ImageModality, OmicsModality, plain
 from foundation.cohort.staging import StagedTable, sha256_of, stage
-from foundation.cohort.tables import mark_missing
-from foundation.errors import ConfigError, DataError, nearest
+from foundation.errors import DataError, nearest
 from foundation.progress import Progress
 
 if TYPE_CHECKING:
@@ -130,19 +132,6 @@ def build_sources(modality: ImageModality, spec: CohortSpec) -> list[ImageSource
     return [image_sources.build(config, spec.root, modality.channels, spec.groups) for config in modality.source]
 
 
-def _paths(files: str, spec: CohortSpec, skip: Iterable[str] = ()) -> Iterator[tuple[str | None, Path]]:
-    """Fill ``{group}`` into the name of a table: once per group, or once."""
-    if "{group}" not in files:
-        yield None, spec.root / files
-        return
-    if not spec.groups:
-        raise ConfigError(f"`files: {files}` names {{group}}, but the cohort has no `groups`", where=spec.name)
-    skip = set(skip)
-    for group in spec.groups:
-        if group not in skip:
-            yield group, spec.root / files.replace("{group}", group)
-
-
 def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | None:
     """The clinical tables of all groups as one, indexed by patient, with a column of groups."""
     import pandas as pd
@@ -150,7 +139,7 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
     if spec.clinical is None:
         return None
     frames = []
-    for group, path in _paths(spec.clinical.files, spec):
+    for group, path in spec.paths(spec.clinical.files):
         frame = read_clinical(spec.clinical, path)
         found.table_files.append(describe_file(path, spec.root))
         barcodes = frame[spec.clinical.patient].tolist()
@@ -193,7 +182,7 @@ def _stage_tables(
 ) -> list[StagedTable]:
     tables: list[StagedTable] = []
     for position, config in enumerate(modality.source):
-        for group, path in _paths(config.files, spec, skip=modality.absent_for):
+        for group, path in spec.paths(config.files, skip=modality.absent_for):
             if not path.is_file():
                 fix = f"correct `files`, or list '{group}' in absent_for" if group else "correct `files` or `root`"
                 raise DataError(f"no such file (a table of modality '{name}')", where=str(path), fix=fix)
@@ -326,43 +315,11 @@ def _refuse_empty_modalities(records: list[RecordPlan], tables: dict[str, list[S
 
 
 def _read_folds(spec: CohortSpec, patients: set[str], found: _Findings) -> dict[str, dict[str, str]]:
-    """Published folds over all groups: fold to patient to split."""
     if spec.folds is None:
         return {}
-    folds: dict[str, dict[str, str]] = {}
-    for _, pattern in _paths(spec.folds.files, spec):
-        before, _, after = pattern.name.partition("{fold}")
-        paths = sorted(pattern.parent.glob(f"{before}*{after}"))
-        if not paths:
-            raise DataError("no file of folds", where=str(pattern), fix="correct `folds.files`")
-        for path in paths:
-            found.table_files.append(describe_file(path, spec.root))
-            fold = path.name[len(before) : len(path.name) - len(after)]
-            folds.setdefault(fold, {}).update(_read_fold(spec, path, patients))
-    return {fold: dict(sorted(folds[fold].items())) for fold in sorted(folds)}
-
-
-def _read_fold(spec: CohortSpec, path: Path, patients: set[str]) -> dict[str, str]:
-    from foundation.cohort.spec import ClinicalTable
-
-    assert spec.folds is not None
-    frame = read_clinical(ClinicalTable(files=path.name, patient=spec.folds.patient), path)
-    if spec.folds.split not in frame:
-        raise DataError(
-            f"has no column '{spec.folds.split}'", where=str(path), fix=nearest(spec.folds.split, frame.columns)
-        )
-    fold = dict(zip(frame[spec.folds.patient], frame[spec.folds.split], strict=True))
-    wrong = {split for split in fold.values() if split not in ("train", "val", "test")}
-    if wrong:
-        raise DataError(f"splits must be train, val or test, not {sorted(wrong)}", where=str(path))
-    strangers = sorted(set(fold) - patients)
-    if strangers:
-        raise DataError(
-            f"{len(strangers)} patients are not in the cohort, first '{strangers[0]}'",
-            where=str(path),
-            fix="use the folds that were published for this cohort",
-        )
-    return fold
+    paths = list(find_folds(path for _, path in spec.paths(spec.folds.files)))
+    found.table_files += [describe_file(path, spec.root) for _, path in paths]
+    return read_folds(spec.folds, paths, patients)
 
 
 def _union(lists: Iterable[list[str]]) -> list[str]:

@@ -22,7 +22,7 @@ from foundation.cohort.plan import Fault, Plan, RecordPlan, make_plan
 from foundation.cohort.shards import ShardReport, ShardWriter, one_thread, start_worker, work
 from foundation.cohort.spec import CohortSpec
 from foundation.cohort.store import record_features, write_index
-from foundation.cohort.summary import write_summary
+from foundation.cohort.summary.page import write_summary
 from foundation.config import load_config
 from foundation.errors import ChiasmaError, DataError, WriteError
 from foundation.progress import Progress

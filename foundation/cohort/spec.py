@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 import foundation.cohort.sources  # noqa: F401  (registers every source format)
 from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.clinical import ClinicalTable
 from foundation.cohort.endpoints import Endpoint
+from foundation.cohort.folds import Folds
 from foundation.cohort.source import image_sources, table_sources
 from foundation.cohort.transforms import parse
 from foundation.config import Config, YamlPath
@@ -104,22 +107,6 @@ class OmicsModality(Config):
     _one_or_many = field_validator("source", mode="before")(lambda value: value if isinstance(value, list) else [value])
 
 
-class ClinicalTable(Config):
-    """The table of patients: who they are, where they were treated, what became of them."""
-
-    files: str
-    patient: str = "patient"
-    site: str | None = None
-
-
-class Folds(Config):
-    """Published folds: one file per fold with a column of patients and one of train or val."""
-
-    files: str = Field(description="Pattern with {fold}, and {group} where there are groups.")
-    patient: str = "patient"
-    split: str = "split"
-
-
 class Quarantine(Config):
     """How much may be wrong before preparation stops."""
 
@@ -154,6 +141,24 @@ class CohortSpec(Config):
     def images(self) -> dict[str, ImageModality]:
         """The image modalities by name."""
         return {n: m for n, m in self.modalities.items() if isinstance(m, ImageModality)}
+
+    def paths(self, files: str, skip: Iterable[str] = ()) -> Iterator[tuple[str | None, Path]]:
+        """Fill ``{group}`` into the name of a table: once per group that is not skipped, or once.
+
+        Raises:
+            ConfigError: The name has ``{group}`` and the cohort has no groups.
+        """
+        if "{group}" not in files:
+            yield None, self.root / files
+            return
+        if not self.groups:
+            raise ConfigError(
+                "names {group}, but the cohort has no groups", where=f"files: {files}", fix="add the key `groups`"
+            )
+        skip = set(skip)
+        for group in self.groups:
+            if group not in skip:
+                yield group, self.root / files.replace("{group}", group)
 
     def omics(self) -> dict[str, OmicsModality]:
         """The omics modalities by name."""

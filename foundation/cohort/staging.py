@@ -15,8 +15,8 @@ from typing import IO
 import numpy as np
 
 from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.reading.tables import reading
 from foundation.cohort.source import BLOCK_VALUES, Block, Table, TableSource
-from foundation.cohort.tables import reading
 from foundation.cohort.transforms import apply, parse
 from foundation.errors import DataError, WriteError
 

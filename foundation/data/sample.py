@@ -49,6 +49,11 @@ class Batch:
         """Number of records."""
         return len(self.records)
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Records `start` to `stop` of the batch, as views of the same memory."""
+        lists = {name: getattr(self, name)[start:stop] for name in ("patients", "records", "sites", "groups")}
+        return replace(self._map(lambda tensor: tensor[start:stop]), **lists)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with its tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))

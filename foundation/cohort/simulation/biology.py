@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundation.cohort.genome import ACROCENTRIC, ASSEMBLIES
+from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES
 from foundation.cohort.simulation.latent import LATENT
 from foundation.cohort.simulation.sites import SITES
 from foundation.cohort.simulation.streams import stream

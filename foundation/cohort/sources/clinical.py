@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from foundation.cohort.positions import positions_of, runs
+from foundation.cohort.reading.positions import positions_of, runs
+from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
 from foundation.cohort.source import Block, SourceConfig, Table, TableSource, table_sources
-from foundation.cohort.tables import Column, Frame, mark_missing, parse_numbers, read_frames
 from foundation.config import Config
 from foundation.errors import DataError, nearest
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from foundation.cohort.scans import find_scans, only_file, refuse_non_finite
+from foundation.cohort.reading.scans import find_scans, only_file, refuse_non_finite
 from foundation.cohort.source import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError, nearest

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from foundation.cohort.features import DuplicateRule, Features
-from foundation.cohort.positions import positions_of, runs
+from foundation.cohort.reading.features import DuplicateRule, Features
+from foundation.cohort.reading.positions import positions_of, runs
+from foundation.cohort.reading.tables import Frame, find_column, reading
 from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
-from foundation.cohort.tables import Frame, find_column, reading
 from foundation.errors import DataError, nearest
 
 if TYPE_CHECKING:

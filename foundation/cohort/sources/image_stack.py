@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from foundation.cohort.scans import find_scans, refuse_non_finite
+from foundation.cohort.reading.scans import find_scans, refuse_non_finite
 from foundation.cohort.source import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.errors import ConfigError, DataError
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from foundation.cohort.reading.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
 from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
-from foundation.cohort.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
 from foundation.errors import DataError, nearest
 
 NON_SILENT = (

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from foundation.cohort.features import DuplicateRule, Features, Mean
-from foundation.cohort.grids import Grid, open_grid
-from foundation.cohort.positions import positions_of, runs
+from foundation.cohort.reading.features import DuplicateRule, Features, Mean
+from foundation.cohort.reading.grids import Grid, open_grid
+from foundation.cohort.reading.positions import positions_of, runs
+from foundation.cohort.reading.tables import find_column, parse_numbers
 from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
-from foundation.cohort.tables import find_column, parse_numbers
 from foundation.errors import DataError
 
 

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from foundation.cohort.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
+from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
+from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
 from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
-from foundation.cohort.tables import Column, Frame, mark_missing, parse_numbers, read_frames
 from foundation.errors import DataError
 
 BEYOND_THE_END = 100_000

@@ -6,15 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foundation.cohort.clinical import ClinicalTable, read_clinical
 from foundation.cohort.endpoints import (
     ClassEndpoint,
     NumberEndpoint,
     SurvivalEndpoint,
     median_follow_up,
     parse_endpoint,
-    read_clinical,
 )
-from foundation.cohort.spec import ClinicalTable
 from foundation.errors import DataError
 
 OS = SurvivalEndpoint(kind="survival", time="days", event="dead", unit="days")
@@ -173,7 +172,7 @@ def test_the_clinical_table_comes_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("patient\tsite\nP1\t1\nP2\t1\nP1\t2\n", "1 patients stand twice: P1"),
+        ("patient\tsite\nP1\t1\nP2\t1\nP1\t2\n", "1 patients stand twice, first 'P1'"),
         ("patient\tsite\nP1\t1\n\t2\n", "row 2 has no 'patient'"),
         ("patients\tsite\nP1\t1\n", "did you mean 'patients'"),
         ("patient\tsiet\nP1\t1\n", "did you mean 'siet'"),

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from foundation.cohort import tables
+from foundation.cohort.reading import tables
 from foundation.errors import DataError
 
 TEXT = (

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foundation.cohort import tables
+from foundation.cohort.reading import tables
 from foundation.cohort.sources import maf
 from foundation.errors import DataError
 

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from foundation.cohort import grids
+from foundation.cohort.reading import grids
+from foundation.cohort.reading.tables import MISSING
 from foundation.cohort.sources import matrix
-from foundation.cohort.tables import MISSING
 from foundation.errors import DataError
 
 BY_FEATURES = {"format": "matrix", "orientation": "features_by_samples"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foundation.cohort import tables
-from foundation.cohort.genome import ASSEMBLIES, CHROMOSOMES, chromosome
+from foundation.cohort.reading import tables
+from foundation.cohort.reading.genome import ASSEMBLIES, CHROMOSOMES, chromosome
 from foundation.cohort.sources import segments
 from foundation.errors import DataError
 

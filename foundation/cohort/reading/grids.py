@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foundation.cohort.source import BLOCK_VALUES
-from foundation.cohort.tables import (
+from foundation.cohort.reading.tables import (
     PIECE_BYTES,
     ByteStream,
     delimiter,
@@ -28,6 +27,7 @@ from foundation.cohort.tables import (
     read_header,
     reading,
 )
+from foundation.cohort.source import BLOCK_VALUES
 from foundation.errors import DataError
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from foundation.cohort import pictures
-from foundation.cohort.distributions import add_distributions
 from foundation.cohort.endpoints import median_follow_up
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
 from foundation.cohort.people import People
-from foundation.cohort.pictures import Panel, Pattern
-from foundation.cohort.slices import add_walls
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.summary import pictures
+from foundation.cohort.summary.distributions import add_distributions
+from foundation.cohort.summary.pictures import Panel, Pattern
+from foundation.cohort.summary.slices import add_walls
 from foundation.page import Cell, Page, Picture
 from foundation.wording import counted, file_size, listed, percent
 

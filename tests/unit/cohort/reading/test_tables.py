@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.cohort import tables
-from foundation.cohort.tables import MISSING, column_names, mark_missing, parse_numbers, read_frames
+from foundation.cohort.reading import tables
+from foundation.cohort.reading.tables import MISSING, column_names, mark_missing, parse_numbers, read_frames
 from foundation.errors import DataError
 
 FRAME = pd.DataFrame({"patient": ["P1", "P2", "P3"], "site": ["02", "", "NA"], "note": ["a, b", 'says "x"', "ü"]})

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from foundation.cohort import pictures
 from foundation.cohort.manifest import ImageEntry, OmicsEntry
 from foundation.cohort.people import People, evenly
-from foundation.cohort.pictures import Panel
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.summary import pictures
+from foundation.cohort.summary.pictures import Panel
 from foundation.page import Page, Picture
 from foundation.wording import counted, percent, shortened
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from foundation.cohort.tables import MISSING
+from foundation.cohort.reading.tables import MISSING
 from foundation.errors import DataError
 
 DuplicateRule = Literal["error", "mean", "first"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
 from foundation.cohort.spec import Percentile, Window
 from foundation.cohort.store import Image, Record, record_features, write_index, write_shard
-from foundation.cohort.summary import without_names, write_summary
+from foundation.cohort.summary.page import without_names, write_summary
 
 SHAPE = (24, 28, 20)
 CHANNELS = ["t1", "flair", "t1gd"]

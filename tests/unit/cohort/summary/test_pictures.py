@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation.cohort.pictures import (
+from foundation.cohort.summary.pictures import (
     Panel,
     Pattern,
     bin_edges,

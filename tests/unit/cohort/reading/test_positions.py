@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.cohort.positions import positions_of, runs
+from foundation.cohort.reading.positions import positions_of, runs
 from foundation.errors import DataError
 
 

@@ -1,0 +1,51 @@
+"""The clinical table: who the patients are, and where they were treated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foundation.cohort.reading.tables import Frame, find_column, mark_missing, read_frames
+from foundation.config import Config
+from foundation.errors import DataError
+
+
+class ClinicalTable(Config):
+    """The table of patients: who they are, where they were treated, what became of them."""
+
+    files: str
+    patient: str = "patient"
+    site: str | None = None
+
+
+def read_clinical(table: ClinicalTable, path: Path) -> Frame:
+    """Read the table of patients as text.
+
+    Args:
+        table: Which columns hold the patient and the site.
+        path: The file, ``{group}`` already filled in.
+
+    Returns:
+        A frame of str with one row per patient, in the order of the file; what is missing stays as written.
+
+    Raises:
+        DataError: A column is missing, a row has no patient, or a patient stands twice.
+    """
+    import pandas as pd
+
+    frame = pd.concat(list(read_frames(path)) or [pd.DataFrame()])
+    if frame.empty:
+        raise DataError("holds no patient", where=str(path), fix="name a table with a header and one row per patient")
+    for column in filter(None, (table.patient, table.site)):
+        find_column(column, list(frame.columns), path)
+    patients = frame[table.patient].str.strip()
+    if mark_missing(patients).any():
+        row = mark_missing(patients).idxmax()
+        raise DataError(
+            f"row {row} has no '{table.patient}'", where=str(path), fix="name the patient, or remove the row"
+        )
+    twice = patients[patients.duplicated()].unique()
+    if len(twice):
+        raise DataError(
+            f"{len(twice)} patients stand twice, first '{twice[0]}'", where=str(path), fix="keep one row per patient"
+        )
+    return frame.assign(**{table.patient: patients}).reset_index(drop=True)

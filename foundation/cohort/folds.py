@@ -1,0 +1,74 @@
+"""Published folds: files that say which patients each fold trains and validates on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from foundation.cohort.clinical import ClinicalTable, read_clinical
+from foundation.config import Config
+from foundation.errors import DataError, nearest
+
+SPLITS = ("train", "val", "test")
+
+
+class Folds(Config):
+    """Published folds: one file per fold with a column of patients and one of train or val."""
+
+    files: str = Field(description="Pattern with {fold}, and {group} where there are groups.")
+    patient: str = "patient"
+    split: str = "split"
+
+
+def find_folds(patterns: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Every file that matches a pattern with ``{fold}`` in its name, with the text found there.
+
+    Raises:
+        DataError: A pattern matches nothing.
+    """
+    for pattern in patterns:
+        before, _, after = pattern.name.partition("{fold}")
+        paths = sorted(pattern.parent.glob(f"{before}*{after}"))
+        if not paths:
+            raise DataError("no file of folds", where=str(pattern), fix="correct `folds.files`")
+        for path in paths:
+            yield path.name[len(before) : len(path.name) - len(after)], path
+
+
+def read_folds(folds: Folds, paths: Iterable[tuple[str, Path]], patients: set[str]) -> dict[str, dict[str, str]]:
+    """Fold to patient to split, over all groups.
+
+    Args:
+        folds: Which columns to read.
+        paths: Fold and file.
+        patients: Of the cohort.
+
+    Raises:
+        DataError: A column is missing, a split is unknown, or a patient is not in the cohort.
+    """
+    read: dict[str, dict[str, str]] = {}
+    for fold, path in paths:
+        read.setdefault(fold, {}).update(_read_fold(folds, path, patients))
+    return {fold: dict(sorted(read[fold].items())) for fold in sorted(read)}
+
+
+def _read_fold(folds: Folds, path: Path, patients: set[str]) -> dict[str, str]:
+    frame = read_clinical(ClinicalTable(files=path.name, patient=folds.patient), path)
+    if folds.split not in frame:
+        raise DataError(f"has no column '{folds.split}'", where=str(path), fix=nearest(folds.split, frame.columns))
+    fold = dict(zip(frame[folds.patient], frame[folds.split], strict=True))
+    wrong = {split for split in fold.values() if split not in SPLITS}
+    if wrong:
+        raise DataError(
+            f"splits must be {', '.join(SPLITS)}, not {sorted(wrong)}", where=str(path), fix="rename them in the file"
+        )
+    strangers = sorted(set(fold) - patients)
+    if strangers:
+        raise DataError(
+            f"{len(strangers)} patients are not in the cohort, first '{strangers[0]}'",
+            where=str(path),
+            fix="use the folds that were published for this cohort",
+        )
+    return fold

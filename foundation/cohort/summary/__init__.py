@@ -1,0 +1,1 @@
+"""summary.html: the picture of a prepared cohort."""
