@@ -11,8 +11,8 @@ import pytest
 
 import foundation.cohort.sources  # noqa: F401
 from foundation.cohort import staging
-from foundation.cohort.reading import grids
 from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.reading import grids
 from foundation.cohort.source import TableSource, table_sources
 from foundation.cohort.staging import StagedTable, stage
 from foundation.errors import ConfigError, DataError, WriteError
