@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from foundation.errors import ChiasmaError, nearest
 
 FAILED = 1
 INTERRUPTED = 130
+TERMINATED = 143
 
 DENIED = {
     errno.ENOSPC: "make room on the disk",
@@ -166,16 +169,18 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What follows `chiasma`; by default what this process was started with.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted, 143 terminated.
     """
     call = Call()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     arguments = None if args is None else list(args)
     try:
         code = cli.main(arguments, prog_name="chiasma", standalone_mode=False, obj=call)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, Exception) as error:
+    except (KeyboardInterrupt, _Terminated, Exception) as error:
         if call.debug:
             traceback.print_exc()
         code, message = _explain(error, call)
@@ -184,12 +189,22 @@ def main(args: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+class _Terminated(BaseException):
+    """Somebody, such as a batch system, asked this process to end."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
 def _explain(error: BaseException, call: Call) -> tuple[int, str]:
     """The exit code and the message for an error."""
     if isinstance(error, ChiasmaError):
         return error.exit_code, str(error)
+    again = "start the same command again" + " and it goes on where it stopped" * call.goes_on
+    if isinstance(error, _Terminated):
+        return TERMINATED, f"terminated; {again}"
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        again = "start the same command again" + " and it goes on where it stopped" * call.goes_on
         return INTERRUPTED, f"interrupted; {again}"
     if isinstance(error, OSError) and error.errno in DENIED:
         place = f"{error.filename}: " if error.filename else ""

@@ -27,6 +27,10 @@ def print_cohort(content: dict[str, Any], folder: Path, console: Console | None 
     console.print(_patterns(content["patterns"]))
     if content["endpoints"]:
         console.print(_endpoints(content["endpoints"]))
+    for name, others in content.get("sources", {}).get("other_channels", {}).items():
+        if others:
+            files = ", ".join(f"{channel} ({count} files)" for channel, count in others.items())
+            _say(console, f"found beside {name} and left out, being none of its channels: {files}")
     quarantined = content.get("quarantined", 0)
     reasons = f", each with its reason in {folder / 'quarantine.tsv'}" if quarantined else ""
     _say(console, f"quarantined: {quarantined}{reasons}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
+from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
 from foundation.cohort.people import People
 from foundation.cohort.spec import ImageModality, OmicsModality
 from foundation.cohort.store import PreparedCohort
@@ -17,13 +17,21 @@ if TYPE_CHECKING:
     from foundation.cohort.plan import Plan
 
 
-def count(plan: Plan, out: Path, sources: dict[str, Any], quarantined: int, versions: dict[str, str]) -> Manifest:
+def count(
+    plan: Plan,
+    out: Path,
+    sources: dict[str, Any],
+    shards: dict[str, Shard],
+    quarantined: int,
+    versions: dict[str, str],
+) -> Manifest:
     """Count the records of a cohort.
 
     Args:
         plan: What was prepared.
         out: Where its records are; only the small columns and the validity of the large are read.
         sources: What cohort.json says of the files.
+        shards: Files of records.
         quarantined: Rows of quarantine.tsv.
         versions: Name to version.
     """
@@ -39,6 +47,7 @@ def count(plan: Plan, out: Path, sources: dict[str, Any], quarantined: int, vers
         groups={},
         folds={fold: dict(sorted(Counter(split.values()).items())) for fold, split in plan.folds.items()},
         sources=sources,
+        shards=shards,
         quarantined=quarantined,
         versions=versions,
         fingerprint=plan.fingerprint,

@@ -43,6 +43,13 @@ class OmicsEntry(BaseModel):
     transform: list[str]
 
 
+class Shard(BaseModel):
+    """A file of records: what must be there for the cohort to be whole."""
+
+    bytes: int
+    sha256: str
+
+
 class Manifest(BaseModel):
     """The whole of cohort.json.
 
@@ -54,6 +61,7 @@ class Manifest(BaseModel):
         sites, groups: Patients per site and per group; patients without one are left out.
         folds: Published folds: name to patients per split.
         sources: Per modality, and for the clinical table, its files with SHA-256.
+        shards: Files below records/.
         quarantined: Rows of quarantine.tsv.
         versions: Of chiasma and of the libraries that touched the values.
         fingerprint: SHA-256 of the cohort's YAML as resolved and of its sources.
@@ -69,6 +77,7 @@ class Manifest(BaseModel):
     groups: dict[str, int]
     folds: dict[str, dict[str, int]]
     sources: dict[str, Any]
+    shards: dict[str, Shard] = {}
     quarantined: int
     versions: dict[str, str]
     fingerprint: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class Plan:
         faults: What is set aside already.
         counted: What the fraction of faults is taken of: scans, samples or patients per modality or endpoint.
         table_files: Path below the root, bytes and SHA-256 of every table.
+        samples: Path of a table to how many of its samples are used, left out, and otherwise passed over.
+        other_channels: Image modality to the channels found beside its own, with their numbers of files.
         fingerprint: SHA-256 of the resolved YAML, the tables and the list of scans.
     """
 
@@ -82,6 +85,8 @@ class Plan:
     faults: list[Fault]
     counted: Counter[str]
     table_files: list[tuple[str, int, str]]
+    samples: dict[str, dict[str, int]]
+    other_channels: dict[str, dict[str, int]]
     fingerprint: str
 
 
@@ -92,6 +97,8 @@ class _Findings:
     faults: list[Fault] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     table_files: list[tuple[str, int, str]] = field(default_factory=list)
+    samples: dict[str, dict[str, int]] = field(default_factory=dict)
+    other_channels: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def make_plan(spec: CohortSpec, staging: Path, progress: Progress) -> Plan:
@@ -123,6 +130,8 @@ def make_plan(spec: CohortSpec, staging: Path, progress: Progress) -> Plan:
         faults=sorted(found.faults),
         counted=found.counted,
         table_files=sorted(set(found.table_files)),
+        samples=found.samples,
+        other_channels=found.other_channels,
         fingerprint=_fingerprint(spec, found.table_files, scans),
     )
 
@@ -168,8 +177,8 @@ GROUP = "chiasma group"
 
 
 def _parse_endpoints(spec: CohortSpec, clinical: pd.DataFrame, found: _Findings) -> dict[str, EndpointValues]:
-    frame = clinical.drop(columns=[spec.clinical.patient], errors="ignore") if spec.clinical else clinical
-    frame = frame.reset_index()
+    own = [GROUP] if spec.clinical is None else [GROUP, spec.clinical.patient]
+    frame = clinical.drop(columns=own, errors="ignore").reset_index()
     endpoints = {name: parse_endpoint(name, endpoint, frame, "patient") for name, endpoint in spec.endpoints.items()}
     for name, values in endpoints.items():
         found.counted[f"endpoint {name}"] = len(values.patients)
@@ -194,6 +203,11 @@ def _stage_tables(
             found.table_files.append((_below(path, spec.root), path.stat().st_size, table.sha256))
             found.table_files += [describe_file(companion, spec.root) for companion in source.companions]
             found.counted[name] += len(table.samples) + len(table.unmatched)
+            found.samples[_below(path, spec.root)] = {
+                "samples_used": len(table.samples),
+                "samples_left_out": len(table.left_out),
+                "samples_of_nobody": len(table.unmatched),
+            }
             found.faults += [
                 Fault("", name, f"{_below(path, spec.root)}: {sample}", "the barcode does not match patients.barcode")
                 for sample in table.unmatched
@@ -232,6 +246,8 @@ def _list_scans(
                 found.faults.append(Fault(patient, name, item, f"channel '{scan.channel}' is in {other} too"))
                 continue
             channels[scan.channel] = ScanChoice(position, scan)
+    others = sum((source.other_channels for source in sources), Counter())
+    found.other_channels[name] = dict(sorted(others.items()))
     return listed
 
 
@@ -263,7 +279,10 @@ def _lay_out(
     tables: dict[str, list[StagedTable]],
     scans: dict[str, dict[tuple[str, str], dict[str, ScanChoice]]],
 ) -> list[RecordPlan]:
-    """One record per patient and time point, sorted; a patient without a scan has one record."""
+    """One record per patient and time point, sorted; a patient without a scan has one record.
+
+    What has no time point of its own, an image as well as omics, belongs to every record of the patient.
+    """
     patients = set() if clinical is None else set(clinical.index)
     patients |= {patient for staged in tables.values() for table in staged for patient in table.by_patient}
     time_points: dict[str, set[str]] = {patient: set() for patient in patients}
@@ -283,11 +302,15 @@ def _lay_out(
             time_point=time_point,
             site=sites.get(patient),
             group=groups.get(patient),
-            scans={name: scans[name][patient, time_point] for name in scans if (patient, time_point) in scans[name]},
+            scans={
+                name: found
+                for name, listed in scans.items()
+                if (found := listed.get((patient, time_point)) or listed.get((patient, "")))
+            },
             endpoints=values[patient],
         )
         for patient in sorted(time_points)
-        for time_point in sorted(time_points[patient]) or [""]
+        for time_point in sorted(time_points[patient] - {""}) or [""]
     ]
 
 
@@ -296,7 +319,8 @@ def _column(clinical: pd.DataFrame | None, column: str | None) -> dict[str, str]
     if clinical is None or column is None:
         return {}
     if column not in clinical:
-        raise DataError(f"has no column '{column}'", where="clinical table", fix=nearest(column, clinical.columns))
+        known = set(clinical.columns) - {GROUP}
+        raise DataError(f"has no column '{column}'", where="clinical table", fix=nearest(column, known))
     stated = clinical[column].notna() & ~mark_missing(clinical[column])
     return dict(zip(clinical.index[stated].tolist(), clinical.loc[stated, column].tolist(), strict=True))
 
@@ -331,7 +355,13 @@ def _below(path: Path, root: Path) -> str:
 
 
 def describe_file(path: Path, root: Path) -> tuple[str, int, str]:
-    """Path below the root, bytes, SHA-256."""
+    """Path below the root, bytes, SHA-256.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if not os.access(path, os.R_OK):
+        raise DataError("cannot be read", where=str(path), fix="check that it exists and that you may read it")
     return _below(path, root), path.stat().st_size, sha256_of(path)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import importlib.metadata
 import json
 import multiprocessing
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,22 +16,20 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundation.cohort.claim import WORKING, claimed
 from foundation.cohort.counting import count
 from foundation.cohort.manifest import FILE, Manifest
 from foundation.cohort.plan import Fault, Plan, RecordPlan, make_plan
 from foundation.cohort.shards import ShardReport, ShardWriter, one_thread, start_worker, work
 from foundation.cohort.spec import CohortSpec
-from foundation.cohort.store import record_features, write_index
+from foundation.cohort.store import PreparedCohort, record_features, write_index
 from foundation.cohort.summary.page import write_summary
 from foundation.config import load_config
-from foundation.errors import ChiasmaError, DataError, WriteError
+from foundation.errors import ChiasmaError, DataError
 from foundation.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-WORKING = ".prepare"
-"""Folder inside the cohort that holds what an unfinished preparation needs to go on; gone at the end."""
 
 LIBRARIES = ("chiasma", "numpy", "pandas", "nibabel", "pydicom", "monai", "torch", "pyarrow", "datasets", "anndata")
 
@@ -65,62 +63,33 @@ def prepare(
     spec = load_config(CohortSpec, path, overrides)
     if root is not None:
         spec = spec.model_copy(update={"root": root.resolve()})
-    with _writing(out):
-        _claim(out, spec.name)
-        plan = make_plan(spec, out / WORKING / "tables", progress)
+    with claimed(out, spec.name) as working:
+        plan = make_plan(spec, working / "tables", progress)
         if (out / FILE).is_file():
             return _already_prepared(out, plan)
-        _claim_for(out, plan)
+        _keep_what_is_finished(out, plan)
         reports = _write_shards(out, plan, workers, progress)
         _stop_on_too_many_faults(out, plan, reports)
         return _publish(out, plan, reports, progress)
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one message."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only", errno.EDQUOT: "over quota"}
-        reason = reasons.get(error.errno or 0, error.strerror or str(error))
-        raise WriteError(
-            f"cannot write: {reason}",
-            where=str(error.filename or out),
-            fix="make room or correct the permissions, then run the same command: what is finished is kept",
-        ) from error
-
-
-def _claim(out: Path, name: str) -> None:
-    """Refuse a folder that holds something else."""
-    if (out / FILE).is_file():
-        other = Manifest.read(out).name
-        if other != name:
-            raise DataError(
-                f"holds another cohort, '{other}'", where=str(out), fix=f"give '{name}' a folder of its own with --out"
-            )
-    elif not (out / WORKING).is_dir() and any(out.iterdir()):
-        raise DataError(
-            "is not empty and holds no cohort", where=str(out), fix="name a new or an empty folder with --out"
-        )
-    (out / WORKING).mkdir(exist_ok=True)
-
-
 def _already_prepared(out: Path, plan: Plan) -> Manifest:
     manifest = Manifest.read(out)
-    shutil.rmtree(out / WORKING)
+    shutil.rmtree(out / WORKING / "tables", ignore_errors=True)
     if manifest.fingerprint != plan.fingerprint:
         raise DataError(
             f"holds the cohort '{manifest.name}' prepared from other sources or another YAML",
             where=str(out),
             fix="name another folder with --out, or remove this one",
         )
+    PreparedCohort(out).verify()
     return manifest
 
 
-def _claim_for(out: Path, plan: Plan) -> None:
+def _keep_what_is_finished(out: Path, plan: Plan) -> None:
     """Keep finished shards only if they were made from the same sources by the same YAML."""
+    for half_written in (out / "records").glob("*.partial"):
+        half_written.unlink()
     begun = out / WORKING / "fingerprint"
     if begun.is_file() and begun.read_text(encoding="utf-8") == plan.fingerprint:
         return
@@ -140,7 +109,8 @@ def _write_shards(out: Path, plan: Plan, workers: int, progress: Progress) -> li
     shards = [plan.records[start : start + size] for start in range(0, len(plan.records), size)]
     features = record_features(plan.spec, plan.features)
     finished: dict[int, ShardReport] = {}
-    progress.start("preparing", len(plan.records), "patients")
+    patients = len({record.patient for record in plan.records})
+    progress.start("preparing", len(plan.records), "patients" if patients == len(plan.records) else "records")
     for number in range(len(shards)):
         if _shard_path(out, number).is_file() and _report_path(out, number).is_file():
             finished[number] = ShardReport.read(_report_path(out, number))
@@ -180,7 +150,8 @@ def _run(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=shared)
     try:
-        futures = {pool.submit(work, *paths[number], shard): number for number, shard in waiting.items()}
+        with _interrupts_held_back():
+            futures = {pool.submit(work, *paths[number], shard): number for number, shard in waiting.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
@@ -191,6 +162,19 @@ def _run(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let workers start with interrupts blocked, which they inherit: Ctrl-C is for the main process to answer."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _all_faults(plan: Plan, reports: Sequence[ShardReport]) -> list[Fault]:
@@ -231,14 +215,19 @@ def _publish(out: Path, plan: Plan, reports: list[ShardReport], progress: Progre
     files = sorted({*plan.table_files, *(row for report in reports for row in report.files)})
     rows = ["path\tbytes\tsha256", *(f"{name}\t{size}\t{digest}" for name, size, digest in files)]
     (out / "sources.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    manifest = count(plan, out, _sources(plan, files), len(faults), _versions())
+    shards = {_shard_path(out, n).name: report.shard for n, report in enumerate(reports) if report.shard is not None}
+    manifest = count(plan, out, _sources(plan, files), shards, len(faults), _versions())
     partial = out / WORKING / FILE
     partial.write_text(manifest.to_json(), encoding="utf-8")
     progress.start("drawing the summary", None, "")
     write_summary(out, manifest)
     progress.finish()
     partial.replace(out / FILE)
-    shutil.rmtree(out / WORKING)
+    for leftover in (out / WORKING).iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != "lock":
+            leftover.unlink()
     return manifest
 
 
@@ -247,8 +236,11 @@ def _sources(plan: Plan, files: list[tuple[str, int, str]]) -> dict[str, Any]:
     images = [row for row in files if row[0] not in tables]
     digest = hashlib.sha256(json.dumps(images).encode()).hexdigest()
     return {
-        "tables": {name: {"bytes": size, "sha256": sha} for name, size, sha in plan.table_files},
+        "tables": {
+            name: {"bytes": size, "sha256": sha, **plan.samples.get(name, {})} for name, size, sha in plan.table_files
+        },
         "images": {"files": len(images), "bytes": sum(size for _, size, _ in images), "sha256": digest},
+        "other_channels": plan.other_channels,
     }
 
 

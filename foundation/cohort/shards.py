@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foundation.cohort.imaging import standardise
+from foundation.cohort.manifest import Shard
 from foundation.cohort.plan import Fault, RecordPlan, ScanChoice, build_sources, describe_file
 from foundation.cohort.source import Volume
 from foundation.cohort.spec import CohortSpec, ImageModality
@@ -29,20 +33,24 @@ class ShardReport:
 
     Attributes:
         records: Number of records written.
+        shard: Size and hash of the file.
         bytes_read: Size of the image files read.
         files: Path below the root, bytes and SHA-256 of every image file.
         faults: Scans set aside.
     """
 
     records: int
+    shard: Shard | None = None
     bytes_read: int = 0
     files: list[tuple[str, int, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write as JSON; the file appears only when it is whole."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        assert self.shard is not None, "the shard is not written yet"
+        document = {**asdict(self), "shard": self.shard.model_dump()}
+        partial.write_text(json.dumps(document), encoding="utf-8")
         partial.replace(path)
 
     @classmethod
@@ -50,6 +58,7 @@ class ShardReport:
         """Read what `write` wrote."""
         document = json.loads(path.read_text(encoding="utf-8"))
         document["files"] = [tuple(row) for row in document["files"]]
+        document["shard"] = Shard(**document["shard"])
         document["faults"] = [Fault(*row) for row in document["faults"]]
         return cls(**document)
 
@@ -83,7 +92,7 @@ class ShardWriter:
             WriteError: The disk is full or read-only.
         """
         report = ShardReport(records=len(plans))
-        write_shard(path, self.schema, self._records(plans, report))
+        report.shard = write_shard(path, self.schema, self._records(plans, report))
         report.write(report_path)
         return report
 
@@ -138,7 +147,8 @@ class ShardWriter:
             for choice in scans.values()
             for path in self.sources[name][choice.source].files(choice.scan)
         }
-        rows = [describe_file(path, self.spec.root) for path in sorted(paths)]
+        # What cannot be read is reported by whoever reads it.
+        rows = [describe_file(path, self.spec.root) for path in sorted(paths) if os.access(path, os.R_OK)]
         report.files += rows
         report.bytes_read += sum(size for _, size, _ in rows)
 
@@ -185,10 +195,19 @@ _writer: ShardWriter | None = None
 
 
 def start_worker(spec: CohortSpec, tables: dict[str, list[StagedTable]], features: dict, schema: pa.Schema) -> None:
-    """Set a worker process up: one thread for good, one writer."""
+    """Set a worker process up: one thread for good, one writer, and an end when its parent ends."""
     global _writer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     one_thread(spec).__enter__()
     _writer = ShardWriter(spec, tables, features, schema)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def work(path: Path, report_path: Path, plans: list[RecordPlan]) -> ShardReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,7 @@ class ImageSource(ABC):
         self.root = root
         self.channels = list(channels)
         self.groups = list(groups)
+        self.other_channels: Counter[str] = Counter()
 
     @abstractmethod
     def list_scans(self) -> list[Scan]:
@@ -170,10 +172,7 @@ def find_files(pattern: str, root: Path, groups: Sequence[str] = ()) -> list[tup
         ConfigError: A placeholder is unknown.
         DataError: Nothing matches.
     """
-    known = {"patient", "channel", "time_point", "group"}
-    for name in re.findall(r"\{(\w*)\}", pattern):
-        if name not in known:
-            raise ConfigError(f"unknown placeholder {{{name}}}", where=f"files: {pattern}", fix=nearest(name, known))
+    refuse_unknown_placeholders(pattern)
     glob = re.sub(r"\{\w+\}", "*", pattern)
     expression = _expression(pattern, groups)
     found = []
@@ -186,6 +185,18 @@ def find_files(pattern: str, root: Path, groups: Sequence[str] = ()) -> list[tup
             f"no file matches '{pattern}'", where=str(root), fix="correct `files` or `root` in the cohort's YAML"
         )
     return found
+
+
+def refuse_unknown_placeholders(pattern: str) -> None:
+    """Refuse ``{names}`` that stand for nothing.
+
+    Raises:
+        ConfigError: There is one; names the nearest known.
+    """
+    known = {"patient", "channel", "time_point", "group"}
+    for name in re.findall(r"\{(\w*)\}", pattern):
+        if name not in known:
+            raise ConfigError(f"unknown placeholder {{{name}}}", where=f"files: {pattern}", fix=nearest(name, known))
 
 
 def _expression(pattern: str, groups: Sequence[str]) -> re.Pattern[str]:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
+from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
+from foundation.cohort.staging import sha256_of
 from foundation.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -78,22 +79,23 @@ def record_features(spec: CohortSpec, features: Mapping[str, Sequence[str]]) -> 
     return Features(columns)
 
 
-def write_shard(path: Path, schema: pa.Schema, records: Iterable[Record]) -> int:
+def write_shard(path: Path, schema: pa.Schema, records: Iterable[Record]) -> Shard:
     """Write records to one Arrow stream file; the file appears only when it is whole.
 
     Returns:
-        Bytes written.
+        Its size and hash.
     """
     import pyarrow as pa
 
-    partial = path.with_suffix(".partial")
+    # A process that was left behind by a killed run must not share a half-written file with its successor.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in _batches(records, schema):
                 writer.write_batch(batch)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
-        written = partial.stat().st_size
+        written = Shard(bytes=partial.stat().st_size, sha256=sha256_of(partial))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -181,6 +183,7 @@ class PreparedCohort:
         self.path = Path(path)
         self.manifest = manifest or Manifest.read(self.path)
         self.features: dict[str, list[str]] = _read_json(self.path / "features.json")
+        self._refuse_incomplete()
         self._table = self._load()
         lengths = [len(chunk) for chunk in self._table.column("patient").chunks]
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -212,6 +215,25 @@ class PreparedCohort:
                 fix="prepare the cohort again, into an empty folder",
             )
         return table
+
+    def _refuse_incomplete(self) -> None:
+        for name, shard in self.manifest.shards.items():
+            path = self.path / "records" / name
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.bytes:
+                found = "is missing" if size is None else f"has {size} bytes, cohort.json says {shard.bytes}"
+                raise DataError(found, where=str(path), fix="prepare the cohort again, into an empty folder")
+
+    def verify(self) -> None:
+        """Read every file of records and compare its hash.
+
+        Raises:
+            DataError: One is damaged.
+        """
+        for name, shard in self.manifest.shards.items():
+            path = self.path / "records" / name
+            if sha256_of(path) != shard.sha256:
+                raise DataError("is damaged", where=str(path), fix="prepare the cohort again, into an empty folder")
 
     @property
     def modalities(self) -> list[str]:

@@ -297,3 +297,48 @@ def test_folds_with_a_split_of_their_own(source):
     patients = pd.read_csv(source / "clinical.tsv", sep="\t", dtype=str)["patient"].tolist()
     write_fold(source, patients, split="validation")
     assert "validation" in failure(source)
+
+
+def test_link_that_leads_nowhere_is_quarantined(source):
+    scan = a_scan(source)
+    scan.unlink()
+    scan.symlink_to("nowhere.nii.gz")
+    run(source)
+    rows = quarantine(source)
+    assert rows["patient"].tolist() == [scan.parent.name] and rows["item"].tolist() == ["flair"]
+
+
+def test_a_misspelt_channel_is_told(source):
+    scan = a_scan(source)
+    scan.rename(scan.with_name("FLAIR.nii.gz"))
+    assert run(source).sources["other_channels"] == {"mri": {"FLAIR": 1}}
+
+
+def test_semicolons_are_named(source):
+    without_images(source)
+    path = source / "clinical.tsv"
+    path.with_suffix(".csv").write_text(path.read_text().replace("\t", ";"))
+    edit(source, lambda document: document["clinical"].update(files="clinical.csv"))
+    assert "semicolons" in failure(source)
+
+
+def test_samples_that_are_not_used_are_counted(source):
+    without_images(source)
+    barcodes = pd.read_csv(source / "rna.tsv.gz", sep="\t", index_col=0, nrows=1).columns
+    normals = sum(barcode.endswith(("10A", "11A")) for barcode in barcodes)
+    assert normals, "the simulator writes some"
+    table = run(source).sources["tables"]["rna.tsv.gz"]
+    assert table["samples_left_out"] == normals
+    assert table["samples_used"] == len({barcode[:11] for barcode in barcodes if not barcode.endswith(("10A", "11A"))})
+
+
+def test_file_where_the_folder_should_be(source):
+    (source.parent / "out").write_text("not a folder")
+    with pytest.raises(ConfigError, match="is a file"):
+        run(source)
+
+
+def test_nothing_is_left_of_a_call_that_could_not_start(source):
+    (source / "clinical.tsv").unlink()
+    failure(source)
+    assert not list((source.parent / "out").iterdir())

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from foundation.cohort.source import find_files
+from foundation.cohort.source import find_files, refuse_unknown_placeholders
 from foundation.errors import ConfigError, DataError, nearest
 
 ScanKey = tuple[str, str, str]
 """Patient, time point (or empty), channel."""
 
 
-def find_scans(pattern: str, root: Path, channels: Sequence[str], groups: Sequence[str]) -> dict[ScanKey, list[Path]]:
+def find_scans(
+    pattern: str, root: Path, channels: Sequence[str], groups: Sequence[str], others: Counter[str] | None = None
+) -> dict[ScanKey, list[Path]]:
     """Find the files of every scan; files of channels that are not listed are no part of the modality.
 
     Args:
@@ -22,6 +25,7 @@ def find_scans(pattern: str, root: Path, channels: Sequence[str], groups: Sequen
         root: The cohort's root folder.
         channels: The modality's channels.
         groups: Values of ``{group}``.
+        others: Counts the files of channels that are not listed, so that a misspelt one can be seen.
 
     Returns:
         Files by patient, time point and channel; keys and files sorted.
@@ -32,13 +36,13 @@ def find_scans(pattern: str, root: Path, channels: Sequence[str], groups: Sequen
     """
     _check_placeholders(pattern, channels)
     scans: dict[ScanKey, list[Path]] = {}
-    others = set()
+    others = Counter() if others is None else others
     for path, named in find_files(pattern, root, groups):
         channel = named.get("channel", channels[0])
         if channel in channels:
             scans.setdefault((named["patient"], named.get("time_point", ""), channel), []).append(path)
         else:
-            others.add(channel)
+            others[channel] += 1
     if not scans:
         raise DataError(
             f"no file is of channel {' or '.join(map(repr, channels))}; {nearest(channels[0], others)}",
@@ -49,6 +53,7 @@ def find_scans(pattern: str, root: Path, channels: Sequence[str], groups: Sequen
 
 
 def _check_placeholders(pattern: str, channels: Sequence[str]) -> None:
+    refuse_unknown_placeholders(pattern)
     if "{patient}" not in pattern:
         raise ConfigError(
             "the pattern of images has no {patient}", where=f"files: {pattern}", fix="put {patient} where its name is"

@@ -155,7 +155,15 @@ def read_header(stream: ByteStream, path: Path) -> tuple[list[str], int]:
     text = line.decode("utf-8-sig").rstrip("\r\n")
     if not text.strip():
         raise DataError("the table is empty", where=str(path), fix="name a table with a header and rows")
-    return next(csv.reader([text], delimiter=delimiter(path))), comments
+    names = next(csv.reader([text], delimiter=delimiter(path)))
+    for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if len(names) == 1 and other in text:
+            raise DataError(
+                f"looks as if its cells were separated by {called}",
+                where=str(path),
+                fix="save it with commas and decimal points as .csv, or with tabs as .tsv",
+            )
+    return names, comments
 
 
 def column_names(path: Path) -> list[str]:

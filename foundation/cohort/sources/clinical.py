@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from foundation.cohort.reading.positions import positions_of, runs
-from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
+from foundation.cohort.reading.tables import Column, Frame, column_names, mark_missing, parse_numbers, read_frames
 from foundation.cohort.source import Block, SourceConfig, Table, TableSource, table_sources
 from foundation.config import Config
 from foundation.errors import DataError, nearest
@@ -67,7 +67,7 @@ class ClinicalConfig(SourceConfig):
     """Which column names the patient, and which covariates to read."""
 
     format: Literal["clinical"]
-    patient: str = "patient"
+    patient: str | None = Field(None, description="Column that names the patient; the first by default.")
     columns: dict[str, Covariate] = Field(min_length=1, description="Covariates by name; `age: number` is enough.")
 
     @field_validator("columns", mode="before")
@@ -88,11 +88,12 @@ class ClinicalSource(TableSource):
     def list_samples(self) -> list[str]:
         """Patients in the order of the table."""
         patients: list[str] = []
-        for frame in read_frames(self.path, [self.config.patient]):
-            missing = mark_missing(frame[self.config.patient])
+        column = self.config.patient or column_names(self.path)[0]
+        for frame in read_frames(self.path, [column]):
+            missing = mark_missing(frame[column])
             if missing.any():
                 raise DataError(f"row {missing.idxmax()} has no patient", where=str(self.path), fix="mend that row")
-            patients += frame[self.config.patient].tolist()
+            patients += frame[column].tolist()
         if not patients:
             raise DataError("holds no patient", where=str(self.path), fix="name a table with rows")
         return patients

@@ -155,7 +155,9 @@ class DicomSource(ImageSource):
             DataError: Nothing matches, no folder does, or a scan is there twice.
         """
         shared = self._in_one_folder and len(self.channels) > 1
-        found = find_scans(self.config.files, self.root, ["*"] if shared else self.channels, self.groups)
+        found = find_scans(
+            self.config.files, self.root, ["*"] if shared else self.channels, self.groups, self.other_channels
+        )
         folders = {key: [path for path in paths if path.is_dir()] for key, paths in found.items()}
         folders = {key: only_file(key, paths) for key, paths in folders.items() if paths}
         if not folders:

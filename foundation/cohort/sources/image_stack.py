@@ -70,7 +70,9 @@ class ImageStackSource(ImageSource):
             ConfigError: A placeholder is missing.
             DataError: Nothing matches, or one scan's slices lie in two folders.
         """
-        found = find_scans(self.config.files, self.root, ["*"] if self.config.rgb else self.channels, self.groups)
+        found = find_scans(
+            self.config.files, self.root, ["*"] if self.config.rgb else self.channels, self.groups, self.other_channels
+        )
         scans = []
         for (patient, time_point, channel), paths in found.items():
             if len({path.parent for path in paths}) > 1:

@@ -34,7 +34,7 @@ class NiftiSource(ImageSource):
             ConfigError: A placeholder is missing.
             DataError: Nothing matches, or a scan is there twice.
         """
-        found = find_scans(self.config.files, self.root, self.channels, self.groups)
+        found = find_scans(self.config.files, self.root, self.channels, self.groups, self.other_channels)
         return [Scan(*key, paths=(only_file(key, paths),)) for key, paths in found.items()]
 
     def read(self, scan: Scan) -> Volume:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,95 @@ def test_a_lost_shard_is_noticed(cohort, tmp_path):
     next((tmp_path / "copy" / "records").glob("part-*.arrow")).unlink()
     with pytest.raises(DataError, match="records"):
         PreparedCohort(tmp_path / "copy")
+
+
+def test_a_damaged_or_lost_shard_is_noticed_by_a_second_call(source, cohort, tmp_path):
+    copy = Path(shutil.copytree(cohort, tmp_path / "copy"))
+    shard = sorted((copy / "records").glob("part-*.arrow"))[1]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-200] + bytes([whole[-200] ^ 1]) + whole[-199:])
+    with pytest.raises(DataError, match="damaged"):
+        prepare(source / "cohort.yaml", out=copy, workers=1, progress=Silent())
+    shard.write_bytes(whole[:-8])
+    with pytest.raises(DataError, match=r"bytes, cohort\.json says"):
+        prepare(source / "cohort.yaml", out=copy, workers=1, progress=Silent())
+    shard.unlink()
+    with pytest.raises(DataError, match="is missing"):
+        prepare(source / "cohort.yaml", out=copy, workers=1, progress=Silent())
+
+
+def start(source: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+    command = ["prepare", str(source / "cohort.yaml"), "--out", str(out), "--workers", str(workers)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", *command],
+        cwd=Path(__file__).parents[3],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_two_at_once_do_not_disturb_each_other(source, cohort, tmp_path):
+    out = tmp_path / "shared"
+    first = start(source, out, workers=1)
+    wait_for((out / ".prepare" / "process").exists)
+    with pytest.raises(DataError, match=f"is being prepared by process {first.pid}"):
+        prepare(source / "cohort.yaml", out=out, workers=1, progress=Silent())
+    _, said = first.communicate(timeout=180)
+    assert first.returncode == 0, said
+    assert hashes(out) == hashes(cohort)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_workers_end_with_their_parent(source, cohort, tmp_path, number, code):
+    import psutil
+
+    out = tmp_path / "ended"
+    process = start(source, out, workers=2)
+    wait_for(lambda: list((out / "records").glob("part-*.arrow")))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    prepare(source / "cohort.yaml", out=out, workers=1, progress=Silent())
+    assert hashes(out) == hashes(cohort)
+
+
+def test_what_has_no_time_point_belongs_to_every_record_of_the_patient(source, tmp_path):
+    import yaml
+
+    copy = Path(shutil.copytree(source, tmp_path / "source"))
+    for scan in sorted((copy / "scans" / "nifti").glob("*/*.nii.gz")):
+        for when in ("before", "after"):
+            shutil.copy(scan, scan.with_name(f"{when}_{scan.name}"))
+    document = yaml.safe_load((copy / "cohort.yaml").read_text())
+    untimed = document["modalities"]["mri"] | {"source": document["modalities"]["mri"]["source"][0]}
+    timed_files = "scans/nifti/{patient}/{time_point}_{channel}.nii.gz"
+    timed = untimed | {"source": {"format": "nifti", "files": timed_files}}
+    document["modalities"] = {"untimed": untimed, "timed": timed, "clinical": document["modalities"]["clinical"]}
+    (copy / "cohort.yaml").write_text(yaml.safe_dump(document))
+    manifest = prepare(copy / "cohort.yaml", out=tmp_path / "out", workers=1, progress=Silent())
+    cohort = PreparedCohort(tmp_path / "out")
+    scanned = {folder.name for folder in (copy / "scans" / "nifti").iterdir()}
+    assert manifest.patients == PATIENTS and len(cohort) == PATIENTS + len(scanned)
+    for row in range(len(cohort)):
+        here = cohort.patients[row] in scanned
+        present = dict(zip(cohort.modalities, cohort.present_NM[row].tolist(), strict=True))
+        assert present == {"untimed": here, "timed": here, "clinical": True}
+        assert (cohort.time_points[row] in ("after", "before")) == here
+        if here:
+            np.testing.assert_array_equal(cohort.voxels("timed", row), cohort.voxels("untimed", row))
 
 
 def test_a_changed_source_is_not_mixed_in(source, cohort, tmp_path):
