@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 RESULT = Path(__file__).parent / "results" / "contrast.json"
-MATRICES_OF_CLIP = 7
-"""Of batch x batch float32 that `ClipLoss` holds at its peak, roughly; to tell whether it would fit."""
+MATRICES_OF_CLIP = 4
+"""Of batch x batch float32 that `ClipLoss` holds at its peak, as measured; to tell whether it would fit."""
 
 
 def resident(field: str) -> float:
@@ -33,14 +33,14 @@ def measure(name: str, batch: int, width: int, turns: int) -> dict:
     """Seconds per turn, the most memory, and the loss, of one loss on complete pairs, in this process."""
     import torch
 
-    from foundation.contrast import infonce, siglip
+    from foundation.contrastive.contrast import infonce, siglip
 
     torch.set_num_threads(1)
     make = torch.Generator().manual_seed(0)
-    here, patients = torch.ones(batch, dtype=torch.bool), torch.arange(batch)
     scale, bias = torch.tensor(14.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
 
     def step(a: torch.Tensor, b: torch.Tensor) -> float:
+        here, patients = torch.ones(len(a), dtype=torch.bool), torch.arange(len(a))
         if name == "infonce":
             value = infonce(a, b, here, here, patients, scale).value
         elif name == "siglip":
@@ -84,7 +84,7 @@ def compare(batch: int, width: int) -> dict:
     import psutil
 
     turns = 5 if batch <= 4096 else 1
-    fits = MATRICES_OF_CLIP * 4 * batch**2 < 0.8 * psutil.virtual_memory().available
+    fits = MATRICES_OF_CLIP * 4 * batch**2 < 0.7 * psutil.virtual_memory().available
     names = ["infonce", "siglip", *(["clip"] if fits else [])]
     found = {name: in_process(name, batch, width, turns) for name in names}
     row: dict = {"batch": batch}

@@ -144,6 +144,27 @@ def prepare(cohort: Path, overrides: Sequence[str], out: Path, root: Path | None
     print_cohort(json.loads((out / "cohort.json").read_text(encoding="utf-8")), out)
 
 
+@cli.command(
+    example="chiasma pretrain configs/pretrain/tiny.yaml\n"
+    "chiasma pretrain my.yaml out=runs/second optimiser.learning_rate=3e-4",
+    goes_on=True,
+)
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[key=value …]", nargs=-1)
+def pretrain(config: Path, overrides: Sequence[str]) -> None:
+    """Pretrain the towers of a CONFIG.yaml on a prepared cohort.
+
+    Interrupted and started again, it goes on from the newest checkpoint with the same result. The run folder holds
+    config.yaml, metrics.jsonl, metrics.json, report.html, checkpoints/ and model/.
+    """
+    from pretrain.report import headline
+    from pretrain.run import pretrain as run
+
+    metrics, folder = run(config, overrides)
+    click.echo(headline(metrics["retrieval"]))
+    click.echo(f"look at {folder / 'report.html'}")
+
+
 @cli.command(example="chiasma doctor\nchiasma doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def doctor(as_json: bool) -> None:

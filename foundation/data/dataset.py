@@ -7,14 +7,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from foundation.data.alignment import Aligned, intensity_range
 from foundation.data.augment import Augmentation
 from foundation.data.memory import zeros
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.sample import Batch
-from foundation.data.sampler import BatchKey
+from foundation.data.sampler import BatchKey, OnePass, PatientOrder
 from foundation.errors import DataError
 
 
@@ -199,6 +199,26 @@ class CohortDataset(Dataset[Batch]):
 def whole(batch: Batch) -> Batch:
     """The `collate_fn`: the dataset builds batches whole."""
     return batch
+
+
+def load(
+    dataset: CohortDataset, order: PatientOrder | OnePass, *, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """The batches of a dataset in an order.
+
+    Args:
+        dataset: What to load.
+        order: Which records come next.
+        workers: Processes that build batches; 0 builds them here.
+        pin_memory: Whether to put them where a GPU copies from faster.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=order,  # type: ignore[arg-type]
+        collate_fn=whole,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

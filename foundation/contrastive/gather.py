@@ -1,0 +1,86 @@
+"""Rows and sums over all processes of the default group, or of the one process there is."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _together() else 1
+
+
+def gather_sizes(size: int, device: torch.device) -> list[int]:
+    """What each process says of a size, in the order of ranks."""
+    if not _together():
+        return [size]
+    sizes = torch.empty(world_size(), dtype=torch.int64, device=device)
+    dist.all_gather_into_tensor(sizes, torch.tensor([size], dtype=torch.int64, device=device))
+    return sizes.tolist()
+
+
+def gather_rows(local: Tensor, sizes: list[int]) -> Tensor:
+    """The rows of every process, in the order of ranks; processes may have different numbers of them.
+
+    Args:
+        local: [size of this process, ...].
+        sizes: Of every process.
+
+    Returns:
+        [sum of sizes, ...], without a gradient.
+    """
+    if not _together():
+        return local.detach()
+    longest = max(sizes)
+    padded = _padded(local.detach(), longest)
+    gathered = padded.new_empty((len(sizes) * longest, *padded.shape[1:]))
+    dist.all_gather_into_tensor(gathered, padded)
+    if min(sizes) == longest:
+        return gathered
+    return torch.cat([part[:size] for part, size in zip(gathered.split(longest), sizes, strict=True)])
+
+
+def scatter_sums(everywhere: Tensor, sizes: list[int]) -> Tensor:
+    """The transpose of `gather_rows`: this process's rows of the sum over processes.
+
+    Args:
+        everywhere: [sum of sizes, ...].
+        sizes: Rows of every process.
+    """
+    if not _together():
+        return everywhere
+    longest = max(sizes)
+    parts = [_padded(part, longest) for part in everywhere.split(sizes)]
+    total = everywhere.new_empty((longest, *everywhere.shape[1:]))
+    dist.reduce_scatter_tensor(total, torch.cat(parts))
+    return total[: sizes[dist.get_rank()]]
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Elementwise sum over processes, without a gradient."""
+    total = values.detach().clone()
+    if _together():
+        dist.all_reduce(total)
+    return total
+
+
+def logsumexp_over_processes(values: Tensor) -> Tensor:
+    """Elementwise logarithm of the sum of exponentials over processes; -inf adds nothing."""
+    if not _together():
+        return values
+    top = values.clone()
+    dist.all_reduce(top, op=dist.ReduceOp.MAX)
+    top.clamp_(min=torch.finfo(top.dtype).min)
+    return sum_over_processes((values - top).exp()).log() + top
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _padded(rows: Tensor, length: int) -> Tensor:
+    if len(rows) == length:
+        return rows.contiguous()
+    return torch.cat([rows, rows.new_zeros((length - len(rows), *rows.shape[1:]))])

@@ -1,0 +1,66 @@
+"""A model folder: weights, config, preprocessing and card, written whole and read with everything checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.data.preprocessing import Preprocessing
+from foundation.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from foundation.model import MultimodalModel
+
+FILES = ("config.json", "model.safetensors", "preprocessing.json", "README.md")
+
+
+def write(folder: Path, model: MultimodalModel, preprocessing: Preprocessing, card: str) -> None:
+    """Write a model folder; it appears only when it is whole.
+
+    Args:
+        folder: To write, or to replace.
+        model: The model.
+        preprocessing: What a cohort must agree with to be read by it.
+        card: README.md: what the model is, in words.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    model.config.settled().save_pretrained(partial)
+    preprocessing.write(partial)
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
+        os.rename(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.rename(partial, folder)
+
+
+def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
+    """Read a model folder.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+
+    from foundation.model import MultimodalModel
+
+    missing = [name for name in FILES[:3] if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"is no model folder: it has no {missing[0]}", where=str(folder), fix="name the `model` folder of a run"
+        )
+    preprocessing = Preprocessing.read(folder)
+    try:
+        model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot be read: {' '.join(str(error).split())[:300]}", where=str(folder), fix="copy the folder again"
+        ) from None
+    return model.eval(), preprocessing

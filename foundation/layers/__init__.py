@@ -1,0 +1,1 @@
+"""Layers that several towers and tokenizers are made of."""

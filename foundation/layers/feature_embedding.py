@@ -1,0 +1,94 @@
+"""What stands for one measured feature: who it is, which modality measured it, and a learned function of its value.
+
+A feature f of modality m with value x contributes ``sum over r of basis_r(x) * loading[m, f, r]``, a vector of
+width D. The basis is 1 and x for binary values; for others 1, x between -1 and 1, and what x exceeds either bound by.
+The loadings are the feature's identity, shared by all modalities, and linear maps of it that each modality
+learns. Being linear in the basis, contributions of many features are summed by one matrix product.
+R counts the functions of the basis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foundation.tower import OmicsFeatures, masked
+
+BOUND = 1.0
+"""Of the middle piece, in scaled units; the outer pieces carry the tails."""
+TAIL = 3.0
+"""Scaled units per unit of an outer piece, so that an outlier does not outweigh all other features."""
+INITIAL_SCALE = 0.02
+
+
+class Vectors(nn.Embedding):
+    """An embedding that starts small."""
+
+    def reset_parameters(self) -> None:
+        """Start."""
+        nn.init.normal_(self.weight, std=INITIAL_SCALE)
+
+
+class Slopes(nn.Linear):
+    """Linear maps of an identity that start as large as the identity."""
+
+    def reset_parameters(self) -> None:
+        """Start."""
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        nn.init.normal_(self.bias, std=INITIAL_SCALE)
+
+
+class FeatureEmbedding(nn.Module):
+    """Identities of all features, embeddings of modalities, and the value functions.
+
+    Args:
+        features: Modality to its features, in the order in which tokens name modalities.
+        width: D.
+    """
+
+    def __init__(self, features: Mapping[str, OmicsFeatures], width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.modalities = tuple(features)
+        self.pieces = {name: 1 if part.values == "binary" else 3 for name, part in features.items()}
+        self.sizes = {name: len(part.names) for name, part in features.items()}
+        position = {
+            name: i for i, name in enumerate(dict.fromkeys(n for part in features.values() for n in part.names))
+        }
+        self.identity = Vectors(len(position), width)
+        self.modality = Vectors(len(features), width)
+        self.slopes = nn.ModuleList(Slopes(width, self.pieces[name] * width) for name in features)
+        # Saved with the weights, as whatever loads them may build the module without its tensors.
+        genes = [position[name] for part in features.values() for name in part.names]
+        self.register_buffer("gene_of_feature", torch.tensor(genes, dtype=torch.int64))
+        self.gene_of_feature: Tensor
+
+    def identities(self, modality: str) -> Tensor:
+        """[F, D] who each feature of a modality is."""
+        first = sum(self.sizes[name] for name in self.modalities[: self.modalities.index(modality)])
+        return self.identity(self.gene_of_feature[first : first + self.sizes[modality]])
+
+    def vectors(self, modality: str) -> Tensor:
+        """[F, D] identity plus modality."""
+        return self.identities(modality) + self.modality.weight[self.modalities.index(modality)]
+
+    def loadings(self, modality: str) -> Tensor:
+        """[F, R, D] what each function of the basis is multiplied by; without the modality's embedding."""
+        identity_FD = self.identities(modality)
+        slopes_FRD = self.slopes[self.modalities.index(modality)](identity_FD).unflatten(-1, (-1, self.width))
+        return torch.cat([identity_FD[:, None].to(slopes_FRD.dtype), slopes_FRD], dim=1)
+
+    def basis(self, modality: str, values_BF: Tensor, observed_BF: Tensor) -> Tensor:
+        """[B, F, R] functions of the values; all zero where not observed, never all zero where observed."""
+        values_BF = masked(values_BF, observed_BF)
+        measured_BF = observed_BF.to(values_BF.dtype)
+        if self.pieces[modality] == 1:
+            return torch.stack([measured_BF, values_BF], dim=-1)
+        above = functional.relu(values_BF - BOUND)
+        below = -functional.relu(-BOUND - values_BF)
+        # Not a clamp, whose gradient is zero at the bounds, where ordinal values may lie.
+        middle = values_BF - above - below
+        return torch.stack([measured_BF, middle, above / TAIL, below / TAIL], dim=-1)

@@ -1,0 +1,85 @@
+"""Masked omics: foretell hidden features from everything else that a patient has.
+
+Features are hidden per patient and foretold from the fused embedding, so that a scan, where there is one, helps too.
+After masked language modelling (Devlin et al. 2019), with values in place of words: squared error of scaled values,
+cross-entropy of binary ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foundation.config import Config
+from foundation.contrastive.gather import sum_over_processes
+from foundation.data.randomness import draw
+from foundation.data.sample import Batch
+from foundation.objective import FUSED, Loss, Objective, Seen, TowerSite, View, objectives
+from foundation.tower import masked
+
+
+class MaskedOmicsConfig(Config):
+    """How much is hidden."""
+
+    objective: Literal["masked_omics"] = "masked_omics"
+    fraction: float = Field(default=0.3, gt=0, lt=1, description="Of a patient's observed features.")
+    width: int = Field(default=64, gt=0, description="Of the head.")
+
+
+@objectives.register("masked_omics")
+class MaskedOmics(Objective):
+    """Hide a random part of every patient's observed features and foretell it.
+
+    The loss is the mean over modalities of the mean over all hidden features of all processes.
+    """
+
+    Config = MaskedOmicsConfig
+
+    @classmethod
+    def tiny(cls) -> MaskedOmicsConfig:
+        """A narrow head."""
+        return MaskedOmicsConfig(width=8)
+
+    def __init__(self, config: MaskedOmicsConfig, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
+        super().__init__(config, sites, widths)
+        self.config = config
+        self.features = {
+            name: features
+            for site in sites
+            if site.kind == "omics"
+            for name, features in zip(site.modalities, site.features, strict=True)
+        }
+        self.trunk = nn.Linear(widths[FUSED], config.width)
+        self.heads = nn.ModuleDict({n: nn.Linear(config.width, len(f.names)) for n, f in self.features.items()})
+
+    def views(self, batch: Batch, seed: int) -> dict[str, View]:
+        """One look, by all towers together, with features hidden."""
+        hidden = {name: self._hide(name, batch, seed) for name in self.features}
+        return {"masked": View(FUSED, torch.ones_like(batch.present_BM), hidden)}
+
+    def _hide(self, name: str, batch: Batch, seed: int) -> Tensor:
+        observed_BF = batch.observed[name]
+        draws = draw(seed, f"masked {name}", batch.records, batch.epochs.tolist(), observed_BF.shape[1])
+        return observed_BF & (torch.from_numpy(draws).to(observed_BF.device) < self.config.fraction)
+
+    def forward(self, seen: Mapping[str, Seen], batch: Batch) -> Loss:
+        """Foretell what was hidden, of the records of which something was still seen."""
+        look = seen["masked"]
+        trunk_BD = functional.gelu(self.trunk(look.z_BD.to(self.trunk.weight.dtype)))
+        sums, counts = [], []
+        for name, features in self.features.items():
+            wanted_BF = look.hidden[name] & look.present_B[:, None]
+            foretold_BF = masked(self.heads[name](trunk_BD), wanted_BF)
+            true_BF = masked(batch.omics[name], wanted_BF).to(foretold_BF.dtype)
+            error = functional.binary_cross_entropy_with_logits if features.values == "binary" else functional.mse_loss
+            sums.append(masked(error(foretold_BF, true_BF, reduction="none"), wanted_BF).sum())
+            counts.append(wanted_BF.sum())
+        everywhere = sum_over_processes(torch.stack(counts)).clamp(min=1).to(sums[0].dtype)
+        losses = torch.stack(sums) / everywhere
+        logged = {name: loss for name, loss in zip(self.features, sum_over_processes(losses.detach()), strict=True)}
+        return Loss(losses.mean(), logged)

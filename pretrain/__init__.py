@@ -1,0 +1,1 @@
+"""Pretraining: a prepared cohort into a model, and what the model has learnt."""

@@ -1,0 +1,88 @@
+"""What a pretraining YAML may say."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+import foundation.fusion
+import foundation.objectives
+import foundation.towers  # noqa: F401  (registers every part)
+from foundation.config import Config, YamlPath
+from foundation.data.augment import Augmentation
+from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.preprocessing import PreprocessingConfig
+from foundation.joining import fusions
+from foundation.objective import objectives
+from foundation.tower import towers
+from pretrain.optim import OptimiserConfig
+
+AnyTower = towers.configs()
+AnyFusion = fusions.configs()
+AnyObjective = objectives.configs()
+
+
+class HeldOut(Config):
+    """Patients that training never sees; evaluation is on them."""
+
+    fraction: float = Field(default=0.2, gt=0, lt=1)
+    by: Literal["patient", "site"] = Field(default="patient", description="`site` holds whole sites out.")
+
+
+class Weighted(Config):
+    """An objective and how much it counts."""
+
+    weight: float = Field(default=1.0, gt=0)
+    loss: AnyObjective  # type: ignore[valid-type]
+
+
+class Wandb(Config):
+    """Weights & Biases; without this key nothing is sent anywhere."""
+
+    project: str = "chiasma"
+    mode: Literal["online", "offline"] = "offline"
+
+
+class PretrainConfig(Config):
+    """A pretraining run."""
+
+    cohort: YamlPath = Field(description="Folder of a prepared cohort.")
+    out: YamlPath = Field(description="Run folder.")
+    seed: int = Field(default=0, ge=0)
+    held_out: HeldOut = HeldOut()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    towers: dict[str, AnyTower] = Field(min_length=1)  # type: ignore[valid-type]
+    fusion: AnyFusion  # type: ignore[valid-type]
+    width: int = Field(default=128, gt=0, description="Of the shared space.")
+    objectives: dict[str, Weighted] = Field(min_length=1)
+    dropout: ModalityDropout = ModalityDropout()
+    augmentation: Augmentation | None = None
+    epochs: float = Field(default=30, gt=0, description="Passes over the training patients.")
+    batch_size: int = Field(default=64, ge=2)
+    chunk_size: int | None = Field(
+        default=None, ge=1, description="Embed a batch in chunks of this size: same gradients, less memory."
+    )
+    optimiser: OptimiserConfig = OptimiserConfig()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    workers: int = Field(default=0, ge=0, description="Processes that load batches.")
+    evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0 evaluates at the end only.")
+    checkpoint_every: int = Field(default=100, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(default=2, ge=1)
+    stop_after_bad_steps: int = Field(default=3, ge=1, description="Non-finite steps in a row that end the run.")
+    permutations: int = Field(default=1000, ge=100, description="For the p-value of retrieval.")
+
+    wandb: Wandb | None = None
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> PretrainConfig:
+        if self.chunk_size is not None and self.chunk_size > self.batch_size:
+            raise ValueError("chunk_size is larger than batch_size")
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """What decides the result: everything but where it is written and how often it is looked at."""
+        document = self.model_dump(mode="json")
+        for key in ("cohort", "out", "workers", "evaluate_every", "checkpoint_every", "keep_checkpoints", "wandb"):
+            document.pop(key)
+        return document

@@ -1,0 +1,127 @@
+"""The training loop: batches in, steps, checkpoints; stopped anywhere and started again, it gives the same bits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from foundation.data.dataset import CohortDataset, load
+from foundation.data.sample import Batch
+from foundation.data.sampler import PatientOrder
+from foundation.errors import ChiasmaError
+from pretrain import checkpoint
+from pretrain.checkpoint import Position
+from pretrain.config import PretrainConfig
+from pretrain.monitor import Monitor
+from pretrain.optim import gradient_norm, learning_rate, set_learning_rate
+from pretrain.step import Pretraining
+
+
+@dataclass
+class Run:
+    """Everything a training loop needs."""
+
+    config: PretrainConfig
+    folder: Path
+    steps: int
+    dataset: CohortDataset
+    module: Pretraining
+    optimiser: torch.optim.Optimizer
+    accelerator: Accelerator
+    monitor: Monitor
+    evaluate: Callable[[int], dict[str, Any]]
+
+
+def train(run: Run, position: Position) -> Position:
+    """Train from a position to the end.
+
+    Raises:
+        ChiasmaError: Too many steps in a row were not finite.
+    """
+    config = run.config
+    batches = _batches(run, position)
+    run.module.train()
+    while position.step < run.steps:
+        started = time.perf_counter()
+        batch = next(batches).to(run.accelerator.device, non_blocking=True)
+        waited = time.perf_counter() - started
+        rate = learning_rate(config.optimiser, position.step, run.steps)
+        set_learning_rate(run.optimiser, rate)
+        run.optimiser.zero_grad(set_to_none=True)
+        with run.accelerator.autocast():
+            logged = run.module.backward(batch, config.chunk_size)
+        norm = gradient_norm(run.module.parameters(), config.optimiser.clip)
+        finite = bool(torch.isfinite(logged["loss"]) & torch.isfinite(norm))
+        if finite:
+            run.optimiser.step()
+        position = _advance(position, config.batch_size, finite)
+        seconds = time.perf_counter() - started
+        row = {
+            "step": position.step,
+            "epoch": position.samples_seen / len(run.dataset),
+            "samples_seen": position.samples_seen,
+            "split": "train",
+            **logged,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "seconds": seconds,
+            "samples_per_second": config.batch_size / seconds,
+            "waiting": waited / seconds,
+        }
+        run.monitor.log(row)
+        run.monitor.show(row, last=position.step == run.steps)
+        _refuse_bad_steps(run, position, batch, finite)
+        _look_up_from_work(run, position)
+    return position
+
+
+def _batches(run: Run, position: Position) -> Iterator[Batch]:
+    order = PatientOrder(
+        run.dataset.rows,
+        run.config.batch_size,
+        seed=run.config.seed,
+        samples_seen=position.samples_seen,
+        batches=run.steps - position.step,
+    )
+    pin_memory = run.accelerator.device.type == "cuda"
+    loader = load(run.dataset, order, workers=run.config.workers, pin_memory=pin_memory)
+    for batch in loader:
+        run.dataset.note(batch.quarantined)
+        yield batch
+
+
+def _advance(position: Position, batch_size: int, finite: bool) -> Position:
+    return replace(
+        position,
+        step=position.step + 1,
+        samples_seen=position.samples_seen + batch_size,
+        bad_steps=0 if finite else position.bad_steps + 1,
+    )
+
+
+def _refuse_bad_steps(run: Run, position: Position, batch: Batch, finite: bool) -> None:
+    """A step whose loss or gradient was not finite has updated nothing; record whose it was, and stop after several."""
+    if finite:
+        return
+    run.monitor.log({"step": position.step, "split": "non-finite", "rows": batch.rows.tolist()})
+    if position.bad_steps >= run.config.stop_after_bad_steps:
+        raise ChiasmaError(
+            f"the loss or its gradient was not finite in {position.bad_steps} steps in a row; nothing was updated",
+            where=f"step {position.step}; rows of the cohort in metrics.jsonl under split 'non-finite'",
+            fix="lower optimiser.learning_rate, or look at these records; the last checkpoint is whole",
+        )
+
+
+def _look_up_from_work(run: Run, position: Position) -> None:
+    """Checkpoint and evaluate when it is time."""
+    config = run.config
+    if position.step % config.checkpoint_every == 0 or position.step == run.steps:
+        checkpoint.save(run.folder / "checkpoints", position, run.module, run.optimiser, keep=config.keep_checkpoints)
+    if config.evaluate_every and position.step % config.evaluate_every == 0 and position.step < run.steps:
+        run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate(position.step)})

@@ -1,0 +1,185 @@
+"""A pretraining run that is killed and started again ends with the same bits; damaged checkpoints are passed over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foundation.cohort.prepare import prepare
+from foundation.cohort.simulate import simulate
+from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError
+from foundation.progress import Silent
+from pretrain.run import pretrain
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = """
+cohort: cohort
+out: run
+seed: 3
+held_out: {fraction: 0.4}
+towers:
+  mri: {tower: vit2d, model: vit_tiny_patch16_224, arguments: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2},
+        max_slices: 2, pool_heads: 2}
+  omics: {tower: omics_transformer, tokenizer: {tokenizer: gene}, width: 16, depth: 1, heads: 2, max_tokens: 24}
+width: 16
+fusion: {fusion: gated_mean}
+objectives:
+  contrast: {loss: {objective: infonce}}
+  masked: {loss: {objective: masked_omics, width: 8}}
+dropout: {default: 0.3, channels: 0.3}
+augmentation: {}
+epochs: 4
+batch_size: 12
+checkpoint_every: 3
+keep_checkpoints: 2
+permutations: 100
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    simulate(folder / "source", patients=40, seed=6, progress=lambda done, total: None)
+    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(workplace: Path) -> Path:
+    """A run that nothing happened to."""
+    pretrain(workplace / "config.yaml", ["out=" + str(workplace / "whole")])
+    return workplace / "whole"
+
+
+def losses(run: Path) -> list[tuple]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["samples_seen"], row["loss"], row["gradient_norm"]) for row in rows]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def newest(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+def test_the_run_folder_is_complete(whole):
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {"config.yaml", "metrics.jsonl", "metrics.json", "report.html", "checkpoints", "model"}
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert set(metrics["retrieval"]) == {"mri->omics", "omics->mri"}
+    assert len(list((whole / "checkpoints").glob("step-*"))) == 2
+    assert [step for step, *_ in losses(whole)] == list(range(1, 9))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_killed_and_started_again_it_ends_with_the_same_bits(workplace, whole):
+    run = workplace / "killed"
+    command = [sys.executable, "-m", "launch.cli", "pretrain", str(workplace / "config.yaml"), f"out={run}"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((run / "checkpoints").glob("step-*")):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "model").exists(), "it was to be killed in the middle"
+    pretrain(workplace / "config.yaml", [f"out={run}"])
+    assert losses(run) == losses(whole)
+    assert same_weights(run, whole)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_checkpoint_is_passed_over(workplace, whole, tmp_path, damage, capsys):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "model")
+    weights = newest(run) / "module.safetensors"
+    content = weights.read_bytes()
+    if damage == "flip":
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "truncate":
+        weights.write_bytes(content[:-10])
+    else:
+        weights.unlink()
+    pretrain(workplace / "config.yaml", [f"out={run}"])
+    assert "damaged checkpoint" in capsys.readouterr().out
+    assert same_weights(run, whole)
+    assert losses(run) == losses(whole)
+
+
+def test_no_whole_checkpoint_is_an_error(workplace, whole, tmp_path):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for folder in (run / "checkpoints").glob("step-*"):
+        (folder / "training.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+        pretrain(workplace / "config.yaml", [f"out={run}"])
+
+
+def test_a_half_written_checkpoint_is_invisible(workplace, whole, tmp_path):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    newest(run).rename(run / "checkpoints" / ".partial-00000008")
+    pretrain(workplace / "config.yaml", [f"out={run}"])
+    assert same_weights(run, whole)
+
+
+def test_a_changed_config_does_not_go_on(workplace, whole, tmp_path):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    with pytest.raises(CheckpointError, match="the config changed"):
+        pretrain(workplace / "config.yaml", [f"out={run}", "optimiser.learning_rate=0.5"])
+
+
+def test_a_changed_cohort_does_not_go_on(workplace, whole, tmp_path):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    cohort = Path(shutil.copytree(workplace / "cohort", tmp_path / "cohort"))
+    manifest = cohort / "cohort.json"
+    manifest.write_text(manifest.read_text().replace('"name": "simulated"', '"name": "simulates"'))
+    with pytest.raises(CheckpointError, match="the cohort changed"):
+        pretrain(workplace / "config.yaml", [f"out={run}", f"cohort={cohort}"])
+
+
+def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, tmp_path, monkeypatch):
+    from pretrain.step import Pretraining
+
+    before, backward = {}, Pretraining.backward
+
+    def spoilt(self, batch, chunk_size):
+        before.setdefault("weights", {name: value.clone() for name, value in self.state_dict().items()})
+        before["module"] = self
+        logged = backward(self, batch, chunk_size)
+        return logged | {"loss": logged["loss"] * float("nan")}
+
+    monkeypatch.setattr(Pretraining, "backward", spoilt)
+    with pytest.raises(ChiasmaError, match="3 steps in a row"):
+        pretrain(workplace / "config.yaml", [f"out={tmp_path / 'run'}"])
+    after = before["module"].state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before["weights"].items())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len([row for row in rows if row["split"] == "non-finite"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "kind", "message"),
+    [
+        ("preprocessing.modalities=[mri, methylation]", ConfigError, "methylation"),
+        ("preprocessing.modalities=[mri]", ConfigError, "nothing to contrast"),
+        ("towers.mri.arguments.patch_size=64", ConfigError, "64"),
+        ("cohort=nowhere", DataError, "not a prepared cohort"),
+        ("held_out.fraction=0.001", ConfigError, "cannot be split"),
+        ("towers.mri.tower=vit2", ConfigError, "vit2d"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_message(workplace, tmp_path, override, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        pretrain(workplace / "config.yaml", [f"out={tmp_path / 'run'}", override])
+    assert caught.value.exit_code == 2
