@@ -21,15 +21,14 @@ BOUND = 1.0
 """Of the middle piece, in scaled units; the outer pieces carry the tails."""
 TAIL = 3.0
 """Scaled units per unit of an outer piece, so that an outlier does not outweigh all other features."""
-INITIAL_SCALE = 0.02
 
 
 class Vectors(nn.Embedding):
-    """An embedding that starts small."""
+    """An embedding whose vectors start at a length of about one."""
 
     def reset_parameters(self) -> None:
-        """Start."""
-        nn.init.normal_(self.weight, std=INITIAL_SCALE)
+        """Start at a length of about one."""
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
 
 class Slopes(nn.Linear):
@@ -38,7 +37,7 @@ class Slopes(nn.Linear):
     def reset_parameters(self) -> None:
         """Start."""
         nn.init.normal_(self.weight, std=self.in_features**-0.5)
-        nn.init.normal_(self.bias, std=INITIAL_SCALE)
+        nn.init.zeros_(self.bias)
 
 
 class FeatureEmbedding(nn.Module):

@@ -7,6 +7,18 @@ from torch.nn import functional
 
 from foundation.errors import ConfigError
 
+INITIAL_SCALE = 0.02
+
+
+class SmallLinear(nn.Linear):
+    """A linear map that starts small, so that a block starts near the identity and its tokens keep what they say."""
+
+    def reset_parameters(self) -> None:
+        """Start."""
+        nn.init.trunc_normal_(self.weight, std=INITIAL_SCALE)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
 
 class Attention(nn.Module):
     """Multi-head self-attention whose four projections are separate, so that adapters can be put on each.
@@ -24,10 +36,10 @@ class Attention(nn.Module):
         if width % heads:
             raise ConfigError(f"{heads} heads do not divide a width of {width}", fix="choose another number of heads")
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = SmallLinear(width, width)
+        self.key = SmallLinear(width, width)
+        self.value = SmallLinear(width, width)
+        self.out = SmallLinear(width, width)
 
     def forward(self, x_BTD: Tensor, real_BT: Tensor) -> Tensor:
         """Mix tokens.
@@ -63,8 +75,8 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = SmallLinear(width, hidden)
+        self.down = SmallLinear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, real_BT: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from foundation.config import Config
 from foundation.layers.packing import Packing, pack
 from foundation.layers.transformer import Block
 from foundation.tokenizer import Tokenized, Tokenizer, tokenizers
-from foundation.tower import OmicsFeatures, OmicsTower, Tokens, towers
+from foundation.tower import OmicsFeatures, OmicsTower, Tokens, masked, towers
 
 AnyTokenizer = tokenizers.configs()
 INITIAL_SCALE = 0.02
@@ -148,7 +148,10 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
         for block in self.blocks:
             x_VTD = block(x_VTD, real_VT)
         x_VTD = self.norm(x_VTD)
-        return x_VTD[:, 0], x_VTD[:, 1:]
+        # The mean of the tokens carries what was measured from the first step on; the summary learns what it misses.
+        count_V1 = real_VT[:, 1:].sum(dim=1, keepdim=True).clamp(min=1)
+        mean_VD = masked(x_VTD[:, 1:], real_VT[:, 1:, None]).sum(dim=1) / count_V1
+        return x_VTD[:, 0] + mean_VD, x_VTD[:, 1:]
 
     def _in_several_sequences(self, tokenized: Tokenized, packing: Packing) -> Tokens:
         real_BS = tokenized.real_BS
