@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
 from foundation.cohort.simulate import simulate
+from foundation.cohort.simulation.scans import write_scan
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
 from foundation.progress import Silent
@@ -229,6 +231,25 @@ def test_what_has_no_time_point_belongs_to_every_record_of_the_patient(source, t
         assert (cohort.time_points[row] in ("after", "before")) == here
         if here:
             np.testing.assert_array_equal(cohort.voxels("timed", row), cohort.voxels("untimed", row))
+
+
+def test_a_patient_handed_over_as_dicom_has_the_voxels_of_the_nifti(source, cohort, tmp_path):
+    copy = Path(shutil.copytree(source, tmp_path / "source"))
+    patients = sorted(path for path in (copy / "scans" / "nifti").iterdir() if len(list(path.iterdir())) == 2)
+    for folder in patients[:3]:
+        for scan in sorted(folder.iterdir()):
+            image = nibabel.load(scan)
+            out = copy / "scans" / "dicom" / folder.name / scan.name.split(".")[0]
+            voxels = np.asarray(image.dataobj)
+            write_scan(voxels, image.affine, out, "dicom", patient=folder.name, channel=out.name, seed=1)
+        shutil.rmtree(folder)
+    prepare(copy / "cohort.yaml", out=tmp_path / "out", workers=1, progress=Silent())
+    as_dicom, as_nifti = PreparedCohort(tmp_path / "out"), PreparedCohort(cohort)
+    rows = np.flatnonzero(np.isin(as_nifti.patients, [folder.name for folder in patients[:3]]))
+    for row in rows:
+        np.testing.assert_array_equal(as_dicom.voxels("mri", row), as_nifti.voxels("mri", row))
+    statistics = [each.statistics_NC4("mri", rows) for each in (as_dicom, as_nifti)]
+    np.testing.assert_array_equal(*statistics)
 
 
 def test_a_changed_source_is_not_mixed_in(source, cohort, tmp_path):
