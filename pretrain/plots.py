@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundation.cohort.summary.pictures import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, _drawing, _picture
+from foundation.drawing import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, drawing, picture
 from foundation.page import Picture
 from foundation.wording import shortened
 
@@ -46,7 +46,7 @@ def curves(series: Sequence[Series], *, alt: str, caption: str) -> Picture:
     across = min(3, len(series))
     down = -(-len(series) // across)
     width = {1: SMALL, 2: 720}.get(across, WIDE)
-    with _drawing(width, 40 + 175 * down) as (figure, stream):
+    with drawing(width, 40 + 175 * down) as (figure, stream):
         for position, one in enumerate(series):
             axes = figure.add_subplot(down, across, position + 1)
             axes.set_title(shortened(one.name, 44), loc="left")
@@ -60,7 +60,7 @@ def curves(series: Sequence[Series], *, alt: str, caption: str) -> Picture:
             axes.margins(x=0.02)
             if position >= len(series) - across:
                 axes.set_xlabel("step")
-    return _picture(stream, width, alt, caption=caption)
+    return picture(stream, width, alt, caption=caption)
 
 
 def averaged(points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,7 @@ def probe_plot(
         oracle: What someone who knows the truth would reach.
         caption: Stands below the figure.
     """
-    with _drawing(SMALL, 78 + 26 * len(views)) as (figure, stream):
+    with drawing(SMALL, 78 + 26 * len(views)) as (figure, stream):
         axes = figure.add_subplot()
         for row, result in enumerate(views.values()):
             if "value" not in result:
@@ -104,7 +104,7 @@ def probe_plot(
             axes.set_xlim(0, 1.02)
         axes.set_xlabel(metric)
     reached = ", ".join(f"{name} {r['value']:.2f}" for name, r in views.items() if "value" in r)
-    return _picture(stream, SMALL, f"{metric} of probes of {title}: {reached or 'none'}", title, caption)
+    return picture(stream, SMALL, f"{metric} of probes of {title}: {reached or 'none'}", title, caption)
 
 
 def _legend(axes: Axes, oracle: float | None) -> None:
@@ -121,7 +121,7 @@ def map_plot(x: Sequence[float], y: Sequence[float], names: Sequence[str], *, ti
     known, count = np.unique(of_record[of_record != ""], return_counts=True)
     shown = [str(known[i]) for i in sorted(range(len(known)), key=lambda i: (-count[i], known[i]))[:MOST_COLOURS]]
     rest = ~np.isin(of_record, shown)
-    with _drawing(SMALL, 330 + 12 * -(-len(shown) // 2)) as (figure, stream):
+    with drawing(SMALL, 330 + 12 * -(-len(shown) // 2)) as (figure, stream):
         axes = figure.add_subplot()
         if rest.any():
             unknown = "not known" if len(known) <= len(shown) else f"{len(known) - len(shown)} others, or not known"
@@ -134,4 +134,4 @@ def map_plot(x: Sequence[float], y: Sequence[float], names: Sequence[str], *, ti
         axes.set_aspect("equal", adjustable="datalim")
         figure.legend(loc="outside lower left", frameon=False, fontsize=8, ncols=2, markerscale=1.3)
     alt = f"Map of {len(of_record)} records coloured by {title}: {', '.join(shown) or 'not known'}"
-    return _picture(stream, SMALL, alt, title, caption)
+    return picture(stream, SMALL, alt, title, caption)

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foundation.data.randomness import generator
-from pretrain.cox import fit_cox
-from pretrain.scores import Score, auroc, balanced_accuracy, concordance, macro_auroc, r_squared, with_interval
+from foundation.measures.cox import fit_cox
+from foundation.measures.scores import (
+    Score,
+    auroc,
+    balanced_accuracy,
+    concordance,
+    macro_auroc,
+    r_squared,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from pretrain.evaluate import Embedded

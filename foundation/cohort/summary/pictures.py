@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from foundation.drawing import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, drawing, picture
 from foundation.page import Picture
 from foundation.wording import percent, shortened
 
@@ -19,50 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#767676", "#D9DDE1"
-"""Blue, vermilion and green are told apart by colour-blind readers (Okabe and Ito); greys mean "missing"."""
-
-DOTS_PER_INCH = 96
-SMALL, WIDE = 340, 1080
-"""Widths of figures in CSS pixels: one column of the page, and all of it."""
-
 MOST_STEPS = 400
 """Points at which a survival curve is drawn, however many patients there are."""
-
-_STYLE: Any = {
-    "svg.hashsalt": "chiasma",
-    "text.parse_math": False,
-    "svg.fonttype": "path",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "figure.dpi": 72,
-}
-
-
-@contextlib.contextmanager
-def _drawing(width: int, height: int) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A figure of that many CSS pixels in the project's style, whatever the user's own; its SVG follows at the end."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    stream = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), layout="constrained")
-        yield figure, stream
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-
-
-def _picture(stream: io.BytesIO, width: int, alt: str, title: str = "", caption: str = "") -> Picture:
-    return Picture(stream.getvalue(), "image/svg+xml", width, alt, title, caption)
 
 
 class Pattern(NamedTuple):
@@ -83,7 +40,7 @@ def pattern_plot(patterns: Sequence[Pattern], totals: Mapping[str, int], patient
         caption: Stands below the figure.
     """
     width = min(WIDE, max(SMALL, 230 + 36 * len(patterns) + 7 * max(map(len, totals))))
-    with _drawing(width, 190 + 24 * len(totals)) as (figure, stream):
+    with drawing(width, 190 + 24 * len(totals)) as (figure, stream):
         side = 170 / (width - 190)
         bars, dots, sums = _pattern_axes(figure, len(totals), side)
         columns = np.arange(len(patterns))
@@ -105,7 +62,7 @@ def pattern_plot(patterns: Sequence[Pattern], totals: Mapping[str, int], patient
     most = patterns[0]
     named = ", ".join(sorted(most.names)) or "none of them"
     alt = f"Patterns of presence over {', '.join(totals)}; the most frequent, {most.patients} patients: {named}"
-    return _picture(stream, width, alt, caption=caption)
+    return picture(stream, width, alt, caption=caption)
 
 
 def _pattern_axes(figure: Figure, rows: int, side: float) -> tuple[Axes, Axes, Axes]:
@@ -164,11 +121,11 @@ class Panel:
 
 def histogram(panel: Panel, *, alt: str, caption: str, counted: str = "values") -> Picture:
     """Draw one histogram in percent of what is `counted`."""
-    with _drawing(SMALL, 240) as (figure, stream):
+    with drawing(SMALL, 240) as (figure, stream):
         axes = figure.add_subplot()
         _draw_panel(axes, panel)
         axes.set_ylabel(f"% of {counted}" + (", log scale" if panel.log else ""))
-    return _picture(stream, SMALL, alt, panel.title, caption)
+    return picture(stream, SMALL, alt, panel.title, caption)
 
 
 def histograms(panels: Sequence[Panel], *, alt: str, title: str, caption: str) -> Picture:
@@ -176,14 +133,14 @@ def histograms(panels: Sequence[Panel], *, alt: str, title: str, caption: str) -
     across = min(4, len(panels))
     down = -(-len(panels) // across)
     width = max(SMALL, 235 * across)
-    with _drawing(width, 40 + 150 * down) as (figure, stream):
+    with drawing(width, 40 + 150 * down) as (figure, stream):
         for position, panel in enumerate(panels):
             axes = figure.add_subplot(down, across, position + 1)
             _draw_panel(axes, panel)
             axes.set_title(panel.title, loc="left")
             if position % across == 0:
                 axes.set_ylabel("% of values")
-    return _picture(stream, width, alt, title, caption)
+    return picture(stream, width, alt, title, caption)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -242,7 +199,7 @@ def bin_edges(values: np.ndarray, *, whole: bool = False) -> np.ndarray:
 def class_bars(classes: Mapping[str, int], missing: int, *, alt: str, title: str, caption: str) -> Picture:
     """Draw one bar per class, and a grey one for patients of whom the class is not known."""
     known = sum(classes.values())
-    with _drawing(SMALL, 44 + 26 * (len(classes) + 1)) as (figure, stream):
+    with drawing(SMALL, 44 + 26 * (len(classes) + 1)) as (figure, stream):
         axes = figure.add_subplot()
         names = [*classes, "not known"]
         counts = [*classes.values(), missing]
@@ -255,7 +212,7 @@ def class_bars(classes: Mapping[str, int], missing: int, *, alt: str, title: str
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, max(1, *counts) * 1.42)
         axes.set_xlabel("patients")
-    return _picture(stream, SMALL, alt, title, caption)
+    return picture(stream, SMALL, alt, title, caption)
 
 
 class Curve(NamedTuple):
@@ -305,7 +262,7 @@ def survival_plot(
         title: Stands above the figure.
         caption: Stands below the figure.
     """
-    with _drawing(SMALL, 290) as (figure, stream):
+    with drawing(SMALL, 290) as (figure, stream):
         axes = figure.add_subplot()
         curve = kaplan_meier(time, event)
         keep = np.unique(np.linspace(0, len(curve.times) - 1, MOST_STEPS).astype(int))
@@ -318,7 +275,7 @@ def survival_plot(
         ticks = _ticks(horizon)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         _write_at_risk(axes, time, ticks)
-    return _picture(stream, SMALL, alt, title, caption)
+    return picture(stream, SMALL, alt, title, caption)
 
 
 def _write_at_risk(axes: Axes, time: np.ndarray, ticks: np.ndarray) -> None:

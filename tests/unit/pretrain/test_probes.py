@@ -11,8 +11,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pretrain import probes, scores
-from pretrain.cox import fit_cox
+from foundation.measures import scores
+from foundation.measures.cox import fit_cox
+from pretrain import probes
 from pretrain.probes import probe_endpoints, probe_sites
 
 

@@ -1,0 +1,1 @@
+"""What predictions are worth: scores with intervals, and the linear models that others are measured by."""
