@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -99,8 +99,9 @@ class MultimodalModel(PreTrainedModel):
 
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__(config)
-        self.sites = _find_sites(config)
-        self.towers = nn.ModuleDict({site.name: _build_tower(site, config) for site in self.sites})
+        sites = _find_sites(config)
+        self.towers = nn.ModuleDict({site.name: _build_tower(site, config) for site in sites})
+        self.sites = [_with_patches(site, self.towers[site.name]) for site in sites]
         self.projections = nn.ModuleDict(
             {name: nn.Linear(tower.width, config.width) for name, tower in self.towers.items()}  # type: ignore[arg-type]
         )
@@ -126,10 +127,10 @@ class MultimodalModel(PreTrainedModel):
             seed: Of the run, for towers that keep a random part of their tokens; None for evaluation.
         """
         if view.tower == FUSED:
-            seen = [self._see(batch, View(s.name, view.keep_BM, view.hidden), False, seed) for s in self.sites]
+            seen = [self._see(batch, replace(view, tower=s.name), False, seed) for s in self.sites]
             z_BMD = torch.stack([one.z_BD for one in seen], dim=1)
             present_BM = torch.stack([one.present_B for one in seen], dim=1)
-            return Seen(self.fusion(z_BMD, present_BM), present_BM.any(dim=1), hidden=view.hidden)
+            return Seen(self.fusion(z_BMD, present_BM), present_BM.any(dim=1), view)
         return self._see(batch, view, tokens, seed)
 
     def _see(self, batch: Batch, view: View, tokens: bool, seed: int | None) -> Seen:
@@ -140,7 +141,12 @@ class MultimodalModel(PreTrainedModel):
         # With nobody present the tower has looked at one stand-in, whose weight is zero: collectives cannot hang.
         weight = present_B[rows].to(z_PD.dtype)[:, None]
         z_BD = z_PD.new_zeros(len(batch), z_PD.shape[1]).index_copy(0, rows, z_PD * weight)
-        return Seen(z_BD, present_B, made if tokens else None, rows if tokens else None, view.hidden)
+        if not tokens:
+            return Seen(z_BD, present_B, view)
+        patches = None
+        if site.kind == "image" and site.name in view.hidden:
+            patches = self.towers[site.name].patches(batch.images[site.name][rows])  # type: ignore[operator]
+        return Seen(z_BD, present_B, view, made, rows, patches)
 
     def _look_at_image(
         self, site: TowerSite, batch: Batch, view: View, seed: int | None
@@ -149,10 +155,11 @@ class MultimodalModel(PreTrainedModel):
         position = batch.modalities.index(site.name)
         present_B = batch.present_BM[:, position] & view.keep_BM[:, position]
         rows = _rows_or_stand_in(present_B)
-        channels = batch.channels[site.name][rows] | ~present_B[rows][:, None]
         hidden = view.hidden.get(site.name)
-        tower = self.towers[site.name]
-        return tower(batch.images[site.name][rows], channels, None if hidden is None else hidden[rows]), present_B, rows
+        made = self.towers[site.name](
+            batch.images[site.name][rows], batch.channels[site.name][rows], None if hidden is None else hidden[rows]
+        )
+        return made, present_B, rows
 
     def _look_at_omics(
         self, site: TowerSite, batch: Batch, view: View, seed: int | None
@@ -204,21 +211,21 @@ def _rows_or_stand_in(present_B: Tensor) -> Tensor:
 
 def _find_sites(config: MultimodalConfig) -> list[TowerSite]:
     """Which tower serves which modalities."""
-    images = [name for name, _, _ in config.images]
+    channels = {name: count for name, count, _ in config.images}
     features = {name: OmicsFeatures(tuple(names), values) for name, names, values in config.omics}
     sites = []
     for name, tower in config.towers:
         if not issubclass(towers[tower["tower"]], ImageTower):
             sites.append(TowerSite(name, "omics", tuple(features), tuple(features.values())))
             continue
-        if name not in images:
+        if name not in channels:
             raise ConfigError(
                 f"tower '{name}' is for images, and no image modality is called so",
                 where=f"towers.{name}",
-                fix=nearest(name, images),
+                fix=nearest(name, channels),
             )
-        sites.append(TowerSite(name, "image", (name,)))
-    _refuse_misfits(sites, [*images, *features])
+        sites.append(TowerSite(name, "image", (name,), channels=channels[name]))
+    _refuse_misfits(sites, [*channels, *features])
     return sites
 
 
@@ -244,8 +251,12 @@ def _build_tower(site: TowerSite, config: MultimodalConfig) -> nn.Module:
     tower = part.Config.model_validate(settings)
     if site.kind == "omics":
         return part(tower, dict(zip(site.modalities, site.features, strict=True)))
-    _, channels, shape = next(image for image in config.images if image[0] == site.name)
-    return part(tower, channels, tuple(shape))
+    shape = next(shape for name, _, shape in config.images if name == site.name)
+    return part(tower, site.channels, tuple(shape))
+
+
+def _with_patches(site: TowerSite, tower: nn.Module) -> TowerSite:
+    return replace(site, patch=tower.patch, grid=tower.grid) if isinstance(tower, ImageTower) else site
 
 
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)

@@ -29,12 +29,17 @@ class TowerSite:
         kind: What it looks at.
         modalities: The one image modality, or every omics modality, in the order of its tokens.
         features: Of each omics modality.
+        channels: Of the image.
+        patch, grid: Of an image tower: voxels per axis of what one token sees, and tokens per axis.
     """
 
     name: str
     kind: Literal["image", "omics"]
     modalities: tuple[str, ...]
     features: tuple[OmicsFeatures, ...] = ()
+    channels: int = 0
+    patch: tuple[int, ...] = ()
+    grid: tuple[int, ...] = ()
 
 
 @dataclass
@@ -45,8 +50,8 @@ class View:
         tower: Name of the tower.
         keep_BM: Bool, the modalities it may see; what is absent stays absent.
         hidden: Omics modality to bool [B, F], features to hide; or image modality to bool [B, T], patches.
-        weight_B: How much each record counts in a loss that is a sum over records, over all processes 1; None for
-            objectives that need the whole batch at once.
+        weight_B: How much each record counts in a loss that is a sum over records, over all processes 1: set where the
+            whole batch is known, for a loss that may be shown a part of it. None for objectives that are shown all.
     """
 
     tower: str
@@ -68,16 +73,20 @@ class Seen:
     Attributes:
         z_BD: Normalised embedding in the shared space; zeros where the record has nothing to see.
         present_B: Bool, the record has something to see.
+        view: What was asked for.
         tokens: Of the rows with something to see; None unless the objective's `needs_tokens`.
-        rows: [P] int64, rows of the batch that `tokens` are of.
-        hidden: What the view hid.
+        rows: [P] int64, rows of the batch that `tokens` are of; where nobody has anything, a stand-in that is not
+            present.
+        patches: [P, T, C * voxels] what each token of an image would have seen, whatever in absent channels; None
+            unless there are tokens and the view hides some.
     """
 
     z_BD: Tensor
     present_B: Tensor
+    view: View
     tokens: Tokens | None = None
     rows: Tensor | None = None
-    hidden: dict[str, Tensor] = field(default_factory=dict)
+    patches: Tensor | None = None
 
 
 @dataclass
@@ -105,7 +114,8 @@ class Objective(nn.Module, ABC):
 
     Config: type[Config]
     needs_tokens: bool = False
-    """Whether it reads tokens; contrastive objectives do not, so their batches can be embedded in chunks."""
+    """Whether it reads tokens. Where a batch is embedded in chunks its embeddings are kept for the loss, but not its
+    tokens: such a loss is a sum over records, with the weights of their views, and is computed chunk by chunk."""
 
     def __init__(self, config: Config, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ class ImageTower(nn.Module, ABC):
 
         Args:
             x_BCXYZ: Standardised intensities, [B, C, X, Y] for 2D images; anything in an absent channel.
-            channels_BC: Bool, acquired channels; at least one per record.
+            channels_BC: Bool, acquired channels; at least one per record, none of a stand-in that counts for nothing.
             hidden_BT: Bool, patches to replace by a learned mask token, in the order of `patches`; None hides none.
         """
 

@@ -81,7 +81,7 @@ class Pretraining(nn.Module):
             name: Seen(
                 torch.cat([piece[name].z_BD for piece in pieces]).requires_grad_(),
                 torch.cat([piece[name].present_B for piece in pieces]),
-                hidden=view.hidden,
+                view,
             )
             for name, view in views.items()
         }

@@ -73,7 +73,7 @@ class MaskedOmics(Objective):
         trunk_BD = functional.gelu(self.trunk(look.z_BD.to(self.trunk.weight.dtype)))
         sums, counts = [], []
         for name, features in self.features.items():
-            wanted_BF = look.hidden[name] & look.present_B[:, None]
+            wanted_BF = look.view.hidden[name] & look.present_B[:, None]
             foretold_BF = masked(self.heads[name](trunk_BD), wanted_BF)
             true_BF = masked(batch.omics[name], wanted_BF).to(foretold_BF.dtype)
             error = functional.binary_cross_entropy_with_logits if features.values == "binary" else functional.mse_loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,19 +12,24 @@ from torch import nn
 
 import foundation.objectives  # noqa: F401  registers them
 from foundation.data.sample import Batch
+from foundation.layers.image_patches import cut
 from foundation.objective import FUSED, Seen, TowerSite, objectives
 from foundation.tower import OmicsFeatures, Tokens, count_parameters
 
 RECORDS, WIDTH, TOKENS = 10, 8, 4
-IMAGES = {"mri": (1, 4, 4, 4)}
+PATCH, GRID = (4, 4, 1), (1, 1, TOKENS)
+IMAGES = {"ct": (1, 4, 4, 4), "mri": (2, 4, 4, 4)}
 OMICS = {
     "cnv": OmicsFeatures(("a", "b", "c"), "ordinal"),
     "mutation": OmicsFeatures(("a", "d"), "binary"),
     "rna": OmicsFeatures(("a", "b", "c", "d"), "continuous"),
 }
 MODALITIES = (*IMAGES, *OMICS)
-SITES = [TowerSite("mri", "image", ("mri",)), TowerSite("omics", "omics", tuple(OMICS), tuple(OMICS.values()))]
-WIDTHS = {"mri": WIDTH, "omics": WIDTH, FUSED: WIDTH}
+SITES = [
+    *(TowerSite(n, "image", (n,), channels=shape[0], patch=PATCH, grid=GRID) for n, shape in IMAGES.items()),
+    TowerSite("omics", "omics", tuple(OMICS), tuple(OMICS.values())),
+]
+WIDTHS = {**dict.fromkeys(IMAGES, WIDTH), "omics": WIDTH, FUSED: WIDTH}
 BF16_TOLERANCE = 0.05
 
 every_objective = pytest.mark.parametrize("name", objectives.names())
@@ -34,7 +40,8 @@ class Towers(nn.Module):
 
     def __init__(self):
         super().__init__()
-        sizes = {name: 64 for name in IMAGES} | {name: 2 * len(f.names) for name, f in OMICS.items()}
+        sizes = {name: math.prod(shape) for name, shape in IMAGES.items()}
+        sizes |= {name: 2 * len(f.names) for name, f in OMICS.items()}
         self.maps = nn.ModuleDict({name: nn.Linear(size, WIDTH * TOKENS) for name, size in sizes.items()})
 
     def forward(self, batch, view, needs_tokens):
@@ -42,18 +49,24 @@ class Towers(nn.Module):
         tokens, present = torch.zeros(len(batch), TOKENS, WIDTH), torch.zeros(len(batch), dtype=torch.bool)
         for name in names:
             shown = (batch.present_BM & view.keep_BM)[:, [batch.modalities.index(name)]]
-            values = batch.images[name].flatten(1) if name in IMAGES else batch.omics[name]
-            if name in OMICS:
+            if name in IMAGES:
+                values = cut(torch.where(batch.channels[name][:, :, None, None, None], batch.images[name], 0), PATCH)
+                values = torch.where(view.hidden[name][..., None], 0, values) if name in view.hidden else values
+                values = values.flatten(1)
+            else:
                 shown = shown & batch.observed[name] & ~view.hidden.get(name, torch.zeros_like(batch.observed[name]))
-                values = torch.cat([torch.where(shown, values, 0), shown], dim=1)
+                values = torch.cat([torch.where(shown, batch.omics[name], 0), shown], dim=1)
             here = shown.any(dim=1)
             made = self.maps[name](torch.where(here[:, None], values, 0)).view(-1, TOKENS, WIDTH)
             tokens, present = tokens + made * here[:, None, None], present | here
         rows = present.nonzero()[:, 0]
         z = nn.functional.normalize(tokens.mean(dim=1), dim=-1)
+        if not needs_tokens:
+            return Seen(z, present, view)
         real = torch.ones(len(rows), TOKENS, dtype=torch.bool)
         of_rows = Tokens(tokens[rows].mean(1), tokens[rows], real, torch.zeros(TOKENS, dtype=torch.int64))
-        return Seen(z, present, of_rows if needs_tokens else None, rows if needs_tokens else None, view.hidden)
+        patches = cut(batch.images[view.tower][rows], PATCH) if view.tower in view.hidden else None
+        return Seen(z, present, view, of_rows, rows, patches)
 
 
 def make_batch(present=0.7):
@@ -66,7 +79,10 @@ def make_batch(present=0.7):
         n: (torch.rand(x.shape, generator=random) < 0.8) & present_BM[:, [MODALITIES.index(n)]]
         for n, x in omics.items()
     }
-    channels = {n: present_BM[:, [MODALITIES.index(n)]] for n in IMAGES}
+    channels = {n: torch.rand(RECORDS, shape[0], generator=random) < 0.7 for n, shape in IMAGES.items()}
+    for name, acquired in channels.items():
+        acquired[:, 0] |= ~acquired.any(dim=1)
+        acquired &= present_BM[:, [MODALITIES.index(name)]]
     records = [f"P{number // 2}/{number % 2}" for number in range(RECORDS)]
     zeros, empty = torch.zeros(RECORDS, dtype=torch.int64), [""] * RECORDS
     return Batch(
@@ -110,11 +126,13 @@ def test_loss_is_a_finite_scalar_and_logs_are_detached(name):
 @every_objective
 def test_gradients_reach_every_parameter(name):
     objective, towers = build(name)
-    _, gradients = evaluate(objective, towers, make_batch())
+    batch = make_batch()
+    _, gradients = evaluate(objective, towers, batch)
     names = [key for key, _ in [*objective.named_parameters(), *towers.named_parameters()]]
     unreached = [key for key, g in zip(names, gradients, strict=True) if g is None or not g.any()]
-    # An objective about omics alone may leave image towers out.
-    assert all(key.startswith("maps.mri") for key in unreached)
+    looked_at = {view.tower for view in objective.views(batch, seed=0).values()}
+    spared = {m for site in SITES if not looked_at & {site.name, FUSED} for m in site.modalities}
+    assert all(key.split(".")[1] in spared for key in unreached)
 
 
 @every_objective
@@ -153,7 +171,7 @@ def test_garbage_in_absent_places_changes_no_bit(name, garbage):
     spoilt = replace(
         batch,
         omics={n: torch.where(batch.observed[n], x, garbage) for n, x in batch.omics.items()},
-        images={n: torch.where(batch.channels[n].view(-1, 1, 1, 1, 1), x, garbage) for n, x in batch.images.items()},
+        images={n: torch.where(batch.channels[n][:, :, None, None, None], x, garbage) for n, x in batch.images.items()},
     )
     (clean, of_clean), (dirty, of_dirty) = evaluate(*parts, batch), evaluate(*parts, spoilt, garbage)
     assert torch.equal(clean.value, dirty.value)

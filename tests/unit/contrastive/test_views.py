@@ -147,8 +147,8 @@ def test_loss_is_the_weighted_sum_and_each_pair_is_logged():
     example = batch(torch.ones(6, 5, dtype=torch.bool))
     random = torch.Generator().manual_seed(0)
     seen = {
-        name: Seen(torch.nn.functional.normalize(torch.randn(6, 4, generator=random)), torch.arange(6) != 2)
-        for name in objective.views(example, 0)
+        name: Seen(torch.nn.functional.normalize(torch.randn(6, 4, generator=random)), torch.arange(6) != 2, view)
+        for name, view in objective.views(example, 0).items()
     }
     loss = objective(seen, example)
     assert set(loss.logged) == {"mri~omics", "omics~omics", "mri~omics/rows", "omics~omics/rows", "rows", "temperature"}
@@ -164,7 +164,8 @@ def test_scans_of_one_patient_are_positives():
     """The names of patients, not of records, say who is a positive."""
     objective = InfoNCE(InfoNCEConfig(), [MRI, LONE], {})
     present = torch.ones(2, 5, dtype=torch.bool)
-    seen = {name: Seen(torch.eye(2), torch.ones(2, dtype=torch.bool)) for name in ("mri", "omics")}
-    one = objective(seen, batch(present, ["P", "P"], ["P/0", "P/1"]))
+    example = batch(present, ["P", "P"], ["P/0", "P/1"])
+    seen = {n: Seen(torch.eye(2), torch.ones(2, dtype=torch.bool), v) for n, v in objective.views(example, 0).items()}
+    one = objective(seen, example)
     two = objective(seen, batch(present, ["P", "Q"], ["P/0", "Q/0"]))
     assert one.value == 0 < two.value
