@@ -83,7 +83,9 @@ def test_garbage_in_what_is_absent_changes_no_bit_of_any_gradient(aligned, name,
         batch.channels["mri"][:] = False
     spoilt = replace(
         batch,
-        images={n: torch.where(batch.channels[n][..., None, None, None], x, torch.nan) for n, x in batch.images.items()},
+        images={
+            n: torch.where(batch.channels[n][..., None, None, None], x, torch.nan) for n, x in batch.images.items()
+        },
         omics={n: torch.where(batch.observed[n], x, torch.nan) for n, x in batch.omics.items()},
     )
     clean, dirty = make_module(aligned, [name]), make_module(aligned, [name])
