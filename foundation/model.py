@@ -19,6 +19,7 @@ from foundation.data.randomness import draw
 from foundation.data.sample import Batch
 from foundation.errors import ConfigError, nearest
 from foundation.joining import fusions
+from foundation.layers.projection import Projection
 from foundation.objective import FUSED, Seen, TowerSite, View
 from foundation.tower import ImageTower, OmicsFeatures, Tokens, towers
 
@@ -103,7 +104,7 @@ class MultimodalModel(PreTrainedModel):
         self.towers = nn.ModuleDict({site.name: _build_tower(site, config) for site in sites})
         self.sites = [_with_patches(site, self.towers[site.name]) for site in sites]
         self.projections = nn.ModuleDict(
-            {name: nn.Linear(tower.width, config.width) for name, tower in self.towers.items()}  # type: ignore[arg-type]
+            {name: Projection(tower.width, config.width) for name, tower in self.towers.items()}  # type: ignore[arg-type]
         )
         fusion = fusions[config.fusion["fusion"]]
         self.fusion = fusion(fusion.Config.model_validate(config.fusion), config.width, len(self.sites))

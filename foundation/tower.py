@@ -145,6 +145,14 @@ class OmicsTower(nn.Module, ABC):
                 if need be.
         """
 
+    @abstractmethod
+    def start_at(self, weights: Mapping[str, Tensor]) -> None:
+        """Start, instead of at random, where the pooled vector tells known factors.
+
+        Args:
+            weights: Modality to [F, K], K at most D: what each feature weighs in each factor.
+        """
+
     @property
     @abstractmethod
     def possible_tokens(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from foundation.errors import ConfigError, nearest
 from foundation.objective import Loss, Objective, Seen, TowerSite, View
 
 PURPOSE = "disjoint omics"
+HIDE = "hidden from"
 
 
 class Weights(Config):
@@ -39,6 +41,13 @@ class PairwiseConfig(Config):
         "auto: every image tower with the omics tower, and the omics tower with itself.",
     )
     weights: Weights = Field(default=Weights(), description="How much each kind of pair counts.")
+    hidden: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the features, or of the patches of an image, that each look hides at random. With few "
+        "patients it keeps towers from knowing them by heart.",
+    )
     temperature: float = Field(default=0.07, gt=0, le=1, description="To start from; it is learned.")
     lowest_temperature: float = Field(default=0.01, gt=0, le=1, description="It is never learned below.")
 
@@ -148,6 +157,7 @@ class PairwiseObjective(Objective):
     def __init__(self, config: PairwiseConfig, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
         super().__init__(config, sites, widths)
         self.pairs = find_pairs(config, sites)
+        self.hidden = config.hidden
         self.scale = LearnedScale(1 / config.temperature, 1 / config.lowest_temperature)
 
     def views(self, batch: Batch, seed: int) -> dict[str, View]:
@@ -155,8 +165,18 @@ class PairwiseObjective(Objective):
         views = {}
         for pair in self.pairs:
             looks = _halves(pair.one, batch, seed) if pair.disjoint else _whole([pair.one, pair.other], batch)
-            views.update(zip(pair.views, looks, strict=True))
+            for name, site, look in zip(pair.views, (pair.one, pair.other), looks, strict=True):
+                views[name] = replace(look, hidden=self._hide(name, site, batch, seed) if self.hidden else {})
         return views
+
+    def _hide(self, view: str, site: TowerSite, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """What a look hides, drawn for each record and epoch: Li et al. 2023 (FLIP), Bahri et al. 2022 (SCARF)."""
+        hidden = {}
+        for name in site.modalities:
+            count = math.prod(site.grid) if site.kind == "image" else batch.observed[name].shape[1]
+            draws = draw(seed, f"{HIDE} {view}: {name}", batch.records, batch.epochs.tolist(), count)
+            hidden[name] = torch.from_numpy(draws < self.hidden).to(batch.present_BM.device)
+        return hidden
 
     def forward(self, seen: Mapping[str, Seen], batch: Batch) -> Loss:
         """The weighted sum of the pairs' losses; logs each, how many rows had a positive, and the temperature."""

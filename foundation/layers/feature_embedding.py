@@ -19,6 +19,8 @@ from foundation.tower import OmicsFeatures, masked
 
 BOUND = 1.0
 """Of the middle piece, in scaled units; the outer pieces carry the tails."""
+REST = 0.1
+"""How much of a random start is left beside one at known factors, so that no two features are quite the same."""
 TAIL = 3.0
 """Scaled units per unit of an outer piece, so that an outlier does not outweigh all other features."""
 
@@ -79,6 +81,38 @@ class FeatureEmbedding(nn.Module):
         identity_FD = self.identities(modality)
         slopes_FRD = self.slopes[self.modalities.index(modality)](identity_FD).unflatten(-1, (-1, self.width))
         return torch.cat([identity_FD[:, None].to(slopes_FRD.dtype), slopes_FRD], dim=1)
+
+    @torch.no_grad()
+    def start_at(self, weights: Mapping[str, Tensor]) -> None:
+        """Start where a sum of tokens tells the factors that features have weights in.
+
+        Identities and slopes are the best factorisation of all weights at once, so that the slope of a modality,
+        applied to a gene's identity, is the gene's weight in that modality.
+
+        Args:
+            weights: Modality to [F, K], K at most D; see `foundation.measures.factors`.
+        """
+        count = next(iter(weights.values())).shape[1]
+        stacked = self.identity.weight.new_zeros(len(self.identity.weight), len(self.modalities), count)
+        first = 0
+        for position, name in enumerate(self.modalities):
+            genes = self.gene_of_feature[first : first + self.sizes[name]]
+            # Features weigh as much as they do at a random start, whatever their modality.
+            stacked[genes, position] = weights[name] / weights[name].square().sum(1).mean().sqrt().clamp(min=1e-12)
+            first += self.sizes[name]
+        left_GD, value_D, right_D = torch.linalg.svd(stacked.flatten(1), full_matrices=False)
+        rank = min(self.width, len(value_D))
+        root_D = value_D[:rank].sqrt()
+        identity_GD, slope_DP = left_GD[:, :rank] * root_D, root_D[:, None] * right_D[:rank]
+        length = identity_GD.square().sum(1).mean().sqrt().clamp(min=1e-12)
+        self.identity.weight.mul_(REST)[:, :rank] += identity_GD / length
+        # Factors lie across the width in directions of their own.
+        across_KD = torch.empty(count, self.width)
+        nn.init.orthogonal_(across_KD)
+        for slope_DK, layer, name in zip(slope_DP.split(count, dim=1), self.slopes, self.modalities, strict=True):
+            assert isinstance(layer, Slopes)
+            into_DD = across_KD.T @ (slope_DK * length).T
+            layer.weight.mul_(REST)[:, :rank] += into_DD.repeat(self.pieces[name], 1)
 
     def basis(self, modality: str, values_BF: Tensor, observed_BF: Tensor) -> Tensor:
         """[B, F, R] functions of the values; all zero where not observed, never all zero where observed."""

@@ -1,8 +1,9 @@
 """Masked omics: foretell hidden features from everything else that a patient has.
 
 Features are hidden per patient and foretold from the fused embedding, so that a scan, where there is one, helps too.
-After masked language modelling (Devlin et al. 2019), with values in place of words: squared error of scaled values,
-cross-entropy of binary ones.
+After masked language modelling (Devlin et al. 2019), with values in place of words: Huber's error of scaled values,
+which an outlier does not rule, and cross-entropy of binary ones. Where a scan has to foretell all omics, its tower
+learns as from so many labels.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class MaskedOmicsConfig(Config):
 
     objective: Literal["masked_omics"] = "masked_omics"
     fraction: float = Field(default=0.3, gt=0, lt=1, description="Of a patient's observed features.")
+    image_alone: float = Field(
+        default=0.0, ge=0, le=1, description="Of the patients with an image, those whose omics are hidden altogether."
+    )
     width: int = Field(default=64, gt=0, description="Of the head.")
 
 
@@ -54,29 +58,41 @@ class MaskedOmics(Objective):
             if site.kind == "omics"
             for name, features in zip(site.modalities, site.features, strict=True)
         }
+        self.images = [site.name for site in sites if site.kind == "image"]
         self.trunk = nn.Linear(widths[FUSED], config.width)
         self.heads = nn.ModuleDict({n: nn.Linear(config.width, len(f.names)) for n, f in self.features.items()})
 
     def views(self, batch: Batch, seed: int) -> dict[str, View]:
         """One look, by all towers together, with features hidden."""
-        hidden = {name: self._hide(name, batch, seed) for name in self.features}
+        alone_B = self._image_alone(batch, seed)
+        hidden = {name: self._hide(name, batch, seed, alone_B) for name in self.features}
         return {"masked": View(FUSED, torch.ones_like(batch.present_BM), hidden)}
 
-    def _hide(self, name: str, batch: Batch, seed: int) -> Tensor:
+    def _image_alone(self, batch: Batch, seed: int) -> Tensor:
+        """Bool [B], records whose image has to foretell all omics."""
+        images_BM = batch.present_BM[:, [batch.modalities.index(name) for name in self.images]]
+        draws_B1 = draw(seed, "image alone", batch.records, batch.epochs.tolist(), 1)
+        return images_BM.any(dim=1) & (torch.from_numpy(draws_B1[:, 0]).to(images_BM.device) < self.config.image_alone)
+
+    def _hide(self, name: str, batch: Batch, seed: int, alone_B: Tensor) -> Tensor:
         observed_BF = batch.observed[name]
         draws = draw(seed, f"masked {name}", batch.records, batch.epochs.tolist(), observed_BF.shape[1])
-        return observed_BF & (torch.from_numpy(draws).to(observed_BF.device) < self.config.fraction)
+        drawn_BF = torch.from_numpy(draws < self.config.fraction).to(observed_BF.device)
+        return observed_BF & (drawn_BF | alone_B[:, None])
 
     def forward(self, seen: Mapping[str, Seen], batch: Batch) -> Loss:
         """Foretell what was hidden, of the records of which something was still seen."""
         look = seen["masked"]
-        trunk_BD = functional.gelu(self.trunk(look.z_BD.to(self.trunk.weight.dtype)))
+        # An embedding has length 1: brought to entries of about 1, as a linear layer expects them.
+        z_BD = look.z_BD.to(self.trunk.weight.dtype) * look.z_BD.shape[1] ** 0.5
+        trunk_BD = functional.gelu(self.trunk(z_BD))
         sums, counts = [], []
         for name, features in self.features.items():
             wanted_BF = look.view.hidden[name] & look.present_B[:, None]
             foretold_BF = masked(self.heads[name](trunk_BD), wanted_BF)
             true_BF = masked(batch.omics[name], wanted_BF).to(foretold_BF.dtype)
-            error = functional.binary_cross_entropy_with_logits if features.values == "binary" else functional.mse_loss
+            binary = features.values == "binary"
+            error = functional.binary_cross_entropy_with_logits if binary else functional.smooth_l1_loss
             sums.append(masked(error(foretold_BF, true_BF, reduction="none"), wanted_BF).sum())
             counts.append(wanted_BF.sum())
         everywhere = sum_over_processes(torch.stack(counts)).clamp(min=1).to(sums[0].dtype)

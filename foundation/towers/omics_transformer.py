@@ -117,6 +117,10 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
         """See `OmicsTower.possible_tokens`."""
         return self.tokenizer.possible_tokens
 
+    def start_at(self, weights: Mapping[str, Tensor]) -> None:
+        """See `OmicsTower.start_at`."""
+        self.tokenizer.embedding.start_at(weights)
+
     def feature_vectors(self, modality: str) -> Tensor:
         """See `OmicsTower.feature_vectors`."""
         return self.tokenizer.embedding.vectors(modality)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,22 @@ def test_views_show_each_tower_its_modalities():
     assert views["omics"].keep_BM.tolist() == [[True, False, False, True, True]] * 3
     both = views["omics/one"].keep_BM.int() + views["omics/other"].keep_BM.int()
     assert torch.equal(both, (present & views["omics"].keep_BM).int())
+
+
+def test_each_look_hides_its_own_share_of_features_and_patches():
+    present = torch.ones(200, len(MODALITIES), dtype=torch.bool)
+    seen = batch(present)
+    seen.observed = {name: torch.ones(200, 40, dtype=torch.bool) for name in OMICS.modalities}
+    mri = replace(MRI, patch=(2, 2), grid=(4, 5))
+    views = InfoNCE(InfoNCEConfig(hidden=0.3), [mri, OMICS], {}).views(seen, seed=0)
+    assert set(views["mri"].hidden) == {"mri"} and views["mri"].hidden["mri"].shape == (200, 20)
+    for view in views.values():
+        for hidden in view.hidden.values():
+            assert abs(float(hidden.float().mean()) - 0.3) < 0.03
+    one, other = (views[f"omics/{side}"].hidden["rna"] for side in ("one", "other"))
+    assert not torch.equal(one, other)
+    part = InfoNCE(InfoNCEConfig(hidden=0.3), [mri, OMICS], {}).views(seen.part(10, 20), seed=0)
+    assert torch.equal(part["omics"].hidden["rna"], views["omics"].hidden["rna"][10:20])
 
 
 def test_loss_is_the_weighted_sum_and_each_pair_is_logged():

@@ -61,3 +61,20 @@ def test_identities_are_shared_by_name_and_only_by_name():
     assert torch.equal(module.identities("mutation")[1], module.identity.weight[3])
     expected = module.identities("mutation") + module.modality.weight[1]
     assert torch.equal(module.vectors("mutation"), expected)
+
+
+def test_at_a_start_slopes_of_identities_are_the_weights():
+    """Up to one scale per modality and directions at right angles: sums of contributions tell the factors."""
+    module = embedding()
+    weights = {
+        "rna": torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]]),
+        "mutation": torch.tensor([[3.0, 0.0], [0.0, 1.0]]),
+    }
+    module.start_at(weights)
+    for name, weights_FK in weights.items():
+        slopes_FRD = module.loadings(name)[:, 1:]
+        gram_FF = (slopes_FRD[:, 0] @ slopes_FRD[:, 0].T).detach().numpy()
+        expected_FF = (weights_FK @ weights_FK.T / weights_FK.square().sum(1).mean()).numpy()
+        # A tenth of the random start is left, so that the two agree roughly.
+        assert np.corrcoef(gram_FF.ravel(), expected_FF.ravel())[0, 1] > 0.9
+    assert torch.isfinite(module.identity.weight).all() and (module.identity.weight.norm(dim=1) > 0).all()
