@@ -12,7 +12,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -53,12 +52,12 @@ def save(folder: Path, position: Position, module: nn.Module, optimiser: torch.o
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     save_file({n: t.contiguous() for n, t in module.state_dict().items()}, partial / "module.safetensors")
-    tensors, numbers = _flatten(optimiser.state_dict())
+    tensors = _flatten(optimiser)
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     save_file(tensors, partial / "training.safetensors")
-    (partial / "training.json").write_text(json.dumps({"position": vars(position), "optimiser": numbers}))
+    (partial / "training.json").write_text(json.dumps({"position": vars(position)}))
     files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(json.dumps({"format_version": 1, "files": files}, indent=2))
     for path in partial.iterdir():
@@ -105,7 +104,7 @@ def restore(
         cuda = tensors.pop("random.cuda", None)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        optimiser.load_state_dict(_unflatten(tensors, document["optimiser"]))
+        _unflatten(tensors, optimiser)
         return position, problems
     if problems:
         raise CheckpointError(
@@ -140,22 +139,20 @@ def _refuse_another_run(path: Path, theirs: dict[str, str], ours: dict[str, str]
         )
 
 
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors by name, and the rest as JSON."""
-    tensors = {
-        f"{index}.{name}": value.contiguous()
-        for index, entries in state["state"].items()
-        for name, value in entries.items()
+def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as tensors by name; its groups follow from the config, and their rates from the step."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{number}.{name}": value.contiguous() for number, entries in state.items() for name, value in entries.items()
     }
-    return tensors, {"param_groups": state["param_groups"]}
 
 
-def _unflatten(tensors: dict[str, Tensor], numbers: dict[str, Any]) -> dict[str, Any]:
+def _unflatten(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": numbers["param_groups"]}
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def _synchronise(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from foundation.errors import ConfigError, nearest
 from foundation.layers.attention_pool import AttentionPool
 from foundation.layers.image_patches import Unseen, cut, grid_of, pad
 from foundation.tower import ImageTower, Tokens, towers
-from foundation.weights import load_weights
+from foundation.weights import Loaded, load_weights
 
 AXES = "xyz"
 
@@ -86,6 +87,8 @@ class ViT2D(ImageTower):
         positions = getattr(self.net, "pos_embed", None)
         if self.config.weights == "none" and positions is not None:
             nn.init.trunc_normal_(positions, std=self.config.position_scale)
+        elif self.config.weights == "timm":
+            self.weights = Loaded(f"timm's {self.config.model}", loaded=list(self.net.state_dict()))
         elif not isinstance(self.config.weights, str):
             leading = 0 if getattr(self.net, "no_embed_class", False) else getattr(self.net, "num_prefix_tokens", 0)
             grid = tuple(n // patch for n, patch in zip(size, self.plane_patch, strict=True))
@@ -96,6 +99,20 @@ class ViT2D(ImageTower):
         """Two blocks of width 64 on eight slices."""
         arguments: dict[str, Any] = {"patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
         return ViT2DConfig(arguments=arguments, max_slices=8)
+
+    def stack(self) -> list[nn.Module]:
+        """See `Tower.stack`; of a convolutional network the blocks of all its stages."""
+        patterns = _block_patterns(self.net)
+        return [part for name, part in self.net.named_modules() if any(re.fullmatch(p, name) for p in patterns)]
+
+    def layers(self) -> list[list[str]]:
+        """See `Tower.layers`; between the stages of a network lie parameters that only timm can place."""
+        from timm.models import group_parameters
+
+        groups = group_parameters(self.net, self.net.group_matcher(coarse=False))
+        layers = [[f"net.{name}" for name in groups[depth]] for depth in sorted(groups)]
+        placed = {name for layer in layers for name in layer}
+        return [*layers, [name for name, _ in self.named_parameters() if name not in placed]]
 
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
         """Look at images; see the contract."""
@@ -139,6 +156,13 @@ class ViT2D(ImageTower):
             channels_first = getattr(self.net, "output_fmt", "NCHW") == "NCHW"
             return features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
         return features[:, getattr(self.net, "num_prefix_tokens", 0) :]
+
+
+def _block_patterns(net: Any) -> list[str]:
+    """Regular expressions for the names of a timm model's blocks, among what it says of its layers."""
+    groups = [spec for name, spec in net.group_matcher(coarse=False).items() if name != "stem" and spec is not None]
+    pairs = [pair for spec in groups for pair in ([(spec, None)] if isinstance(spec, str) else spec)]
+    return [pattern for pattern, place in pairs if place is None]
 
 
 def waves(where_P: Tensor, width: int) -> Tensor:

@@ -53,6 +53,7 @@ class ViT3D(ImageTower):
     config: ViT3DConfig
     vit: Any
     dimensions = (3,)
+    stem = ("vit.patch_embedding.",)
 
     def __init__(self, config: ViT3DConfig, channels: int, shape: Sequence[int]) -> None:
         super().__init__()
@@ -72,6 +73,10 @@ class ViT3D(ImageTower):
     def tiny(cls) -> ViT3DConfig:
         """Three blocks of width 96 on patches of 8 voxels."""
         return ViT3DConfig(patch=(8, 8, 8), width=96, depth=3, heads=3, mlp_width=192)
+
+    def stack(self) -> list[nn.Module]:
+        """See `Tower.stack`."""
+        return list(self.vit.blocks)
 
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
         """Look at volumes; see the contract."""

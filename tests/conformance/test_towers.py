@@ -166,6 +166,28 @@ def test_parameters_have_a_gradient_even_when_nothing_is_absent_or_hidden(name: 
 
 
 @every_tower
+def test_every_parameter_is_in_one_layer_and_every_block_in_its_own(name: str, looks_at: str) -> None:
+    tower = build(name, looks_at)
+    layers, blocks = tower.layers(), tower.stack()
+    names = [parameter for layer in layers for parameter in layer]
+    assert sorted(names) == sorted(parameter for parameter, _ in tower.named_parameters())
+    layer_of = {parameter: depth for depth, layer in enumerate(layers) for parameter in layer}
+    name_of = {id(parameter): parameter_name for parameter_name, parameter in tower.named_parameters()}
+    depths = [{layer_of[name_of[id(parameter)]] for parameter in block.parameters()} for block in blocks]
+    assert depths == [{1 + number} for number in range(len(blocks))]
+    assert all(layers) and len(layers) == len(blocks) + 2
+
+
+@every_tower
+def test_blocks_run_in_the_order_in_which_they_are_named(name: str, looks_at: str) -> None:
+    tower, ran = build(name, looks_at), []
+    for number, block in enumerate(tower.stack()):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    look(tower, inputs_for(tower, looks_at))
+    assert list(dict.fromkeys(ran)) == list(range(len(tower.stack())))
+
+
+@every_tower
 @pytest.mark.parametrize("hide", [False, True])
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
 def test_garbage_where_nothing_was_seen_changes_no_bit(name: str, looks_at: str, hide: bool, garbage: float) -> None:
