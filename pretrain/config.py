@@ -63,6 +63,12 @@ class PretrainConfig(Config):
     chunk_size: int | None = Field(
         default=None, ge=1, description="Embed a batch in chunks of this size: same gradients, less memory."
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Batches whose mean gradient makes one step. Each is a contrast of its own, among batch_size "
+        "records; the exact way to a large contrast in little memory is a large batch_size with chunk_size.",
+    )
     optimiser: OptimiserConfig = OptimiserConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: int = Field(default=0, ge=0, description="Processes that load batches.")
@@ -79,6 +85,11 @@ class PretrainConfig(Config):
         if self.chunk_size is not None and self.chunk_size > self.batch_size:
             raise ValueError("chunk_size is larger than batch_size")
         return self
+
+    @property
+    def samples_per_step(self) -> int:
+        """Records that one step of the optimiser learns from."""
+        return self.batch_size * self.accumulate
 
     def document(self) -> dict[str, Any]:
         """What decides the result: everything but where it is written and how often it is looked at."""

@@ -220,7 +220,7 @@ def _build(
     run = Run(
         config=config,
         folder=config.out,
-        steps=max(1, round(config.epochs * len(training) / config.batch_size)),
+        steps=max(1, round(config.epochs * len(training) / config.samples_per_step)),
         dataset=dataset,
         module=module,
         optimiser=build_optimiser(module, config.optimiser),

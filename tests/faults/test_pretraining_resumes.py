@@ -39,7 +39,8 @@ objectives:
 dropout: {default: 0.3, channels: 0.3}
 augmentation: {}
 epochs: 4
-batch_size: 12
+batch_size: 6
+accumulate: 2
 checkpoint_every: 3
 keep_checkpoints: 2
 permutations: 100
@@ -82,7 +83,7 @@ def test_the_run_folder_is_complete(whole):
     metrics = json.loads((whole / "metrics.json").read_text())
     assert set(metrics["retrieval"]) == {"mri->omics", "omics->mri"}
     assert len(list((whole / "checkpoints").glob("step-*"))) == 2
-    assert [step for step, *_ in losses(whole)] == list(range(1, 9))
+    assert [(step, samples) for step, samples, *_ in losses(whole)] == [(n, 12 * n) for n in range(1, 9)]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
@@ -153,10 +154,10 @@ def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, t
 
     before, backward = {}, Pretraining.backward
 
-    def spoilt(self, batch, chunk_size):
+    def spoilt(self, batch, chunk_size, share):
         before.setdefault("weights", {name: value.clone() for name, value in self.state_dict().items()})
         before["module"] = self
-        logged = backward(self, batch, chunk_size)
+        logged = backward(self, batch, chunk_size, share)
         return logged | {"loss": logged["loss"] * float("nan")}
 
     monkeypatch.setattr(Pretraining, "backward", spoilt)
@@ -165,7 +166,7 @@ def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, t
     after = before["module"].state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before["weights"].items())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len([row for row in rows if row["split"] == "non-finite"]) == 3
+    assert [len(row["rows"]) for row in rows if row["split"] == "non-finite"] == [12] * 3
 
 
 @pytest.mark.parametrize(
