@@ -157,10 +157,12 @@ def pretrain(config: Path, overrides: Sequence[str]) -> None:
     Interrupted and started again, it goes on from the newest checkpoint with the same result. The run folder holds
     config.yaml, metrics.jsonl, metrics.json, report.html, checkpoints/ and model/.
     """
+    from launch.progress import Progress
     from pretrain.report import headline
     from pretrain.run import pretrain as run
 
-    metrics, folder = run(config, overrides)
+    with Progress() as progress:
+        metrics, folder = run(config, overrides, progress)
     click.echo(headline(metrics["retrieval"]))
     click.echo(f"look at {folder / 'report.html'}")
 

@@ -17,11 +17,10 @@ from foundation.data.sample import Batch
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
 from pretrain import checkpoint
-from pretrain.checkpoint import Position
+from pretrain.checkpoint import Position, State
 from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
 from pretrain.optim import gradient_norm, learning_rate, set_learning_rate
-from pretrain.step import Pretraining
 
 
 @dataclass
@@ -32,11 +31,10 @@ class Run:
     folder: Path
     steps: int
     dataset: CohortDataset
-    module: Pretraining
-    optimiser: torch.optim.Optimizer
+    state: State
     accelerator: Accelerator
     monitor: Monitor
-    evaluate: Callable[[int], dict[str, Any]]
+    evaluate: Callable[[], dict[str, Any]]
 
 
 def train(run: Run, position: Position) -> Position:
@@ -45,19 +43,21 @@ def train(run: Run, position: Position) -> Position:
     Raises:
         ChiasmaError: Too many steps in a row were not finite.
     """
-    config = run.config
+    config, module, optimiser, average = run.config, run.state.module, run.state.optimiser, run.state.average
     batches = _batches(run, position)
-    run.module.train()
+    module.train()
     while position.step < run.steps:
         started = time.perf_counter()
         rate = learning_rate(config.optimiser, position.step, run.steps)
-        set_learning_rate(run.optimiser, rate)
-        run.optimiser.zero_grad(set_to_none=True)
+        set_learning_rate(optimiser, rate)
+        optimiser.zero_grad(set_to_none=True)
         logged, rows, waited = _add_gradients(run, batches)
-        norm = gradient_norm(run.module.parameters(), config.optimiser.clip)
+        norm = gradient_norm(module.parameters(), config.optimiser.clip)
         finite = bool(torch.isfinite(logged["loss"]) & torch.isfinite(norm))
         if finite:
-            run.optimiser.step()
+            optimiser.step()
+            if average is not None:
+                average.update_parameters(module)
         position = _advance(position, config.samples_per_step, finite)
         seconds = time.perf_counter() - started
         row = {
@@ -108,7 +108,7 @@ def _add_gradients(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, Tensor
         batch = next(batches).to(run.accelerator.device, non_blocking=True)
         waited += time.perf_counter() - asked
         with run.accelerator.autocast():
-            found = run.module.backward(batch, config.chunk_size, share)
+            found = run.state.module.backward(batch, config.chunk_size, share)
         logged = {name: logged.get(name, 0) + share * value for name, value in found.items()}
         rows.append(batch.rows)
     return logged, rows, waited
@@ -140,6 +140,7 @@ def _look_up_from_work(run: Run, position: Position) -> None:
     """Checkpoint and evaluate when it is time."""
     config = run.config
     if position.step % config.checkpoint_every == 0 or position.step == run.steps:
-        checkpoint.save(run.folder / "checkpoints", position, run.module, run.optimiser, keep=config.keep_checkpoints)
+        checkpoint.save(run.folder / "checkpoints", position, run.state, keep=config.keep_checkpoints)
     if config.evaluate_every and position.step % config.evaluate_every == 0 and position.step < run.steps:
-        run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate(position.step)})
+        run.monitor.clear()
+        run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate()})

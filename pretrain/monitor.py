@@ -69,6 +69,11 @@ class Monitor:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def clear(self) -> None:
+        """Take the live line away, so that something else can be shown in its place."""
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
 
 def _number(value: Any) -> Any:
     if hasattr(value, "item"):

@@ -38,7 +38,6 @@ class ViT2DConfig(Config):
     slice_axis: Literal["x", "y", "z"] = Field(default="z", description="Axis of a volume that is cut into slices.")
     max_slices: int | None = Field(default=16, ge=1, description="Evenly spaced slices to look at; all where null.")
     pool_heads: int = Field(default=4, ge=1, description="Heads of the attention that pools the slices.")
-    activation_checkpointing: bool = Field(default=False, description="Less memory for about a third more time.")
 
 
 @towers.register("vit2d")
@@ -199,8 +198,6 @@ def _create(config: ViT2DConfig, channels: int) -> Any:
     if getattr(net, "head_hidden_size", net.num_features) != net.num_features:
         what = f"the pooled vector of '{config.model}' is wider or narrower than its features"
         raise ConfigError(what, where=where, fix="choose a ViT, ConvNeXt, ResNet or Swin")
-    if config.activation_checkpointing:
-        net.set_grad_checkpointing(True)
     return net
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError
@@ -39,7 +38,6 @@ class ViT3DConfig(Config):
     weights: Annotated[Literal["none"] | YamlPath, Field(union_mode="left_to_right")] = Field(
         default="none", description="none, a file, or the folder of a MONAI bundle."
     )
-    activation_checkpointing: bool = Field(default=False, description="Less memory for about a third more time.")
 
 
 @towers.register("vit3d")
@@ -82,10 +80,7 @@ class ViT3D(ImageTower):
         """Look at volumes; see the contract."""
         x_BTD = self.vit.patch_embedding(self.unseen(pad(x_BCXYZ, self.patch), channels_BC, hidden_BT))
         for block in self.vit.blocks:
-            if self.config.activation_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, use_reentrant=False)
-            else:
-                x_BTD = block(x_BTD)
+            x_BTD = block(x_BTD)
         x_BTD = self.vit.norm(x_BTD)
         pattern_BD = self.unseen.pattern(channels_BC)
         real_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import foundation.towers  # noqa: F401  registers them
 from foundation.config import load_config
 from foundation.errors import ConfigError
+from foundation.layers.recompute import recompute
 from foundation.tower import ImageTower, OmicsFeatures, OmicsTower, Tokens, count_parameters, towers
 
 ROWS, CHANNELS = 6, 3
@@ -127,6 +128,14 @@ def gradients(tower: nn.Module, inputs: Inputs, hide: bool) -> tuple[Tokens, dic
     return tokens, {n: p.grad for n, p in tower.named_parameters() if p.requires_grad}
 
 
+def count_saved(tower: nn.Module, inputs: Inputs) -> int:
+    """Numbers that a forward pass keeps for the backward pass."""
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        look(tower, inputs)
+    return sum(sizes)
+
+
 def outputs(tokens: Tokens) -> list[Tensor]:
     return [tokens.pooled_BD, torch.where(tokens.real_BT[..., None], tokens.tokens_BTD, 0.0), tokens.real_BT]
 
@@ -185,6 +194,25 @@ def test_blocks_run_in_the_order_in_which_they_are_named(name: str, looks_at: st
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
     look(tower, inputs_for(tower, looks_at))
     assert list(dict.fromkeys(ran)) == list(range(len(tower.stack())))
+
+
+@every_tower
+def test_recomputed_blocks_give_the_same_bits(name: str, looks_at: str) -> None:
+    """Dropout included, and without a change in the names of the parameters."""
+    kept, recomputed = build(name, looks_at).train(), build(name, looks_at).train()
+    inputs = inputs_for(kept, looks_at)
+    for tower in (kept, recomputed):
+        drops = [part for block in tower.stack() for part in block.modules() if isinstance(part, nn.Dropout)]
+        assert drops
+        for part in drops:
+            part.p = 0.3
+    for block in recomputed.stack():
+        recompute(block)
+    assert count_saved(recomputed, inputs) < count_saved(kept, inputs)
+    (one, gradients_one), (two, gradients_two) = (gradients(tower, inputs, hide=True) for tower in (kept, recomputed))
+    assert all(torch.equal(*pair) for pair in zip(outputs(one), outputs(two), strict=True))
+    assert gradients_one.keys() == gradients_two.keys()
+    assert all(torch.equal(gradient, gradients_two[parameter]) for parameter, gradient in gradients_one.items())
 
 
 @every_tower

@@ -41,6 +41,8 @@ augmentation: {}
 epochs: 4
 batch_size: 6
 accumulate: 2
+ema: 0.9
+activation_checkpointing: true
 checkpoint_every: 3
 keep_checkpoints: 2
 permutations: 100
@@ -136,7 +138,7 @@ def test_a_half_written_checkpoint_is_invisible(workplace, whole, tmp_path):
 
 def test_a_changed_config_does_not_go_on(workplace, whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    with pytest.raises(CheckpointError, match="the config changed"):
+    with pytest.raises(CheckpointError, match=r"another run: optimiser.learning_rate changed since"):
         pretrain(workplace / "config.yaml", [f"out={run}", "optimiser.learning_rate=0.5"])
 
 
@@ -173,14 +175,20 @@ def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, t
     ("override", "kind", "message"),
     [
         ("preprocessing.modalities=[mri, methylation]", ConfigError, "methylation"),
-        ("preprocessing.modalities=[mri]", ConfigError, "nothing to contrast"),
+        ("preprocessing.modalities=[mri]", ConfigError, "for omics, of which the cohort has none"),
+        ("preprocessing.modalities=[rna]", ConfigError, "no image modality is called so"),
+        ("dropout.modalities.ct=0.5", ConfigError, "no modality is called 'ct'"),
+        ("towers.ct.tower=vit2d", ConfigError, "towers.ct: tower 'ct' is for images"),
+        ("optimiser.layer_decay=0.75", ConfigError, "no tower starts from pretrained weights"),
+        ("out=config.yaml/run", ConfigError, "a file stands in the way"),
         ("towers.mri.arguments.patch_size=64", ConfigError, "64"),
         ("cohort=nowhere", DataError, "not a prepared cohort"),
         ("held_out.fraction=0.001", ConfigError, "cannot be split"),
         ("towers.mri.tower=vit2", ConfigError, "vit2d"),
     ],
 )
-def test_what_cannot_be_trained_is_one_message(workplace, tmp_path, override, kind, message):
+def test_what_cannot_be_trained_is_one_message(workplace, tmp_path, monkeypatch, override, kind, message):
+    monkeypatch.chdir(workplace)
     with pytest.raises(kind, match=message) as caught:
         pretrain(workplace / "config.yaml", [f"out={tmp_path / 'run'}", override])
     assert caught.value.exit_code == 2
