@@ -21,7 +21,7 @@ from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
-from foundation.layers.recompute import recompute
+from foundation.layers.running import compiled, recomputed
 from foundation.lock import held
 from foundation.model import MultimodalConfig, MultimodalModel
 from foundation.objective import objectives
@@ -96,12 +96,11 @@ def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> St
     weights = {name: weighted.weight for name, weighted in config.objectives.items()}
     module = Pretraining(model, parts, weights, config.seed).to(device)
     average = None if config.ema is None else follow(module, config.ema)
-    # Both act on the blocks where they are, so that the names of parameters are those of a run without them.
     for block in model.blocks():
-        if config.activation_checkpointing:
-            recompute(block)
         if config.compile:
-            block.compile()
+            compiled(block)
+        if config.activation_checkpointing:
+            recomputed(block)
     return State(module, build_optimiser(module, config.optimiser), average)
 
 

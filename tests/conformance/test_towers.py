@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import foundation.towers  # noqa: F401  registers them
 from foundation.config import load_config
 from foundation.errors import ConfigError
-from foundation.layers.recompute import recompute
+from foundation.layers.running import compiled, recomputed
 from foundation.tower import ImageTower, OmicsFeatures, OmicsTower, Tokens, count_parameters, towers
 
 ROWS, CHANNELS = 6, 3
@@ -27,6 +27,8 @@ OMICS = {
 }
 BF16_TOLERANCE = 0.05
 """Largest relative distance of outputs under bf16 autocast; bf16 keeps 8 bits, so one rounding is up to 0.004."""
+COMPILED_TOLERANCE = 1e-5
+"""Largest relative distance of gradients; fused sums are added up in another order, with 24 bits each."""
 
 Inputs = dict[str, Any]
 IMAGE_CASES = [
@@ -136,6 +138,10 @@ def count_saved(tower: nn.Module, inputs: Inputs) -> int:
     return sum(sizes)
 
 
+def flat(found: dict[str, Tensor | None]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in found.values() if gradient is not None])
+
+
 def outputs(tokens: Tokens) -> list[Tensor]:
     return [tokens.pooled_BD, torch.where(tokens.real_BT[..., None], tokens.tokens_BTD, 0.0), tokens.real_BT]
 
@@ -199,20 +205,41 @@ def test_blocks_run_in_the_order_in_which_they_are_named(name: str, looks_at: st
 @every_tower
 def test_recomputed_blocks_give_the_same_bits(name: str, looks_at: str) -> None:
     """Dropout included, and without a change in the names of the parameters."""
-    kept, recomputed = build(name, looks_at).train(), build(name, looks_at).train()
+    kept, again = build(name, looks_at).train(), build(name, looks_at).train()
     inputs = inputs_for(kept, looks_at)
-    for tower in (kept, recomputed):
+    for tower in (kept, again):
         drops = [part for block in tower.stack() for part in block.modules() if isinstance(part, nn.Dropout)]
         assert drops
         for part in drops:
             part.p = 0.3
-    for block in recomputed.stack():
-        recompute(block)
-    assert count_saved(recomputed, inputs) < count_saved(kept, inputs)
-    (one, gradients_one), (two, gradients_two) = (gradients(tower, inputs, hide=True) for tower in (kept, recomputed))
+    for block in again.stack():
+        recomputed(block)
+    assert count_saved(again, inputs) < count_saved(kept, inputs)
+    (one, gradients_one), (two, gradients_two) = (gradients(tower, inputs, hide=True) for tower in (kept, again))
     assert all(torch.equal(*pair) for pair in zip(outputs(one), outputs(two), strict=True))
     assert gradients_one.keys() == gradients_two.keys()
     assert all(torch.equal(gradient, gradients_two[parameter]) for parameter, gradient in gradients_one.items())
+
+
+@pytest.mark.slow
+@every_tower
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which meets its own deprecations
+def test_compiled_blocks_differ_by_rounding(name: str, looks_at: str) -> None:
+    """Recomputed or not, for any number of records, under the same names."""
+    plain, fast, both = (build(name, looks_at).train() for _ in range(3))
+    for block in [*fast.stack(), *both.stack()]:
+        compiled(block)
+    for block in both.stack():
+        recomputed(block)
+    for rows in (ROWS, 3, 1):
+        inputs = changed(inputs_for(plain, looks_at), lambda tensor, rows=rows: tensor[:rows])
+        expected = flat(gradients(plain, inputs, hide=True)[1])
+        for tower in (fast, both):
+            found = flat(gradients(tower, inputs, hide=True)[1])
+            assert (found - expected).norm() <= COMPILED_TOLERANCE * expected.norm()
+            assert not torch.equal(found, expected), "it was not compiled"
+    assert list(fast.state_dict()) == list(both.state_dict()) == list(plain.state_dict())
+    assert count_saved(both, inputs) < count_saved(fast, inputs)
 
 
 @every_tower
