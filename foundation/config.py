@@ -57,15 +57,16 @@ class Config(BaseModel):
 
     def shareable(self) -> dict[str, Any]:
         """The resolved config as others may see it: ``${env:NAME}`` put back, and of a path its last part alone."""
-        return self._environment.hide(_without_folders(self.model_dump(by_alias=True)))
+        return self._environment.hide(_without_folders(self.model_dump(by_alias=True), self._environment))
 
 
-def _without_folders(value: Any) -> Any:
+def _without_folders(value: Any, environment: Environment) -> Any:
     if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
+        return {key: _without_folders(item, environment) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    return value.name if isinstance(value, Path) else value
+        return [_without_folders(item, environment) for item in value]
+    # References first: the last part of what a variable stands for is no longer known to be secret.
+    return Path(environment.hide(str(value))).name if isinstance(value, Path) else value
 
 
 class _Typed(str):

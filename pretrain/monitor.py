@@ -74,6 +74,11 @@ class Monitor:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
+    def close(self) -> None:
+        """Tell Weights & Biases that this was all."""
+        if self.wandb is not None:
+            self.wandb.finish()
+
 
 def _number(value: Any) -> Any:
     if hasattr(value, "item"):

@@ -71,18 +71,22 @@ def pretrain(
     _refuse_unpaired(state.module, aligned, training)
     evaluation = Evaluation(config, aligned, training, held_out, state.best.model, progress or Silent())
     with _claimed(config.out):
-        identity = identify(config, cohort, training)
-        position, problems = checkpoint.restore(config.out / "checkpoints", identity, state)
-        for problem in problems:
-            accelerator.print(f"passed over a damaged checkpoint: {problem}")
-        position = position or Position(0, 0, 0, identity)
+        position = _restore(config, identify(config, cohort, training), state)
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
-        wandb = tracking.start(config)
-        monitor = Monitor(config.out / "metrics.jsonl", step=position.step, steps=steps, wandb=wandb)
-        run = Run(config, config.out, steps, dataset, state, accelerator, monitor, evaluation.retrieval)
-        train(run, position)
-        return _write(run, evaluation), run.folder
+        metrics_file, wandb = config.out / "metrics.jsonl", tracking.start(config)
+        with contextlib.closing(Monitor(metrics_file, step=position.step, steps=steps, wandb=wandb)) as monitor:
+            run = Run(config, config.out, steps, dataset, state, accelerator, monitor, evaluation.retrieval)
+            train(run, position)
+            return _write(run, evaluation), run.folder
+
+
+def _restore(config: PretrainConfig, identity: dict[str, str], state: State) -> Position:
+    """Load the newest checkpoint into `state`; where it is, or the start."""
+    position, problems = checkpoint.restore(config.out / "checkpoints", identity, state)
+    for problem in problems:
+        print(f"passed over a damaged checkpoint: {problem}")
+    return position or Position(0, 0, 0, identity)
 
 
 def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> State:

@@ -27,11 +27,12 @@ def start(config: Any) -> Any:
         return None
     import wandb
 
+    shareable = {key: value for key, value in config.shareable().items() if key not in ("cohort", "out")}
     return wandb.init(
         project=config.wandb.project,
         mode=config.wandb.mode,
         dir=config.out,
-        config=config.shareable(),
+        config=shareable,
         name=config.out.name,
         # What is left on are numbers: no host, user, path, command line, package list, code or output.
         settings=wandb.Settings(
