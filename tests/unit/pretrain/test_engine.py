@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import pretrain.engine
 from foundation.cohort.prepare import prepare
@@ -79,3 +80,39 @@ def test_two_batches_give_the_mean_of_their_gradients(workplace, tmp_path, monke
     alone, together = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert [row["samples_seen"] for row in together] == [12, 24]
     assert together[0]["loss"] == pytest.approx((alone[0]["loss"] + alone[1]["loss"]) / 2, rel=1e-5)
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self):
+        self.work: list[list] = []
+
+    def start(self, label, total, unit):
+        self.work.append([label, total, 0])
+
+    def advance(self, n=1, bytes=0):
+        self.work[-1][2] += n
+
+    def finish(self):
+        self.work[-1].append("finished")
+
+
+def test_evaluation_tells_how_far_it_is(workplace, tmp_path):
+    heard = Heard()
+    changes = [f"out={tmp_path / 'run'}", "epochs=0.7", "evaluate_every=1"]
+    run_config(workplace / "config.yaml", changes, heard)
+    held_out, training = "embedding held-out patients", "embedding training patients"
+    assert [label for label, *_ in heard.work] == [held_out, training, held_out]
+    assert all(total == done > 0 and end == "finished" for _, total, done, end in heard.work)
+
+
+def test_what_is_evaluated_and_written_is_the_average(workplace, tmp_path):
+    changes = [f"out={tmp_path / 'run'}", "optimiser.learning_rate=1e-2", "ema=0.9"]
+    run_config(workplace / "config.yaml", [*changes, "epochs=2"])
+    [folder] = (tmp_path / "run" / "checkpoints").glob("step-*")
+    written = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    average, last = load_file(folder / "average.safetensors"), load_file(folder / "module.safetensors")
+    assert int(average["n_averaged"]) == 6
+    assert all(torch.equal(value, average[f"module.model.{name}"]) for name, value in written.items())
+    assert not all(torch.equal(value, last[f"model.{name}"]) for name, value in written.items())
