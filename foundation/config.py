@@ -55,6 +55,19 @@ class Config(BaseModel):
         """The resolved config as YAML, with ``${env:NAME}`` put back where a value came from there."""
         return dump(self._environment.hide(self.model_dump(mode="json", by_alias=True)))
 
+    def shareable(self) -> dict[str, Any]:
+        """The resolved config as others may see it: ``${env:NAME}`` put back, and of a path its last part alone."""
+        return self._environment.hide(_without_folders(self.model_dump(by_alias=True), self._environment))
+
+
+def _without_folders(value: Any, environment: Environment) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item, environment) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item, environment) for item in value]
+    # References first: the last part of what a variable stands for is no longer known to be secret.
+    return Path(environment.hide(str(value))).name if isinstance(value, Path) else value
+
 
 class _Typed(str):
     """Text from the command line, where a relative path starts at the current folder."""

@@ -118,6 +118,10 @@ class MultimodalModel(PreTrainedModel):
         towers = {name: tower.width for name, tower in self.towers.items()}
         return {**towers, FUSED: self.config.width}  # type: ignore[dict-item]
 
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of every tower, for what is done to each of them alone."""
+        return [block for tower in self.towers.values() for block in tower.stack()]  # type: ignore[operator]
+
     def forward(self, batch: Batch, view: View, *, tokens: bool = False, seed: int | None = None) -> Seen:
         """Look at a batch.
 

@@ -34,7 +34,42 @@ class Tokens:
     modality_T: Tensor
 
 
-class ImageTower(nn.Module, ABC):
+class Tower(nn.Module, ABC):
+    """What every tower has, whatever it looks at.
+
+    Attributes:
+        width: D of its output.
+        stem: How the names of the parameters begin that lie before the first block.
+        weights: What was taken from pretrained weights; None where the tower started from random numbers.
+    """
+
+    Config: type[Config]
+    width: int
+    stem: tuple[str, ...]
+    weights: Loaded | None = None
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> Config:
+        """The smallest useful config, for a laptop or a test."""
+
+    @abstractmethod
+    def stack(self) -> list[nn.Module]:
+        """The blocks that it is a stack of, from the input to the output."""
+
+    def layers(self) -> list[list[str]]:
+        """Names of its parameters from the input to the output: the stem, each block, and the rest.
+
+        Each is in exactly one layer. What pretrained weights never bring, such as a pool, belongs to the rest.
+        """
+        depth = {id(p): 1 + number for number, block in enumerate(self.stack()) for p in block.parameters()}
+        layers: list[list[str]] = [[] for _ in range(len(self.stack()) + 2)]
+        for name, parameter in self.named_parameters():
+            layers[depth.get(id(parameter), 0 if name.startswith(self.stem) else -1)].append(name)
+        return layers
+
+
+class ImageTower(Tower):
     """A tower for one image modality.
 
     Args:
@@ -43,34 +78,24 @@ class ImageTower(nn.Module, ABC):
         shape: Voxels per axis: two numbers for 2D images, three for volumes.
 
     Attributes:
-        width: D of its output.
         patch: Voxels per axis of what one token sees, as many numbers as `shape` has.
         grid: Tokens per axis; T is their product, and tokens run over `order` from the slowest to the fastest.
         order: Axes of the image in the order of the tokens.
         dimensions: Numbers of axes that an image may have; 2, 3 or both.
-        weights: What was taken from pretrained weights; None where the tower started from random numbers.
 
     Raises:
         ConfigError: The image does not fit the config, for example a patch larger than the image.
     """
 
-    Config: type[Config]
-    width: int
     patch: tuple[int, ...]
     grid: tuple[int, ...]
     order: tuple[int, ...]
     dimensions: tuple[int, ...] = (2, 3)
-    weights: Loaded | None = None
 
     @classmethod
     def settled(cls, config: Any) -> Config:
         """The same config for a model whose weights are its own: nothing is to be loaded from elsewhere again."""
         return config.model_copy(update={"weights": "none"})
-
-    @classmethod
-    @abstractmethod
-    def tiny(cls) -> Config:
-        """The smallest useful config, for a laptop or a test."""
 
     @abstractmethod
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
@@ -104,29 +129,18 @@ class OmicsFeatures:
     values: str
 
 
-class OmicsTower(nn.Module, ABC):
+class OmicsTower(Tower):
     """A tower for every omics modality at once, in one sequence.
 
     Args:
         config: The part's own config.
         features: Modality to its features, in the order in which tokens name modalities.
-
-    Attributes:
-        width: D of its output.
     """
-
-    Config: type[Config]
-    width: int
 
     @classmethod
     def settled(cls, config: Any) -> Config:
         """The same config without reference to any file, so that a model that is moved still knows all of it."""
         return config
-
-    @classmethod
-    @abstractmethod
-    def tiny(cls) -> Config:
-        """The smallest useful config, for a laptop or a test."""
 
     @abstractmethod
     def forward(

@@ -35,7 +35,7 @@ class Call:
     """What is known of a call when it fails."""
 
     name: str = "chiasma"
-    goes_on: bool = False
+    goes_on: str = ""
     debug: bool = False
 
 
@@ -49,10 +49,10 @@ class _Command(click.Command):
 
     Args:
         example: One or several command lines.
-        goes_on: Whether it keeps what is finished when it is interrupted and started again.
+        goes_on: Where it goes on when it is interrupted and started again; empty where it starts anew.
     """
 
-    def __init__(self, *args: Any, example: str, goes_on: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str, goes_on: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
         self.goes_on = goes_on
@@ -82,7 +82,7 @@ class _Group(_Command, click.Group):
             ctx.fail(f"No such command '{args[0]}'; {nearest(args[0], self.commands)}")
         call = ctx.ensure_object(Call)
         call.name = f"chiasma {args[0]}"
-        call.goes_on = getattr(self.commands[args[0]], "goes_on", False)
+        call.goes_on = getattr(self.commands[args[0]], "goes_on", "")
         return super().resolve_command(ctx, args)
 
 
@@ -114,7 +114,10 @@ def simulate(out: Path, patients: int, seed: int) -> None:
     click.echo(f"next: chiasma prepare {out / 'cohort.yaml'} --out {out.parent / 'cohort'}")
 
 
-@cli.command(example="chiasma prepare configs/cohorts/tcga-glioma.yaml --out cohorts/glioma --workers 8", goes_on=True)
+@cli.command(
+    example="chiasma prepare configs/cohorts/tcga-glioma.yaml --out cohorts/glioma --workers 8",
+    goes_on="where it stopped",
+)
 @click.argument("cohort", metavar="COHORT.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
 @click.option(
@@ -147,7 +150,7 @@ def prepare(cohort: Path, overrides: Sequence[str], out: Path, root: Path | None
 @cli.command(
     example="chiasma pretrain configs/pretrain/tiny.yaml\n"
     "chiasma pretrain my.yaml out=runs/second optimiser.learning_rate=3e-4",
-    goes_on=True,
+    goes_on="from its newest checkpoint",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
@@ -157,10 +160,12 @@ def pretrain(config: Path, overrides: Sequence[str]) -> None:
     Interrupted and started again, it goes on from the newest checkpoint with the same result. The run folder holds
     config.yaml, metrics.jsonl, metrics.json, report.html, checkpoints/ and model/.
     """
+    from launch.progress import Progress
     from pretrain.report import headline
     from pretrain.run import pretrain as run
 
-    metrics, folder = run(config, overrides)
+    with Progress() as progress:
+        metrics, folder = run(config, overrides, progress)
     click.echo(headline(metrics["retrieval"]))
     click.echo(f"look at {folder / 'report.html'}")
 
@@ -222,7 +227,7 @@ def _explain(error: BaseException, call: Call) -> tuple[int, str]:
     """The exit code and the message for an error."""
     if isinstance(error, ChiasmaError):
         return error.exit_code, str(error)
-    again = "start the same command again" + " and it goes on where it stopped" * call.goes_on
+    again = "start the same command again" + (f" and it goes on {call.goes_on}" if call.goes_on else "")
     if isinstance(error, _Terminated):
         return TERMINATED, f"terminated; {again}"
     if isinstance(error, KeyboardInterrupt | click.Abort):

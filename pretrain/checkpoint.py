@@ -12,16 +12,21 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from foundation.cohort.staging import sha256_of
 from foundation.errors import CheckpointError, DataError
+from foundation.wording import listed
+from pretrain.step import Pretraining
 
 MANIFEST = "checkpoint.json"
+POSITION = "position.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Position:
         step: Steps done.
         samples_seen: Records consumed by all processes.
         bad_steps: Non-finite steps in a row, so far.
-        identity: What must be the same when the run goes on: the config, the cohort, the training patients.
+        identity: What must be the same when the run goes on, by name; see `pretrain.identity`.
     """
 
     step: int
@@ -41,7 +46,45 @@ class Position:
     identity: dict[str, str]
 
 
-def save(folder: Path, position: Position, module: nn.Module, optimiser: torch.optim.Optimizer, keep: int) -> Path:
+@dataclass(frozen=True)
+class State:
+    """What changes while a run trains.
+
+    Attributes:
+        module: The model and its objectives.
+        optimiser: Of its parameters.
+        average: A moving average of the module, if the run keeps one.
+    """
+
+    module: Pretraining
+    optimiser: torch.optim.Optimizer
+    average: AveragedModel | None
+
+    @property
+    def best(self) -> Pretraining:
+        """What is evaluated and published: the average, if there is one."""
+        return self.module if self.average is None else cast(Pretraining, self.average.module)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """By the name of their file."""
+        modules: dict[str, nn.Module] = {"module": self.module}
+        return modules if self.average is None else {**modules, "average": self.average}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """By the name of their file."""
+        return {name: module.state_dict() for name, module in self._modules().items()} | {
+            "training": _flatten(self.optimiser) | _random_state()
+        }
+
+    def load(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Take over what `tensors` gave."""
+        for name, module in self._modules().items():
+            module.load_state_dict(tensors[name])
+        _set_random_state(tensors["training"])
+        _unflatten(tensors["training"], self.optimiser)
+
+
+def save(folder: Path, position: Position, state: State, keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`.
 
     Returns:
@@ -52,13 +95,9 @@ def save(folder: Path, position: Position, module: nn.Module, optimiser: torch.o
     partial = folder / f".partial-{position.step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    save_file({n: t.contiguous() for n, t in module.state_dict().items()}, partial / "module.safetensors")
-    tensors, numbers = _flatten(optimiser.state_dict())
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, partial / "training.safetensors")
-    (partial / "training.json").write_text(json.dumps({"position": vars(position), "optimiser": numbers}))
+    for name, tensors in state.tensors().items():
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors")
+    (partial / POSITION).write_text(json.dumps(vars(position)))
     files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(json.dumps({"format_version": 1, "files": files}, indent=2))
     for path in partial.iterdir():
@@ -73,16 +112,13 @@ def save(folder: Path, position: Position, module: nn.Module, optimiser: torch.o
     return final
 
 
-def restore(
-    folder: Path, identity: dict[str, str], module: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[Position | None, list[str]]:
+def restore(folder: Path, identity: dict[str, str], state: State) -> tuple[Position | None, list[str]]:
     """Load the newest checkpoint that is whole.
 
     Args:
         folder: Of the checkpoints.
         identity: What this run is; see `Position`.
-        module: Receives the weights.
-        optimiser: Receives its state.
+        state: Receives what was saved.
 
     Returns:
         The position, None where there is no checkpoint; and what was wrong with newer ones.
@@ -92,20 +128,13 @@ def restore(
     """
     problems = []
     for path in reversed(_complete(folder)):
-        problem = _damage(path)
-        if problem:
-            problems.append(f"{path.name}: {problem}")
+        try:
+            position, tensors = _read(path)
+        except _DamageError as damage:
+            problems.append(f"{path.name}: {damage}")
             continue
-        document = json.loads((path / "training.json").read_text())
-        position = Position(**document["position"])
         _refuse_another_run(path, position.identity, identity)
-        module.load_state_dict(load_file(path / "module.safetensors"))
-        tensors = load_file(path / "training.safetensors")
-        torch.set_rng_state(tensors.pop("random.cpu"))
-        cuda = tensors.pop("random.cuda", None)
-        if cuda is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(cuda)
-        optimiser.load_state_dict(_unflatten(tensors, document["optimiser"]))
+        state.load(tensors)
         return position, problems
     if problems:
         raise CheckpointError(
@@ -118,44 +147,65 @@ def _complete(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint; empty if nothing is."""
+class _DamageError(Exception):
+    """Why a checkpoint is not used."""
+
+
+def _read(path: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
+    """A checkpoint whose every file is what it was when it was written.
+
+    Raises:
+        _DamageError: It is not whole.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         for name, digest in manifest["files"].items():
             if sha256_of(path / name) != digest:
-                return f"{name} is damaged"
-    except (DataError, OSError, ValueError, KeyError, AttributeError) as error:
-        return f"cannot be read ({type(error).__name__})"
-    return ""
+                raise _DamageError(f"{name} is damaged")
+        position = Position(**json.loads((path / POSITION).read_text()))
+        names = [name for name in manifest["files"] if name != POSITION]
+        # Whatever else a file of that name may be, it is only ever read as numbers.
+        return position, {Path(name).stem: load_file(path / name) for name in names}
+    except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise _DamageError(f"cannot be read ({type(error).__name__})") from None
 
 
 def _refuse_another_run(path: Path, theirs: dict[str, str], ours: dict[str, str]) -> None:
-    changed = [key for key in ours if theirs.get(key) != ours[key]]
+    changed = [key for key in ours | theirs if theirs.get(key) != ours.get(key)]
     if changed:
         raise CheckpointError(
-            f"belongs to another run: the {' and the '.join(changed)} changed since",
+            f"belongs to another run: {listed(changed)} changed since",
             where=str(path),
             fix="undo the change to go on, or give the new run another `out`",
         )
 
 
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors by name, and the rest as JSON."""
-    tensors = {
-        f"{index}.{name}": value.contiguous()
-        for index, entries in state["state"].items()
-        for name, value in entries.items()
+def _random_state() -> dict[str, Tensor]:
+    state = {"random.cpu": torch.get_rng_state()}
+    return state | ({"random.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_state(tensors: dict[str, Tensor]) -> None:
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as tensors by name; its groups follow from the config, and their rates from the step."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{number}.{name}": value.contiguous() for number, entries in state.items() for name, value in entries.items()
     }
-    return tensors, {"param_groups": state["param_groups"]}
 
 
-def _unflatten(tensors: dict[str, Tensor], numbers: dict[str, Any]) -> dict[str, Any]:
+def _unflatten(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": numbers["param_groups"]}
+        number, name = key.split(".", 1)
+        if number.isdecimal():
+            state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def _synchronise(path: Path) -> None:

@@ -17,17 +17,25 @@ from foundation.joining import fusions
 from foundation.objective import objectives
 from foundation.tower import towers
 from pretrain.optim import OptimiserConfig
+from pretrain.split import HeldOut
+from pretrain.tracking import Wandb
+
+DECIDES_NOTHING = {
+    "cohort",
+    "out",
+    "workers",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "wandb",
+    "activation_checkpointing",
+    "compile",
+}
+"""Keys that may change between the start of a run and its resumption."""
 
 AnyTower = towers.configs()
 AnyFusion = fusions.configs()
 AnyObjective = objectives.configs()
-
-
-class HeldOut(Config):
-    """Patients that training never sees; evaluation is on them."""
-
-    fraction: float = Field(default=0.2, gt=0, lt=1)
-    by: Literal["patient", "site"] = Field(default="patient", description="`site` holds whole sites out.")
 
 
 class Weighted(Config):
@@ -35,13 +43,6 @@ class Weighted(Config):
 
     weight: float = Field(default=1.0, gt=0)
     loss: AnyObjective  # type: ignore[valid-type]
-
-
-class Wandb(Config):
-    """Weights & Biases; without this key nothing is sent anywhere."""
-
-    project: str = "chiasma"
-    mode: Literal["online", "offline"] = "offline"
 
 
 class PretrainConfig(Config):
@@ -56,6 +57,10 @@ class PretrainConfig(Config):
     fusion: AnyFusion  # type: ignore[valid-type]
     width: int = Field(default=128, gt=0, description="Of the shared space.")
     objectives: dict[str, Weighted] = Field(min_length=1)
+    start: Literal["cohort", "random"] = Field(
+        default="cohort",
+        description="Where omics and projections start: at factors that training patients share, or at random.",
+    )
     dropout: ModalityDropout = ModalityDropout()
     augmentation: Augmentation | None = None
     epochs: float = Field(default=30, gt=0, description="Passes over the training patients.")
@@ -63,7 +68,26 @@ class PretrainConfig(Config):
     chunk_size: int | None = Field(
         default=None, ge=1, description="Embed a batch in chunks of this size: same gradients, less memory."
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Batches whose mean gradient makes one step. Each is a contrast of its own, among batch_size "
+        "records; the exact way to a large contrast in little memory is a large batch_size with chunk_size.",
+    )
     optimiser: OptimiserConfig = OptimiserConfig()
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of a moving average of the weights, such as 0.999, which is then what is evaluated and "
+        "written to model/; null keeps the weights as they are.",
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="Compute activations again in the backward pass: less memory, same result, slower."
+    )
+    compile: bool = Field(
+        default=False, description="Compile the blocks of every tower with torch.compile; differs by rounding alone."
+    )
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: int = Field(default=0, ge=0, description="Processes that load batches.")
     evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0 evaluates at the end only.")
@@ -80,9 +104,11 @@ class PretrainConfig(Config):
             raise ValueError("chunk_size is larger than batch_size")
         return self
 
+    @property
+    def samples_per_step(self) -> int:
+        """Records that one step of the optimiser learns from."""
+        return self.batch_size * self.accumulate
+
     def document(self) -> dict[str, Any]:
-        """What decides the result: everything but where it is written and how often it is looked at."""
-        document = self.model_dump(mode="json")
-        for key in ("cohort", "out", "workers", "evaluate_every", "checkpoint_every", "keep_checkpoints", "wandb"):
-            document.pop(key)
-        return document
+        """What decides the result: everything but where things are, how fast it goes, and how often one looks."""
+        return self.model_dump(mode="json", exclude=DECIDES_NOTHING)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.sample import Batch
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
 from pretrain import checkpoint
-from pretrain.checkpoint import Position
+from pretrain.checkpoint import Position, State
 from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
 from pretrain.optim import gradient_norm, learning_rate, set_learning_rate
-from pretrain.step import Pretraining
 
 
 @dataclass
@@ -31,11 +31,10 @@ class Run:
     folder: Path
     steps: int
     dataset: CohortDataset
-    module: Pretraining
-    optimiser: torch.optim.Optimizer
+    state: State
     accelerator: Accelerator
     monitor: Monitor
-    evaluate: Callable[[int], dict[str, Any]]
+    evaluate: Callable[[], dict[str, Any]]
 
 
 def train(run: Run, position: Position) -> Position:
@@ -44,23 +43,22 @@ def train(run: Run, position: Position) -> Position:
     Raises:
         ChiasmaError: Too many steps in a row were not finite.
     """
-    config = run.config
+    config, module, optimiser, average = run.config, run.state.module, run.state.optimiser, run.state.average
     batches = _batches(run, position)
-    run.module.train()
+    module.train()
     while position.step < run.steps:
         started = time.perf_counter()
-        batch = next(batches).to(run.accelerator.device, non_blocking=True)
-        waited = time.perf_counter() - started
         rate = learning_rate(config.optimiser, position.step, run.steps)
-        set_learning_rate(run.optimiser, rate)
-        run.optimiser.zero_grad(set_to_none=True)
-        with run.accelerator.autocast():
-            logged = run.module.backward(batch, config.chunk_size)
-        norm = gradient_norm(run.module.parameters(), config.optimiser.clip)
+        set_learning_rate(optimiser, rate)
+        optimiser.zero_grad(set_to_none=True)
+        logged, rows, waited = _add_gradients(run, batches)
+        norm = gradient_norm(module.parameters(), config.optimiser.clip)
         finite = bool(torch.isfinite(logged["loss"]) & torch.isfinite(norm))
         if finite:
-            run.optimiser.step()
-        position = _advance(position, config.batch_size, finite)
+            optimiser.step()
+            if average is not None:
+                average.update_parameters(module)
+        position = _advance(position, config.samples_per_step, finite)
         seconds = time.perf_counter() - started
         row = {
             "step": position.step,
@@ -71,12 +69,12 @@ def train(run: Run, position: Position) -> Position:
             "gradient_norm": norm,
             "learning_rate": rate,
             "seconds": seconds,
-            "samples_per_second": config.batch_size / seconds,
+            "samples_per_second": config.samples_per_step / seconds,
             "waiting": waited / seconds,
         }
         run.monitor.log(row)
         run.monitor.show(row, last=position.step == run.steps)
-        _refuse_bad_steps(run, position, batch, finite)
+        _refuse_bad_steps(run, position, rows, finite)
         _look_up_from_work(run, position)
     return position
 
@@ -87,7 +85,7 @@ def _batches(run: Run, position: Position) -> Iterator[Batch]:
         run.config.batch_size,
         seed=run.config.seed,
         samples_seen=position.samples_seen,
-        batches=run.steps - position.step,
+        batches=(run.steps - position.step) * run.config.accumulate,
     )
     pin_memory = run.accelerator.device.type == "cuda"
     loader = load(run.dataset, order, workers=run.config.workers, pin_memory=pin_memory)
@@ -96,20 +94,40 @@ def _batches(run: Run, position: Position) -> Iterator[Batch]:
         yield batch
 
 
-def _advance(position: Position, batch_size: int, finite: bool) -> Position:
+def _add_gradients(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], list[Tensor], float]:
+    """Give the parameters the mean gradient of the batches of one step.
+
+    Returns:
+        The means of what the batches log, the rows of each, and the seconds that were spent waiting for them.
+    """
+    config, share = run.config, 1 / run.config.accumulate
+    logged: dict[str, Tensor] = {}
+    rows, waited = [], 0.0
+    for _ in range(config.accumulate):
+        asked = time.perf_counter()
+        batch = next(batches).to(run.accelerator.device, non_blocking=True)
+        waited += time.perf_counter() - asked
+        with run.accelerator.autocast():
+            found = run.state.module.backward(batch, config.chunk_size, share)
+        logged = {name: logged.get(name, 0) + share * value for name, value in found.items()}
+        rows.append(batch.rows)
+    return logged, rows, waited
+
+
+def _advance(position: Position, samples: int, finite: bool) -> Position:
     return replace(
         position,
         step=position.step + 1,
-        samples_seen=position.samples_seen + batch_size,
+        samples_seen=position.samples_seen + samples,
         bad_steps=0 if finite else position.bad_steps + 1,
     )
 
 
-def _refuse_bad_steps(run: Run, position: Position, batch: Batch, finite: bool) -> None:
+def _refuse_bad_steps(run: Run, position: Position, rows: Sequence[Tensor], finite: bool) -> None:
     """A step whose loss or gradient was not finite has updated nothing; record whose it was, and stop after several."""
     if finite:
         return
-    run.monitor.log({"step": position.step, "split": "non-finite", "rows": batch.rows.tolist()})
+    run.monitor.log({"step": position.step, "split": "non-finite", "rows": torch.cat(list(rows)).tolist()})
     if position.bad_steps >= run.config.stop_after_bad_steps:
         raise ChiasmaError(
             f"the loss or its gradient was not finite in {position.bad_steps} steps in a row; nothing was updated",
@@ -122,6 +140,7 @@ def _look_up_from_work(run: Run, position: Position) -> None:
     """Checkpoint and evaluate when it is time."""
     config = run.config
     if position.step % config.checkpoint_every == 0 or position.step == run.steps:
-        checkpoint.save(run.folder / "checkpoints", position, run.module, run.optimiser, keep=config.keep_checkpoints)
+        checkpoint.save(run.folder / "checkpoints", position, run.state, keep=config.keep_checkpoints)
     if config.evaluate_every and position.step % config.evaluate_every == 0 and position.step < run.steps:
-        run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate(position.step)})
+        run.monitor.clear()
+        run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate()})

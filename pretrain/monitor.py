@@ -69,6 +69,16 @@ class Monitor:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def clear(self) -> None:
+        """Take the live line away, so that something else can be shown in its place."""
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Tell Weights & Biases that this was all."""
+        if self.wandb is not None:
+            self.wandb.finish()
+
 
 def _number(value: Any) -> Any:
     if hasattr(value, "item"):

@@ -1,4 +1,4 @@
-"""The optimiser: AdamW with decay groups, and a learning rate that is a function of the step alone."""
+"""The optimiser: AdamW in groups, and a learning rate that is a function of the step and of the layer alone."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from pydantic import Field
 from torch import nn
 
 from foundation.config import Config
+from foundation.errors import ConfigError
+from foundation.tower import Tower
 
 
 class OptimiserConfig(Config):
     """AdamW and its schedule."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Of a tower that starts from pretrained weights each layer learns by this factor slower than the "
+        "one after it, for example 0.75; everything that starts from random numbers learns at the full rate.",
+    )
+    weight_decay: float = Field(
+        default=0.05, ge=0, description="Of weights that multiply; biases, norms, embeddings and temperatures are kept."
+    )
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0, description="Bound on the norm of the gradient.")
     schedule: Literal["cosine", "wsd"] = Field(
@@ -28,13 +39,53 @@ class OptimiserConfig(Config):
 
 
 def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; matrices decay, vectors and scalars do not."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, foreach=True)
+    """AdamW over the trainable parameters, in groups that share a weight decay and a factor on the learning rate.
+
+    Raises:
+        ConfigError: There is a layer decay, and no tower that starts from pretrained weights.
+    """
+    decaying, factors = _weights_that_multiply(module), _factors(module, config.layer_decay)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            weight_decay = config.weight_decay if id(parameter) in decaying else 0.0
+            groups.setdefault((factors.get(id(parameter), 1.0), weight_decay), []).append(parameter)
+    fused = all(parameter.is_cuda for group in groups.values() for parameter in group)
+    return torch.optim.AdamW(
+        [{"params": group, "factor": key[0], "weight_decay": key[1]} for key, group in groups.items()],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=fused,
+        foreach=not fused,
+    )
+
+
+def _weights_that_multiply(module: nn.Module) -> set[int]:
+    """Those of linear maps and convolutions; what is added to tokens, or stands for something, is not shrunk."""
+    maps = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return {id(part.weight) for part in module.modules() if isinstance(part, maps)}
+
+
+def _factors(module: nn.Module, layer_decay: float) -> dict[int, float]:
+    """What the learning rate of a parameter is multiplied by, where that is not 1; by its `id`.
+
+    Bao et al. 2022, BEiT: BERT pre-training of image transformers.
+    """
+    if layer_decay == 1:
+        return {}
+    pretrained = [part for part in module.modules() if isinstance(part, Tower) and part.weights is not None]
+    if not pretrained:
+        raise ConfigError(
+            "no tower starts from pretrained weights, so that there is no layer to slow down",
+            where="optimiser.layer_decay",
+            fix="name `weights` for a tower, or remove layer_decay",
+        )
+    factors = {}
+    for tower in pretrained:
+        parameters = dict(tower.named_parameters())
+        for height, names in enumerate(reversed(tower.layers())):
+            factors |= {id(parameters[name]): layer_decay**height for name in names}
+    return factors
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
@@ -56,9 +107,9 @@ def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the same learning rate."""
+    """Give every group this learning rate times its own factor."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter], bound: float) -> Any:

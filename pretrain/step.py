@@ -31,12 +31,13 @@ class Pretraining(nn.Module):
         self.weights = dict(weights)
         self.seed = seed
 
-    def backward(self, batch: Batch, chunk_size: int | None) -> dict[str, Tensor]:
+    def backward(self, batch: Batch, chunk_size: int | None, share: float = 1.0) -> dict[str, Tensor]:
         """Add this batch's gradient to the parameters.
 
         Args:
             batch: Records of this process.
             chunk_size: Records to embed at a time; None for all at once.
+            share: What the gradient is multiplied by, where the mean of several batches is wanted.
 
         Returns:
             What to log: ``loss``, and each objective's own.
@@ -48,7 +49,7 @@ class Pretraining(nn.Module):
             backward = self._backward_whole
             if chunk_size is not None and chunk_size < len(batch):
                 backward = self._backward_by_record if objective.needs_tokens else self._backward_cached
-            loss = backward(objective, views, batch, self.weights[name], chunk_size)  # type: ignore[arg-type]
+            loss = backward(objective, views, batch, share * self.weights[name], chunk_size)  # type: ignore[arg-type]
             total = total + self.weights[name] * loss.value.detach()
             logged[name] = loss.value.detach()
             logged.update({f"{name}/{key}": value for key, value in loss.logged.items()})

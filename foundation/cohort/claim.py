@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from foundation.cohort.manifest import FILE, Manifest
 from foundation.errors import ConfigError, DataError, WriteError
+from foundation.lock import HOLDER, LOCK, held
 
 WORKING = ".prepare"
 """Folder inside the cohort that holds what an unfinished preparation needs to go on; gone at the end."""
@@ -35,29 +35,17 @@ def claimed(out: Path, name: str) -> Iterator[Path]:
         DataError: The folder holds something else, or another process is at work in it.
         WriteError: The disk is full or read-only.
     """
-    import filelock
-
     with _one_message(out):
         _make(out)
         _refuse_what_is_not_ours(out, name)
         working = out / WORKING
         working.mkdir(exist_ok=True)
-        lock = filelock.FileLock(working / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise DataError(
-                f"is being prepared by process {_holder(working)}",
-                where=str(out),
-                fix="wait for it, or name another folder with --out",
-            ) from None
-        try:
-            (working / "process").write_text(str(os.getpid()), encoding="utf-8")
-            yield working
-        finally:
-            _leave(working)
-            lock.release()
-            _remove_if_empty(working)
+        fix = "wait for it, or name another folder with --out"
+        with held(out, working=working, doing="is being prepared", fix=fix):
+            try:
+                yield working
+            finally:
+                _remove_if_empty(working)
 
 
 def _make(out: Path) -> None:
@@ -83,23 +71,13 @@ def _refuse_what_is_not_ours(out: Path, name: str) -> None:
         )
 
 
-def _holder(working: Path) -> str:
-    try:
-        return (working / "process").read_text(encoding="utf-8")
-    except OSError:
-        return "unknown"
-
-
-def _leave(working: Path) -> None:
-    (working / "process").unlink(missing_ok=True)
-
-
 def _remove_if_empty(working: Path) -> None:
     """A preparation that failed before it had anything to keep leaves nothing behind."""
     if not working.is_dir():
         return
-    if all(path.is_dir() or path.name == "lock" for path in working.rglob("*")):
-        (working / "lock").unlink(missing_ok=True)
+    if all(path.is_dir() or path.name in (LOCK, HOLDER) for path in working.rglob("*")):
+        for name in (LOCK, HOLDER):
+            (working / name).unlink(missing_ok=True)
         for folder in sorted((path for path in working.rglob("*") if path.is_dir()), reverse=True):
             folder.rmdir()
         working.rmdir()

@@ -78,6 +78,20 @@ class Pair:
             return f"{self.one.name}/one", f"{self.one.name}/other"
         return self.one.name, self.other.name
 
+    def patients(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> int:
+        """Patients who have something for both sides, in one scan or in several.
+
+        Args:
+            present_BM: Bool, what each record has.
+            modalities: Names of the axis M.
+            patients: [B].
+        """
+        served = [[name in site.modalities for name in modalities] for site in (self.one, self.other)]
+        one_B, other_B = (present_BM[:, of_site].sum(axis=1) for of_site in served)
+        if self.disjoint:
+            return len(set(patients[one_B > 1]))
+        return len(set(patients[one_B > 0]) & set(patients[other_B > 0]))
+
     @property
     def name(self) -> str:
         """For logs, such as ``mri~omics``."""
@@ -191,6 +205,10 @@ class PairwiseObjective(Objective):
         logged["rows"] = torch.stack([result.rows for result in results.values()]).sum()
         logged["temperature"] = 1 / scale.detach()
         return Loss(value, logged)
+
+    def paired(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> dict[str, int]:
+        """How many patients each pair can learn from; see `Pair.patients`."""
+        return {pair.name: pair.patients(present_BM, modalities, patients) for pair in self.pairs}
 
     @abstractmethod
     def contrast(self, one: Seen, other: Seen, patients_B: Tensor, scale: Tensor) -> Contrast:

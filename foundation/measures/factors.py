@@ -32,7 +32,7 @@ def shared_factors(
     standard, scales = {}, {}
     for name, values_NF in values.items():
         standard[name], scales[name] = _standardise(values_NF, observed[name])
-    present = {name: observed_NF.any(axis=1) for name, observed_NF in observed.items()}
+    present = {name: np.asarray(observed_NF.any(axis=1)) for name, observed_NF in observed.items()}
     factors_NK = _leading(_similarity(standard, present), count)
     return {
         name: _weights(x_NF[present[name]], factors_NK[present[name]]) / scales[name][:, None]
@@ -41,7 +41,7 @@ def shared_factors(
 
 
 def _standardise(values_NF: np.ndarray, observed_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of mean 0 and variance 1 over those observed, zero elsewhere, and the scale that they had."""
+    """Values of mean 0 and variance 1 over those observed, zero elsewhere; and the scale that they had."""
     x_NF = np.where(observed_NF, np.clip(values_NF, -BOUND, BOUND), 0.0).astype(np.float64)
     seen_F = np.maximum(observed_NF.sum(axis=0), 1)
     x_NF = np.where(observed_NF, x_NF - x_NF.sum(axis=0) / seen_F, 0.0)

@@ -79,6 +79,7 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
     main_input_name = "omics"
     _supports_sdpa = True
     _no_split_modules = ["Block"]
+    stem = ("tokenizer.", "summary")
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
 
     @classmethod
     def tiny(cls) -> OmicsTransformerConfig:
-        """See `OmicsTower.tiny`."""
+        """See `Tower.tiny`."""
         tokenizer = tokenizers["gene"].tiny()
         return OmicsTransformerConfig(tokenizer=tokenizer, width=16, depth=2, heads=2, mlp_ratio=2, max_tokens=8)
 
@@ -111,6 +112,10 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
         """The same config without reference to any file, so that a model that is moved still knows all of it."""
         tokenizer = tokenizers[config.tokenizer.tokenizer].resolve(config.tokenizer)
         return config.model_copy(update={"tokenizer": tokenizer})
+
+    def stack(self) -> list[nn.Module]:
+        """See `Tower.stack`."""
+        return list(self.blocks)
 
     @property
     def possible_tokens(self) -> int:

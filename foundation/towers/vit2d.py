@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from foundation.errors import ConfigError, nearest
 from foundation.layers.attention_pool import AttentionPool
 from foundation.layers.image_patches import Unseen, cut, grid_of, pad
 from foundation.tower import ImageTower, Tokens, towers
-from foundation.weights import load_weights
+from foundation.weights import Loaded, load_weights
 
 AXES = "xyz"
 
@@ -37,7 +38,6 @@ class ViT2DConfig(Config):
     slice_axis: Literal["x", "y", "z"] = Field(default="z", description="Axis of a volume that is cut into slices.")
     max_slices: int | None = Field(default=16, ge=1, description="Evenly spaced slices to look at; all where null.")
     pool_heads: int = Field(default=4, ge=1, description="Heads of the attention that pools the slices.")
-    activation_checkpointing: bool = Field(default=False, description="Less memory for about a third more time.")
 
 
 @towers.register("vit2d")
@@ -86,6 +86,8 @@ class ViT2D(ImageTower):
         positions = getattr(self.net, "pos_embed", None)
         if self.config.weights == "none" and positions is not None:
             nn.init.trunc_normal_(positions, std=self.config.position_scale)
+        elif self.config.weights == "timm":
+            self.weights = Loaded(f"timm's {self.config.model}", loaded=list(self.net.state_dict()))
         elif not isinstance(self.config.weights, str):
             leading = 0 if getattr(self.net, "no_embed_class", False) else getattr(self.net, "num_prefix_tokens", 0)
             grid = tuple(n // patch for n, patch in zip(size, self.plane_patch, strict=True))
@@ -96,6 +98,20 @@ class ViT2D(ImageTower):
         """Two blocks of width 64 on eight slices."""
         arguments: dict[str, Any] = {"patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
         return ViT2DConfig(arguments=arguments, max_slices=8)
+
+    def stack(self) -> list[nn.Module]:
+        """See `Tower.stack`; of a convolutional network the blocks of all its stages."""
+        patterns = _block_patterns(self.net)
+        return [part for name, part in self.net.named_modules() if any(re.fullmatch(p, name) for p in patterns)]
+
+    def layers(self) -> list[list[str]]:
+        """See `Tower.layers`; between the stages of a network lie parameters that only timm can place."""
+        from timm.models import group_parameters
+
+        groups = group_parameters(self.net, self.net.group_matcher(coarse=False))
+        layers = [[f"net.{name}" for name in groups[depth]] for depth in sorted(groups)]
+        placed = {name for layer in layers for name in layer}
+        return [*layers, [name for name, _ in self.named_parameters() if name not in placed]]
 
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
         """Look at images; see the contract."""
@@ -141,6 +157,13 @@ class ViT2D(ImageTower):
         return features[:, getattr(self.net, "num_prefix_tokens", 0) :]
 
 
+def _block_patterns(net: Any) -> list[str]:
+    """Regular expressions for the names of a timm model's blocks, among what it says of its layers."""
+    groups = [spec for name, spec in net.group_matcher(coarse=False).items() if name != "stem" and spec is not None]
+    pairs = [pair for spec in groups for pair in ([(spec, None)] if isinstance(spec, str) else spec)]
+    return [pattern for pattern, place in pairs if place is None]
+
+
 def waves(where_P: Tensor, width: int) -> Tensor:
     """Sines and cosines of relative positions, [P] in 0 to 1 to [P, D], from half a wave to 64 over the whole.
 
@@ -175,8 +198,6 @@ def _create(config: ViT2DConfig, channels: int) -> Any:
     if getattr(net, "head_hidden_size", net.num_features) != net.num_features:
         what = f"the pooled vector of '{config.model}' is wider or narrower than its features"
         raise ConfigError(what, where=where, fix="choose a ViT, ConvNeXt, ResNet or Swin")
-    if config.activation_checkpointing:
-        net.set_grad_checkpointing(True)
     return net
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError
@@ -39,7 +38,6 @@ class ViT3DConfig(Config):
     weights: Annotated[Literal["none"] | YamlPath, Field(union_mode="left_to_right")] = Field(
         default="none", description="none, a file, or the folder of a MONAI bundle."
     )
-    activation_checkpointing: bool = Field(default=False, description="Less memory for about a third more time.")
 
 
 @towers.register("vit3d")
@@ -53,6 +51,7 @@ class ViT3D(ImageTower):
     config: ViT3DConfig
     vit: Any
     dimensions = (3,)
+    stem = ("vit.patch_embedding.",)
 
     def __init__(self, config: ViT3DConfig, channels: int, shape: Sequence[int]) -> None:
         super().__init__()
@@ -73,14 +72,15 @@ class ViT3D(ImageTower):
         """Three blocks of width 96 on patches of 8 voxels."""
         return ViT3DConfig(patch=(8, 8, 8), width=96, depth=3, heads=3, mlp_width=192)
 
+    def stack(self) -> list[nn.Module]:
+        """See `Tower.stack`."""
+        return list(self.vit.blocks)
+
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
         """Look at volumes; see the contract."""
         x_BTD = self.vit.patch_embedding(self.unseen(pad(x_BCXYZ, self.patch), channels_BC, hidden_BT))
         for block in self.vit.blocks:
-            if self.config.activation_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, use_reentrant=False)
-            else:
-                x_BTD = block(x_BTD)
+            x_BTD = block(x_BTD)
         x_BTD = self.vit.norm(x_BTD)
         pattern_BD = self.unseen.pattern(channels_BC)
         real_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import foundation.towers  # noqa: F401  registers them
 from foundation.config import load_config
 from foundation.errors import ConfigError
+from foundation.layers.running import compiled, recomputed
 from foundation.tower import ImageTower, OmicsFeatures, OmicsTower, Tokens, count_parameters, towers
 
 ROWS, CHANNELS = 6, 3
@@ -26,6 +27,8 @@ OMICS = {
 }
 BF16_TOLERANCE = 0.05
 """Largest relative distance of outputs under bf16 autocast; bf16 keeps 8 bits, so one rounding is up to 0.004."""
+COMPILED_TOLERANCE = 1e-5
+"""Largest relative distance of gradients; fused sums are added up in another order, with 24 bits each."""
 
 Inputs = dict[str, Any]
 IMAGE_CASES = [
@@ -127,6 +130,18 @@ def gradients(tower: nn.Module, inputs: Inputs, hide: bool) -> tuple[Tokens, dic
     return tokens, {n: p.grad for n, p in tower.named_parameters() if p.requires_grad}
 
 
+def count_saved(tower: nn.Module, inputs: Inputs) -> int:
+    """Numbers that a forward pass keeps for the backward pass."""
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        look(tower, inputs)
+    return sum(sizes)
+
+
+def flat(found: dict[str, Tensor | None]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in found.values() if gradient is not None])
+
+
 def outputs(tokens: Tokens) -> list[Tensor]:
     return [tokens.pooled_BD, torch.where(tokens.real_BT[..., None], tokens.tokens_BTD, 0.0), tokens.real_BT]
 
@@ -163,6 +178,68 @@ def test_parameters_have_a_gradient_even_when_nothing_is_absent_or_hidden(name: 
     inputs = changed(inputs_for(tower, looks_at), lambda t: torch.ones_like(t) if t.dtype == torch.bool else t)
     _, found = gradients(tower, inputs, hide=False)
     assert [parameter for parameter, gradient in found.items() if gradient is None] == []
+
+
+@every_tower
+def test_every_parameter_is_in_one_layer_and_every_block_in_its_own(name: str, looks_at: str) -> None:
+    tower = build(name, looks_at)
+    layers, blocks = tower.layers(), tower.stack()
+    names = [parameter for layer in layers for parameter in layer]
+    assert sorted(names) == sorted(parameter for parameter, _ in tower.named_parameters())
+    layer_of = {parameter: depth for depth, layer in enumerate(layers) for parameter in layer}
+    name_of = {id(parameter): parameter_name for parameter_name, parameter in tower.named_parameters()}
+    depths = [{layer_of[name_of[id(parameter)]] for parameter in block.parameters()} for block in blocks]
+    assert depths == [{1 + number} for number in range(len(blocks))]
+    assert all(layers) and len(layers) == len(blocks) + 2
+
+
+@every_tower
+def test_blocks_run_in_the_order_in_which_they_are_named(name: str, looks_at: str) -> None:
+    tower, ran = build(name, looks_at), []
+    for number, block in enumerate(tower.stack()):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    look(tower, inputs_for(tower, looks_at))
+    assert list(dict.fromkeys(ran)) == list(range(len(tower.stack())))
+
+
+@every_tower
+def test_recomputed_blocks_give_the_same_bits(name: str, looks_at: str) -> None:
+    """Dropout included, and without a change in the names of the parameters."""
+    kept, again = build(name, looks_at).train(), build(name, looks_at).train()
+    inputs = inputs_for(kept, looks_at)
+    for tower in (kept, again):
+        drops = [part for block in tower.stack() for part in block.modules() if isinstance(part, nn.Dropout)]
+        assert drops
+        for part in drops:
+            part.p = 0.3
+    for block in again.stack():
+        recomputed(block)
+    assert count_saved(again, inputs) < count_saved(kept, inputs)
+    (one, gradients_one), (two, gradients_two) = (gradients(tower, inputs, hide=True) for tower in (kept, again))
+    assert all(torch.equal(*pair) for pair in zip(outputs(one), outputs(two), strict=True))
+    assert gradients_one.keys() == gradients_two.keys()
+    assert all(torch.equal(gradient, gradients_two[parameter]) for parameter, gradient in gradients_one.items())
+
+
+@pytest.mark.slow
+@every_tower
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which meets its own deprecations
+def test_compiled_blocks_differ_by_rounding(name: str, looks_at: str) -> None:
+    """Recomputed or not, for any number of records, under the same names."""
+    plain, fast, both = (build(name, looks_at).train() for _ in range(3))
+    for block in [*fast.stack(), *both.stack()]:
+        compiled(block)
+    for block in both.stack():
+        recomputed(block)
+    for rows in (ROWS, 3, 1):
+        inputs = changed(inputs_for(plain, looks_at), lambda tensor, rows=rows: tensor[:rows])
+        expected = flat(gradients(plain, inputs, hide=True)[1])
+        for tower in (fast, both):
+            found = flat(gradients(tower, inputs, hide=True)[1])
+            assert (found - expected).norm() <= COMPILED_TOLERANCE * expected.norm()
+            assert not torch.equal(found, expected), "it was not compiled"
+    assert list(fast.state_dict()) == list(both.state_dict()) == list(plain.state_dict())
+    assert count_saved(both, inputs) < count_saved(fast, inputs)
 
 
 @every_tower

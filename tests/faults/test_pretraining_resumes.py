@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from foundation.cohort.prepare import prepare
 from foundation.cohort.simulate import simulate
+from foundation.data.alignment import Aligned
 from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError
 from foundation.progress import Silent
 from pretrain.run import pretrain
@@ -39,7 +41,10 @@ objectives:
 dropout: {default: 0.3, channels: 0.3}
 augmentation: {}
 epochs: 4
-batch_size: 12
+batch_size: 6
+accumulate: 2
+ema: 0.9
+activation_checkpointing: true
 checkpoint_every: 3
 keep_checkpoints: 2
 permutations: 100
@@ -82,22 +87,46 @@ def test_the_run_folder_is_complete(whole):
     metrics = json.loads((whole / "metrics.json").read_text())
     assert set(metrics["retrieval"]) == {"mri->omics", "omics->mri"}
     assert len(list((whole / "checkpoints").glob("step-*"))) == 2
-    assert [step for step, *_ in losses(whole)] == list(range(1, 9))
+    assert [(step, samples) for step, samples, *_ in losses(whole)] == [(n, 12 * n) for n in range(1, 9)]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_killed_and_started_again_it_ends_with_the_same_bits(workplace, whole):
-    run = workplace / "killed"
+def start(workplace: Path, run: Path) -> subprocess.Popen:
+    """A run in a process of its own, which has just written its first checkpoint."""
     command = [sys.executable, "-m", "launch.cli", "pretrain", str(workplace / "config.yaml"), f"out={run}"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((run / "checkpoints").glob("step-*")):
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (run / "model").exists(), "it was to be killed in the middle"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_ended_and_started_again_it_ends_with_the_same_bits(workplace, whole, number, code, said):
+    run = workplace / number.name
+    process = start(workplace, run)
+    process.send_signal(number)
+    _, message = process.communicate()
+    assert process.returncode == code
+    assert not (run / "model").exists(), "it was to be ended in the middle"
+    if said:
+        last = f"chiasma pretrain: {said}; start the same command again and it goes on from its newest checkpoint"
+        assert message.splitlines()[-1] == last and "Traceback" not in message
     pretrain(workplace / "config.yaml", [f"out={run}"])
     assert losses(run) == losses(whole)
     assert same_weights(run, whole)
+
+
+def test_two_processes_do_not_train_in_one_folder(workplace):
+    run = workplace / "shared"
+    process = start(workplace, run)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(DataError, match=f"is being trained in by process {process.pid}") as caught:
+        pretrain(workplace / "config.yaml", [f"out={run}"])
+    assert caught.value.exit_code == 2
+    process.kill()
+    process.communicate()
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
@@ -126,6 +155,27 @@ def test_no_whole_checkpoint_is_an_error(workplace, whole, tmp_path):
         pretrain(workplace / "config.yaml", [f"out={run}"])
 
 
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("touch was-run",))
+
+
+@pytest.mark.parametrize("name", ["module", "average", "training"])
+def test_a_pickle_in_place_of_tensors_is_not_run(workplace, whole, tmp_path, name, monkeypatch, capsys):
+    """Even where somebody wrote its hash into the manifest."""
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    file = newest(run) / f"{name}.safetensors"
+    torch.save(Hostile(), file)
+    manifest = json.loads((newest(run) / "checkpoint.json").read_text())
+    manifest["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (newest(run) / "checkpoint.json").write_text(json.dumps(manifest))
+    pretrain(workplace / "config.yaml", [f"out={run}"])
+    assert "passed over a damaged checkpoint: step-00000008" in capsys.readouterr().out
+    assert not (tmp_path / "was-run").exists()
+    assert same_weights(run, whole)
+
+
 def test_a_half_written_checkpoint_is_invisible(workplace, whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     newest(run).rename(run / "checkpoints" / ".partial-00000008")
@@ -133,10 +183,14 @@ def test_a_half_written_checkpoint_is_invisible(workplace, whole, tmp_path):
     assert same_weights(run, whole)
 
 
-def test_a_changed_config_does_not_go_on(workplace, whole, tmp_path):
+def test_a_changed_config_does_not_go_on_and_names_the_keys(workplace, whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    with pytest.raises(CheckpointError, match="the config changed"):
-        pretrain(workplace / "config.yaml", [f"out={run}", "optimiser.learning_rate=0.5"])
+    written = (run / "config.yaml").read_text()
+    changes = ["optimiser.learning_rate=0.5", "towers.mri.arguments.depth=2", "checkpoint_every=1"]
+    with pytest.raises(CheckpointError, match="another run: ") as caught:
+        pretrain(workplace / "config.yaml", [f"out={run}", *changes])
+    assert "towers.mri.arguments.depth and optimiser.learning_rate changed since" in str(caught.value)
+    assert (run / "config.yaml").read_text() == written
 
 
 def test_a_changed_cohort_does_not_go_on(workplace, whole, tmp_path):
@@ -153,10 +207,10 @@ def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, t
 
     before, backward = {}, Pretraining.backward
 
-    def spoilt(self, batch, chunk_size):
+    def spoilt(self, batch, chunk_size, share):
         before.setdefault("weights", {name: value.clone() for name, value in self.state_dict().items()})
         before["module"] = self
-        logged = backward(self, batch, chunk_size)
+        logged = backward(self, batch, chunk_size, share)
         return logged | {"loss": logged["loss"] * float("nan")}
 
     monkeypatch.setattr(Pretraining, "backward", spoilt)
@@ -165,21 +219,78 @@ def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, t
     after = before["module"].state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before["weights"].items())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len([row for row in rows if row["split"] == "non-finite"]) == 3
+    assert [len(row["rows"]) for row in rows if row["split"] == "non-finite"] == [12] * 3
+
+
+def test_a_learning_rate_that_is_far_too_large_ends_the_run(workplace, tmp_path):
+    run = tmp_path / "run"
+    changes = ["optimiser.learning_rate=1e30", "optimiser.warm_up=0", "checkpoint_every=1"]
+    with pytest.raises(ChiasmaError, match="not finite in 3 steps in a row") as caught:
+        pretrain(workplace / "config.yaml", [f"out={run}", *changes])
+    assert caught.value.exit_code == 1 and "lower optimiser.learning_rate" in str(caught.value)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    bad = [row for row in rows if row["split"] == "non-finite"]
+    assert len(bad) == 3 and all(len(row["rows"]) == 12 for row in bad)
+    before, after = (load_file(path / "module.safetensors") for path in sorted((run / "checkpoints").glob("step-*")))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_batches_without_any_pair_break_nothing(workplace, tmp_path):
+    """Dropout leaves every record one modality, so that the contrast has nothing to compare, in every batch."""
+    run = tmp_path / "run"
+    pretrain(workplace / "config.yaml", [f"out={run}", "dropout.default=1.0", "objectives.masked.weight=1e-9"])
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["contrast"] for row in rows] == [0.0] * 8
+    assert all(0 <= row["gradient_norm"] < 1e-3 for row in rows)
+
+
+def test_a_cohort_in_which_nobody_is_paired_is_refused(workplace, tmp_path, monkeypatch):
+    presence = Aligned.presence
+
+    def lonely(self, rows):
+        """Of what a patient has, the first."""
+        present_BM, channels = presence(self, rows)
+        return present_BM & (present_BM.cumsum(axis=1) == 1), channels
+
+    monkeypatch.setattr(Aligned, "presence", lonely)
+    with pytest.raises(ConfigError, match="none of 24 training patients has both sides of any pair") as caught:
+        pretrain(workplace / "config.yaml", [f"out={tmp_path / 'run'}"])
+    assert caught.value.where == "objectives.contrast"
 
 
 @pytest.mark.parametrize(
     ("override", "kind", "message"),
     [
         ("preprocessing.modalities=[mri, methylation]", ConfigError, "methylation"),
-        ("preprocessing.modalities=[mri]", ConfigError, "nothing to contrast"),
+        ("preprocessing.modalities=[mri]", ConfigError, "for omics, of which the cohort has none"),
+        ("preprocessing.modalities=[rna]", ConfigError, "no image modality is called so"),
+        ("dropout.modalities.ct=0.5", ConfigError, "no modality is called 'ct'"),
+        ("towers.ct.tower=vit2d", ConfigError, "towers.ct: tower 'ct' is for images"),
+        ("optimiser.layer_decay=0.75", ConfigError, "no tower starts from pretrained weights"),
+        ("out=config.yaml/run", ConfigError, "a file stands in the way"),
         ("towers.mri.arguments.patch_size=64", ConfigError, "64"),
         ("cohort=nowhere", DataError, "not a prepared cohort"),
         ("held_out.fraction=0.001", ConfigError, "cannot be split"),
         ("towers.mri.tower=vit2", ConfigError, "vit2d"),
     ],
 )
-def test_what_cannot_be_trained_is_one_message(workplace, tmp_path, override, kind, message):
+def test_what_cannot_be_trained_is_one_message(workplace, tmp_path, monkeypatch, override, kind, message):
+    monkeypatch.chdir(workplace)
     with pytest.raises(kind, match=message) as caught:
         pretrain(workplace / "config.yaml", [f"out={tmp_path / 'run'}", override])
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which meets its own deprecations
+def test_a_run_that_was_compiled_goes_on_uncompiled(workplace, whole, tmp_path):
+    run = tmp_path / "run"
+    pretrain(workplace / "config.yaml", [f"out={run}", "compile=true"])
+    compiled = losses(run)
+    for (*_, loss, _), (*_, expected, _) in zip(compiled, losses(whole), strict=True):
+        assert loss == pytest.approx(expected, rel=1e-3), "eight steps multiply differences by rounding"
+    shutil.rmtree(newest(run))
+    pretrain(workplace / "config.yaml", [f"out={run}"])
+    assert losses(run)[:6] == compiled[:6]
+    assert losses(run)[-1][2] == pytest.approx(compiled[-1][2], rel=1e-3)

@@ -120,16 +120,6 @@ def test_relative_positions_mean_the_same_in_any_volume() -> None:
     assert distance.min() > 0.5 and waves(torch.rand(3), 7).shape == (3, 7)
 
 
-def test_activation_checkpointing_changes_no_gradient() -> None:
-    x, channels = scans(), torch.tensor([[True, False], [True, True]])
-    found = []
-    for checkpointing in (False, True):
-        tower = make(activation_checkpointing=checkpointing).train()
-        tower(x, channels).pooled_BD.sin().sum().backward()
-        found.append({name: p.grad for name, p in tower.named_parameters()})
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-
-
 def test_positions_start_at_the_scale_asked_for() -> None:
     for scale in (0.5, 0.02):
         assert make(position_scale=scale).net.pos_embed.std().item() == pytest.approx(scale, rel=0.1)

@@ -1,0 +1,35 @@
+"""The model card: what a pretrained model is, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foundation.cohort.manifest import Manifest
+from pretrain.config import PretrainConfig
+
+
+def card(config: PretrainConfig, cohort: Manifest, metrics: dict[str, Any]) -> str:
+    """README.md of the model folder.
+
+    Args:
+        config: Of the run.
+        cohort: What it was pretrained on.
+        metrics: Content of metrics.json.
+    """
+    lines = [
+        f"# {config.out.name}",
+        "",
+        (
+            f"A chiasma model pretrained on the cohort `{cohort.name}` ({cohort.patients} patients, "
+            f"{config.held_out.fraction:.0%} of {config.held_out.by}s held out). Research use only."
+        ),
+        "",
+        "| held-out retrieval | n | recall@10 | chance | p |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {name} | {found['n']} | {found['recall@10']:.3f} | {found['chance@10']:.3f} | {found['p_value']:.4f} |"
+        for name, found in metrics["retrieval"].items()
+        if "recall@10" in found
+    ]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,118 @@
+"""A step learns from the mean gradient of its batches, in the order of patients that a run without accumulation has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pretrain.engine
+from foundation.cohort.prepare import prepare
+from foundation.cohort.simulate import simulate
+from foundation.progress import Silent
+from pretrain.run import pretrain as run_config
+from pretrain.step import Pretraining
+
+CONFIG = """
+cohort: cohort
+out: run
+held_out: {fraction: 0.4}
+towers:
+  mri: {tower: vit2d, arguments: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}, max_slices: 1, pool_heads: 2}
+  omics: {tower: omics_transformer, tokenizer: {tokenizer: chunk}, width: 16, depth: 1, heads: 2}
+width: 16
+fusion: {fusion: gated_mean}
+objectives:
+  contrast: {loss: {objective: infonce}}
+batch_size: 6
+optimiser: {clip: 1e9, learning_rate: 1e-12}
+permutations: 100
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engine")
+    simulate(folder / "source", patients=30, seed=6, progress=lambda done, total: None)
+    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[int]], list[dict[str, torch.Tensor]]]:
+    """Rows of each batch, and the gradient at each update; at this learning rate the weights hardly move."""
+    batches, gradients = [], []
+    backward, norm = Pretraining.backward, pretrain.engine.gradient_norm
+
+    def seen(self, batch, *args):
+        batches.append(batch.rows.tolist())
+        seen.module = self
+        return backward(self, batch, *args)
+
+    def kept(parameters, bound):
+        gradients.append({name: p.grad.clone() for name, p in seen.module.named_parameters() if p.grad is not None})
+        return norm(parameters, bound)
+
+    monkeypatch.setattr(Pretraining, "backward", seen)
+    monkeypatch.setattr(pretrain.engine, "gradient_norm", kept)
+    return batches, gradients
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_batches_give_the_mean_of_their_gradients(workplace, tmp_path, monkeypatch):
+    batches, gradients = watch(monkeypatch)
+    epochs = 24 / 18  # of 18 training patients: four batches
+    run_config(workplace / "config.yaml", [f"out={tmp_path / 'one'}", f"epochs={epochs}"])
+    single, each = list(batches), list(gradients)
+    batches.clear(), gradients.clear()
+    run_config(workplace / "config.yaml", [f"out={tmp_path / 'two'}", f"epochs={epochs}", "accumulate=2"])
+    assert batches == single and len(single) == 4 and len(gradients) == 2
+    for step, found in enumerate(gradients):
+        first, second = each[2 * step : 2 * step + 2]
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, (first[name] + second[name]) / 2, rtol=1e-4, atol=1e-7)
+    alone, together = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["samples_seen"] for row in together] == [12, 24]
+    assert together[0]["loss"] == pytest.approx((alone[0]["loss"] + alone[1]["loss"]) / 2, rel=1e-5)
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self):
+        self.work: list[list] = []
+
+    def start(self, label, total, unit):
+        self.work.append([label, total, 0])
+
+    def advance(self, n=1, bytes=0):
+        self.work[-1][2] += n
+
+    def finish(self):
+        self.work[-1].append("finished")
+
+
+def test_evaluation_tells_how_far_it_is(workplace, tmp_path):
+    heard = Heard()
+    changes = [f"out={tmp_path / 'run'}", "epochs=0.7", "evaluate_every=1"]
+    run_config(workplace / "config.yaml", changes, heard)
+    held_out, training = "embedding held-out patients", "embedding training patients"
+    assert [label for label, *_ in heard.work] == [held_out, training, held_out]
+    assert all(total == done > 0 and end == "finished" for _, total, done, end in heard.work)
+
+
+def test_what_is_evaluated_and_written_is_the_average(workplace, tmp_path):
+    changes = [f"out={tmp_path / 'run'}", "optimiser.learning_rate=1e-2", "ema=0.9"]
+    run_config(workplace / "config.yaml", [*changes, "epochs=2"])
+    [folder] = (tmp_path / "run" / "checkpoints").glob("step-*")
+    written = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    average, last = load_file(folder / "average.safetensors"), load_file(folder / "module.safetensors")
+    assert int(average["n_averaged"]) == 6
+    assert all(torch.equal(value, average[f"module.model.{name}"]) for name, value in written.items())
+    assert not all(torch.equal(value, last[f"model.{name}"]) for name, value in written.items())
