@@ -26,7 +26,7 @@ from foundation.data.randomness import permutation
 from foundation.data.sampler import OnePass
 from foundation.errors import ConfigError
 from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.objective import FUSED, objectives
+from foundation.objective import FUSED
 from foundation.tower import count_parameters
 from pretrain import checkpoint
 from pretrain.checkpoint import Position
@@ -205,12 +205,7 @@ def _build(
     accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bfloat16" else "no")
     torch.manual_seed(config.seed)
     model = MultimodalModel(MultimodalConfig.of(aligned.preprocessing, config.towers, config.fusion, config.width))
-    parts = {
-        name: objectives.build(weighted.loss, model.sites, model.widths())
-        for name, weighted in config.objectives.items()
-    }
-    weights = {name: weighted.weight for name, weighted in config.objectives.items()}
-    module = Pretraining(model, parts, weights, config.seed).to(accelerator.device)
+    module = Pretraining.of(config, model).to(accelerator.device)
     dataset = CohortDataset(
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
     )
