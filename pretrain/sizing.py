@@ -24,6 +24,7 @@ from accelerate import init_empty_weights
 from pydantic import Field
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -311,12 +312,13 @@ def _run_step(config: PretrainConfig, cohort: Cohort, records: int) -> _Step:
     batch = _complete_batch(cohort, records, fake)
     low_precision = config.precision == "bfloat16"
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision)
-    with FlopCounterMode(display=False) as forward, autocast, torch.no_grad():
+    with FlopCounterMode(display=False) as forward, autocast, _RealMasks(), torch.no_grad():
         for objective in module.objectives.values():
             for view in objective.views(batch, config.seed).values():  # type: ignore[operator]
                 module.model(batch, view, tokens=objective.needs_tokens, seed=config.seed)
     held = [tensor for p in module.parameters() for tensor in (p, p.grad) if tensor is not None]
-    with _Meter([*held, *batch.images.values(), *batch.omics.values()]) as meter, autocast, warnings.catch_warnings():
+    meter = _Meter([*held, *batch.images.values(), *batch.omics.values()])
+    with meter, autocast, _RealMasks(), warnings.catch_warnings():
         # torch looks at the gradient of a real scalar that meets fake tensors, and warns of it to itself.
         warnings.filterwarnings("ignore", message="The .grad attribute", category=UserWarning)
         module.backward(batch, None)
@@ -371,6 +373,16 @@ def _complete_batch(cohort: Cohort, records: int, fake: FakeTensorMode) -> Batch
         sites=[""] * records,
         groups=[""] * records,
     )
+
+
+class _RealMasks(TorchFunctionMode):
+    """Lets a mask that is real choose among tensors without memory: how many it chooses is known."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and not isinstance(args[1], FakeTensor):
+            where = args[1].nonzero(as_tuple=True) if args[1].dtype == torch.bool else args[1]
+            return func(args[0], where)
+        return func(*args, **(kwargs or {}))
 
 
 class _Meter(TorchDispatchMode):

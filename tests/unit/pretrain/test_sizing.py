@@ -103,6 +103,25 @@ def test_gpus_share_the_batch_and_sharded_the_weights():
         size_of(small_config(), SMALL, 9)
 
 
+def test_an_objective_may_choose_tokens_by_a_mask(monkeypatch):
+    from foundation.objectives.masked_omics import MaskedOmics
+
+    forward = MaskedOmics.forward
+
+    def of_chosen(self, seen, batch):
+        loss = forward(self, seen, batch)
+        chosen = seen["masked"].z_BD[torch.arange(len(batch)) % 2 == 0]
+        loss.value = loss.value + self.trunk(chosen).sum()
+        return loss
+
+    before = size_of(small_config(), SMALL).operations.forward_and_backward
+    monkeypatch.setattr(MaskedOmics, "forward", of_chosen)
+    config = small_config()
+    found = size_of(config, SMALL).operations.forward_and_backward
+    assert found == real_operations(config, 8)
+    assert found - before == 3 * 2 * 16 * 64 / 2
+
+
 @pytest.fixture(scope="module")
 def large():
     return make_plan(LARGE, gpus=64)
