@@ -149,17 +149,28 @@ def prepare(cohort: Path, overrides: Sequence[str], out: Path, root: Path | None
 
 @cli.command(
     example="chiasma pretrain configs/pretrain/tiny.yaml\n"
-    "chiasma pretrain my.yaml out=runs/second optimiser.learning_rate=3e-4",
+    "chiasma pretrain my.yaml out=runs/second optimiser.learning_rate=3e-4\n"
+    "chiasma pretrain configs/pretrain/ct-large.yaml --plan --gpus 64",
     goes_on="from its newest checkpoint",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
-def pretrain(config: Path, overrides: Sequence[str]) -> None:
+@click.option(
+    "--plan", is_flag=True, help="Do not train; say what it will cost: parameters, operations, memory, steps."
+)
+@click.option("--gpus", type=click.IntRange(min=1), help="With --plan: over how many the batch is split; 1 by default.")
+@click.option("--json", "as_json", is_flag=True, help="With --plan: print one JSON object instead of tables.")
+def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | None, as_json: bool) -> None:
     """Pretrain the towers of a CONFIG.yaml on a prepared cohort.
 
     Interrupted and started again, it goes on from the newest checkpoint with the same result. The run folder holds
     config.yaml, metrics.jsonl, metrics.json, report.html, checkpoints/ and model/.
     """
+    if plan:
+        _print_plan(config, overrides, gpus or 1, as_json)
+        return
+    if gpus or as_json:
+        raise click.UsageError("--gpus and --json go with --plan")
     from launch.progress import Progress
     from pretrain.report import headline
     from pretrain.run import pretrain as run
@@ -168,6 +179,21 @@ def pretrain(config: Path, overrides: Sequence[str]) -> None:
         metrics, folder = run(config, overrides, progress)
     click.echo(headline(metrics["retrieval"]))
     click.echo(f"look at {folder / 'report.html'}")
+
+
+def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool) -> None:
+    import json
+
+    from launch.plan_table import print_plan
+    from launch.progress import Progress
+    from pretrain.sizing import make_plan
+
+    with Progress() as progress:
+        found = make_plan(config, overrides, gpus, progress)
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2))
+    else:
+        print_plan(found)
 
 
 @cli.command(example="chiasma doctor\nchiasma doctor --json")

@@ -24,7 +24,6 @@ from foundation.errors import ConfigError
 from foundation.layers.running import compiled, recomputed
 from foundation.lock import held
 from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.objective import objectives
 from foundation.progress import Progress, Silent
 from foundation.tower import count_parameters
 from pretrain import checkpoint, tracking
@@ -94,12 +93,7 @@ def _build(config: PretrainConfig, aligned: Aligned, training: np.ndarray, devic
     """The model and its objectives where the run starts, the optimiser, and the average if any."""
     torch.manual_seed(config.seed)
     model = MultimodalModel(MultimodalConfig.of(aligned.preprocessing, config.towers, config.fusion, config.width))
-    parts = {
-        name: objectives.build(weighted.loss, model.sites, model.widths())
-        for name, weighted in config.objectives.items()
-    }
-    weights = {name: weighted.weight for name, weighted in config.objectives.items()}
-    module = Pretraining(model, parts, weights, config.seed).to(device)
+    module = Pretraining.of(config, model).to(device)
     if config.start == "cohort":
         start(model, aligned, training, config.batch_size)
     average = None if config.ema is None else follow(module, config.ema)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from foundation.data.sample import Batch
 from foundation.model import MultimodalModel
-from foundation.objective import Loss, Objective, Seen, View
+from foundation.objective import Loss, Objective, Seen, View, objectives
+from pretrain.config import PretrainConfig
 
 
 class Pretraining(nn.Module):
@@ -30,6 +31,12 @@ class Pretraining(nn.Module):
         self.objectives = nn.ModuleDict(dict(objectives))
         self.weights = dict(weights)
         self.seed = seed
+
+    @classmethod
+    def of(cls, config: PretrainConfig, model: MultimodalModel) -> Pretraining:
+        """The model with the objectives of a config."""
+        parts = {n: objectives.build(w.loss, model.sites, model.widths()) for n, w in config.objectives.items()}
+        return cls(model, parts, {n: w.weight for n, w in config.objectives.items()}, config.seed)
 
     def backward(self, batch: Batch, chunk_size: int | None, share: float = 1.0) -> dict[str, Tensor]:
         """Add this batch's gradient to the parameters.

@@ -99,6 +99,8 @@ def test_version(capsys):
         (["prepare", "c.yaml", "--out", "x", "--root", "nowhere"], "'nowhere' does not exist"),
         (["prepare", "c.yaml", "--out", "x", "--workers", "0"], "0 is not in the range x>=1"),
         (["simulate", "x", "--patients", "none"], "'none' is not a valid integer"),
+        (["pretrain", "c.yaml", "--gpus", "8"], "--gpus and --json go with --plan"),
+        (["pretrain", "c.yaml", "--json"], "--gpus and --json go with --plan"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(args, expected, capsys):
@@ -305,3 +307,42 @@ def test_rare_patterns_are_summed_up(tmp_path, capsys):
     assert "m8 92" not in lines
     assert f"3 more patterns {92 + 91 + 90}" in lines
     assert "quarantined: 0" in lines
+
+
+def test_a_plan_is_printed_as_tables_or_as_json(monkeypatch, capsys):
+    memory = types.SimpleNamespace(
+        **dict.fromkeys(("weights", "gradients", "optimiser", "average"), 1.5e9),
+        activations=3e9,
+        activations_kept=9e9,
+        activations_checkpointed=3e9,
+        records_at_once=16,
+        ddp=30e9,
+        sharded=5e9,
+        fits={24: {"ddp": False, "sharded": True}},
+    )
+    asked = []
+
+    def make_plan(*args):
+        asked.append(args[:3])
+        return types.SimpleNamespace(
+            parameters={"[ct]": 300, "total": 1200},
+            operations=types.SimpleNamespace(towers={"[ct]": 7e9}, forward=8e9, forward_and_backward=24e9, step=32e9),
+            memory=memory,
+            gpus=64,
+            batch_size=4096,
+            steps=781,
+            samples=3198976,
+            operations_of_run=1.7e20,
+            document=lambda: {"steps": 781},
+        )
+
+    stand_in(monkeypatch, "pretrain.sizing", make_plan=make_plan)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["pretrain", "c.yaml", "a=1", "--plan", "--gpus", "64"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"[ct] 300 7.0", "total 1,200", "step, with what is computed again 32.0", "weights 1.50"} <= set(lines)
+    assert {"activations, 16 records at once 3.00", "24 GB too small fits"} <= set(lines)
+    assert "about 781 steps of 4,096 records on 64 GPUs: 3,198,976 samples, 1.7e+20 operations" in lines
+    assert main(["pretrain", "c.yaml", "--plan", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"steps": 781}
+    assert asked == [(Path("c.yaml"), ("a=1",), 64), (Path("c.yaml"), (), 1)]
