@@ -41,13 +41,14 @@ class PairwiseConfig(Config):
         "auto: every image tower with the omics tower, and the omics tower with itself.",
     )
     weights: Weights = Field(default=Weights(), description="How much each kind of pair counts.")
-    hidden: float = Field(
+    hidden_features: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Fraction of the features, or of the patches of an image, that each look hides at random. With few "
-        "patients it keeps towers from knowing them by heart.",
+        description="Fraction of the features of omics that each look hides at random. With "
+        "few patients it keeps towers from knowing them by heart.",
     )
+    hidden_patches: float = Field(default=0.0, ge=0, lt=1, description="The same of the patches of images.")
     temperature: float = Field(default=0.07, gt=0, le=1, description="To start from; it is learned.")
     lowest_temperature: float = Field(default=0.01, gt=0, le=1, description="It is never learned below.")
 
@@ -171,7 +172,7 @@ class PairwiseObjective(Objective):
     def __init__(self, config: PairwiseConfig, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
         super().__init__(config, sites, widths)
         self.pairs = find_pairs(config, sites)
-        self.hidden = config.hidden
+        self.hidden = {"image": config.hidden_patches, "omics": config.hidden_features}
         self.scale = LearnedScale(1 / config.temperature, 1 / config.lowest_temperature)
 
     def views(self, batch: Batch, seed: int) -> dict[str, View]:
@@ -180,16 +181,16 @@ class PairwiseObjective(Objective):
         for pair in self.pairs:
             looks = _halves(pair.one, batch, seed) if pair.disjoint else _whole([pair.one, pair.other], batch)
             for name, site, look in zip(pair.views, (pair.one, pair.other), looks, strict=True):
-                views[name] = replace(look, hidden=self._hide(name, site, batch, seed) if self.hidden else {})
+                views[name] = replace(look, hidden=self._hide(name, site, batch, seed))
         return views
 
     def _hide(self, view: str, site: TowerSite, batch: Batch, seed: int) -> dict[str, Tensor]:
         """What a look hides, drawn for each record and epoch: Li et al. 2023 (FLIP), Bahri et al. 2022 (SCARF)."""
-        hidden = {}
-        for name in site.modalities:
+        hidden, fraction = {}, self.hidden[site.kind]
+        for name in site.modalities if fraction else ():
             count = math.prod(site.grid) if site.kind == "image" else batch.observed[name].shape[1]
             draws = draw(seed, f"{HIDE} {view}: {name}", batch.records, batch.epochs.tolist(), count)
-            hidden[name] = torch.from_numpy(draws < self.hidden).to(batch.present_BM.device)
+            hidden[name] = torch.from_numpy(draws < fraction).to(batch.present_BM.device)
         return hidden
 
     def forward(self, seen: Mapping[str, Seen], batch: Batch) -> Loss:

@@ -145,18 +145,20 @@ def test_views_show_each_tower_its_modalities():
 
 
 def test_each_look_hides_its_own_share_of_features_and_patches():
+    config = InfoNCEConfig(hidden_features=0.4, hidden_patches=0.2)
     present = torch.ones(200, len(MODALITIES), dtype=torch.bool)
     seen = batch(present)
     seen.observed = {name: torch.ones(200, 40, dtype=torch.bool) for name in OMICS.modalities}
     mri = replace(MRI, patch=(2, 2), grid=(4, 5))
-    views = InfoNCE(InfoNCEConfig(hidden=0.3), [mri, OMICS], {}).views(seen, seed=0)
+    views = InfoNCE(config, [mri, OMICS], {}).views(seen, seed=0)
     assert set(views["mri"].hidden) == {"mri"} and views["mri"].hidden["mri"].shape == (200, 20)
-    for view in views.values():
+    for name, view in views.items():
         for hidden in view.hidden.values():
-            assert abs(float(hidden.float().mean()) - 0.3) < 0.03
+            assert abs(float(hidden.float().mean()) - (0.2 if name == "mri" else 0.4)) < 0.03
+    assert not any(view.hidden for view in InfoNCE(InfoNCEConfig(), [mri, OMICS], {}).views(seen, seed=0).values())
     one, other = (views[f"omics/{side}"].hidden["rna"] for side in ("one", "other"))
     assert not torch.equal(one, other)
-    part = InfoNCE(InfoNCEConfig(hidden=0.3), [mri, OMICS], {}).views(seen.part(10, 20), seed=0)
+    part = InfoNCE(config, [mri, OMICS], {}).views(seen.part(10, 20), seed=0)
     assert torch.equal(part["omics"].hidden["rna"], views["omics"].hidden["rna"][10:20])
 
 
