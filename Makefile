@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test slow lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,9 @@ demo: $(VENV)/.installed ## simulate a cohort, prepare it, print and draw what i
 
 test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+
+slow: $(VENV)/.installed ## run the tests that take minutes: the golden run, compiled steps, memory of the losses
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.installed-lint ## check style, format and types
 	$(BIN)/ruff check .
@@ -42,6 +45,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]' --constraint constraints.txt
 	@touch $@
 
-$(VENV)/.installed-lint: $(VENV)/.installed
+$(VENV)/.installed-slow: $(VENV)/.installed ## run the tests that take minutes: the golden run, compiled steps, memory of the losses
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed
 	$(PIP) install --editable '.[test,lint]' --constraint constraints.txt
 	@touch $@

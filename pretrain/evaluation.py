@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,9 @@ class Evaluation:
         images = [site.name for site in model.sites if site.kind == "image"]
         omics = [site.name for site in model.sites if site.kind == "omics"]
         self.pairs = [(name, other) for name in images for other in omics]
+        if not images:
+            alone = [name for site in model.sites for name in site.modalities]
+            self.pairs = list(combinations(alone, 2))
 
     def patterns(self) -> dict[str, int]:
         """Modalities that training records have together, to their number."""
@@ -59,21 +64,46 @@ class Evaluation:
         embedded = self.embed(self.held_out, "embedding held-out patients")
         return measure_space(embedded, pairs=self.pairs, seed=self.config.seed, permutations=100)
 
-    def final(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Everything that metrics.json says of the embeddings, and the map of the held-out patients."""
+    def before_training(self) -> dict[str, Any]:
+        """What the model can do where it starts: recall@10, and each probe of each view. What training has to beat."""
+        metrics, _ = self._measure(permutations=100)
+        return {
+            "retrieval": {name: found.get("recall@10") for name, found in metrics["retrieval"].items()},
+            "probes": {
+                endpoint: {view: result.get("value") for view, result in views.items()}
+                for endpoint, views in {**metrics["probes"], "site": metrics["site_probe"]}.items()
+            },
+        }
+
+    def final(self, before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Everything that metrics.json says of the embeddings, and the map of the held-out patients.
+
+        Args:
+            before: What `before_training` gave when the run began; stands beside each result.
+        """
+        metrics, held_out = self._measure(self.config.permutations)
+        for name, found in metrics["retrieval"].items():
+            found["before_training"] = before["retrieval"].get(name)
+        for endpoint, views in {**metrics["probes"], "site": metrics["site_probe"]}.items():
+            for view, result in views.items():
+                result["before_training"] = before["probes"].get(endpoint, {}).get(view)
         endpoints = self.aligned.cohort.manifest.endpoints
+        classes = {name: list(entry["classes"]) for name, entry in endpoints.items() if "classes" in entry}
+        return metrics, embedding_map(held_out, FUSED, classes=classes)
+
+    def _measure(self, permutations: int) -> tuple[dict[str, Any], Embedded]:
         training = self.embed(self.training, "embedding training patients")
         held_out = self.embed(self.held_out, "embedding held-out patients")
+        endpoints = self.aligned.cohort.manifest.endpoints
         metrics = evaluate(
             training,
             held_out,
             pairs=self.pairs,
             endpoint_kinds={name: entry["kind"] for name, entry in endpoints.items()},
             seed=self.config.seed,
-            permutations=self.config.permutations,
+            permutations=permutations,
         )
-        classes = {name: list(entry["classes"]) for name, entry in endpoints.items() if "classes" in entry}
-        return metrics, embedding_map(held_out, FUSED, classes=classes)
+        return metrics, held_out
 
     @torch.no_grad()
     def embed(self, rows: np.ndarray, label: str) -> Embedded:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from foundation.config import Config
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, nearest
 from foundation.tower import Tower
 
 
@@ -25,6 +25,11 @@ class OptimiserConfig(Config):
         le=1,
         description="Of a tower that starts from pretrained weights each layer learns by this factor slower than the "
         "one after it, for example 0.75; everything that starts from random numbers learns at the full rate.",
+    )
+    tower_rates: dict[str, float] = Field(
+        default={},
+        description="Tower to a factor on its learning rate. A low one, such as {omics: 0.1}, keeps a tower near a "
+        "good start, and the others learn to meet it.",
     )
     weight_decay: float = Field(
         default=0.05, ge=0, description="Of weights that multiply; biases, norms, embeddings and temperatures are kept."
@@ -42,9 +47,10 @@ def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.A
     """AdamW over the trainable parameters, in groups that share a weight decay and a factor on the learning rate.
 
     Raises:
-        ConfigError: There is a layer decay, and no tower that starts from pretrained weights.
+        ConfigError: There is a layer decay, and no tower that starts from pretrained weights; or a rate for a tower
+            that there is not.
     """
-    decaying, factors = _weights_that_multiply(module), _factors(module, config.layer_decay)
+    decaying, factors = _weights_that_multiply(module), _factors(module, config)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -66,14 +72,25 @@ def _weights_that_multiply(module: nn.Module) -> set[int]:
     return {id(part.weight) for part in module.modules() if isinstance(part, maps)}
 
 
-def _factors(module: nn.Module, layer_decay: float) -> dict[int, float]:
-    """What the learning rate of a parameter is multiplied by, where that is not 1; by its `id`.
+def _factors(module: nn.Module, config: OptimiserConfig) -> dict[int, float]:
+    """What the learning rate of a parameter is multiplied by, where that is not 1; by its `id`."""
+    towers = {name.rpartition(".")[2]: part for name, part in module.named_modules() if isinstance(part, Tower)}
+    factors = _factors_of_layers(towers.values(), config.layer_decay) if config.layer_decay < 1 else {}
+    for name, rate in config.tower_rates.items():
+        if name not in towers:
+            raise ConfigError(
+                f"no tower is called '{name}'", where="optimiser.tower_rates", fix=nearest(name, list(towers))
+            )
+        factors |= {id(p): rate * factors.get(id(p), 1.0) for p in towers[name].parameters()}
+    return factors
+
+
+def _factors_of_layers(towers: Iterable[Tower], layer_decay: float) -> dict[int, float]:
+    """Factors that fall from the last layer of a pretrained tower to its first.
 
     Bao et al. 2022, BEiT: BERT pre-training of image transformers.
     """
-    if layer_decay == 1:
-        return {}
-    pretrained = [part for part in module.modules() if isinstance(part, Tower) and part.weights is not None]
+    pretrained = [tower for tower in towers if tower.weights is not None]
     if not pretrained:
         raise ConfigError(
             "no tower starts from pretrained weights, so that there is no layer to slow down",

@@ -93,11 +93,13 @@ def probe_plot(
             if low is not None:
                 axes.plot([low, high], [row, row], color=BLUE, linewidth=2)
             axes.plot(result["value"], row, "o", color=BLUE, markersize=6)
+            if result.get("before_training") is not None:
+                axes.plot(result["before_training"], row, "o", color=BLUE, markersize=5, fillstyle="none")
             # Probes of one endpoint may have left different classes out, so that chance is each row's own.
             axes.plot([result["chance"]] * 2, [row - 0.5, row + 0.5], color=GREY, linewidth=1.2, linestyle="--")
         if oracle is not None:
             axes.axvline(oracle, color=GREEN, linewidth=1.4)
-        _legend(axes, oracle)
+        _legend(axes, oracle, any(result.get("before_training") is not None for result in views.values()))
         axes.set_yticks(range(len(views)), [shortened(name) for name in views])
         axes.set_ylim(len(views) - 0.5, -0.5)
         if metric != "R²":
@@ -107,11 +109,13 @@ def probe_plot(
     return picture(stream, SMALL, f"{metric} of probes of {title}: {reached or 'none'}", title, caption)
 
 
-def _legend(axes: Axes, oracle: float | None) -> None:
+def _legend(axes: Axes, oracle: float | None, before: bool) -> None:
     axes.plot([], [], color=GREY, linewidth=1.2, linestyle="--", label="chance")
+    if before:
+        axes.plot([], [], "o", color=BLUE, markersize=5, fillstyle="none", label="before training")
     if oracle is not None:
         axes.plot([], [], color=GREEN, linewidth=1.4, label="best possible")
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
 
 
 def map_plot(x: Sequence[float], y: Sequence[float], names: Sequence[str], *, title: str, caption: str) -> Picture:

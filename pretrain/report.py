@@ -170,6 +170,7 @@ def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
                 Cell(percent(result[f"recall@{k}"], 1), shade=result[f"recall@{k}"]) if "recall@1" in result else _GAP
                 for k in (1, 5, 10)
             ),
+            _GAP if result.get("before_training") is None else Cell(percent(result["before_training"], 1)),
             Cell(percent(result["chance@10"], 1)) if "chance@10" in result else _GAP,
             Cell(f"{result['median_rank']:g}") if "median_rank" in result else _GAP,
             Cell(_p(result["p_value"]).removeprefix("p\u00a0").removeprefix("=\u00a0"))
@@ -180,7 +181,18 @@ def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
         ]
         for name, result in retrieval.items()
     ]
-    header = ["from → to", "recall@1", "recall@5", "recall@10", "chance@10", "median rank", "p", "records", ""]
+    header = [
+        "from → to",
+        "recall@1",
+        "recall@5",
+        "recall@10",
+        "before training",
+        "chance@10",
+        "median rank",
+        "p",
+        "records",
+        "",
+    ]
     page.table(header, rows)
     alignment = {name: value for name, value in metrics.get("alignment", {}).items() if value is not None}
     uniformity = {name: value for name, value in metrics.get("uniformity", {}).items() if value is not None}
@@ -207,7 +219,8 @@ def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
         "Linear probes",
         "A linear model is fitted on the embeddings of training patients and scored on held-out ones, for each view by "
         "itself; its penalty comes from inner folds of the training patients. Intervals are 95\u00a0% by bootstrap "
-        "over held-out patients. Survival is compared within groups only.",
+        "over held-out patients. Survival is compared within groups only. Before training the model stands where the "
+        "run began, which is about principal components: what training adds is the difference.",
     )
     if site:
         page.text(
@@ -221,7 +234,8 @@ def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
         figure for name, views in ordered.items() if (figure := _probe_figure(name, views, oracle.get(name, {})))
     )
     rows = [row for name, views in ordered.items() for row in _probe_rows(name, views, oracle.get(name, {}))]
-    header = ["endpoint", "view", "metric", "value", "95 % interval", "chance", "best possible", "training", "held-out"]
+    columns = ["value", "95 % interval", "before training", "chance", "best possible", "training", "held-out"]
+    header = ["endpoint", "view", "metric", *columns]
     page.table(header, rows, "Training and held-out: patients")
     _skipped(page, ordered)
     for name, views in ordered.items():
@@ -271,6 +285,7 @@ def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]) 
                 METRICS.get(metric, metric),
                 Cell(f"{score['value']:.3f}"),
                 Cell("–" if low is None else f"{low:.2f} to {high:.2f}"),
+                _GAP if score.get("before_training") is None else Cell(f"{score['before_training']:.3f}"),
                 Cell(f"{score['chance']:.2f}"),
                 Cell("–" if best is None else f"{best:.3f}"),
                 result["n_train"],

@@ -71,6 +71,7 @@ def pretrain(
     _refuse_unpaired(state.module, aligned, training)
     evaluation = Evaluation(config, aligned, training, held_out, state.best.model, progress or Silent())
     with _claimed(config.out):
+        before = _before_training(config.out / "start.json", evaluation, config.document())
         position = _restore(config, identify(config, cohort, training), state)
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
@@ -78,7 +79,18 @@ def pretrain(
         with contextlib.closing(Monitor(metrics_file, step=position.step, steps=steps, wandb=wandb)) as monitor:
             run = Run(config, config.out, steps, dataset, state, accelerator, monitor, evaluation.retrieval)
             train(run, position)
-            return _write(run, evaluation), run.folder
+            return _write(run, evaluation, before), run.folder
+
+
+def _before_training(path: Path, evaluation: Evaluation, config: dict[str, Any]) -> dict[str, Any]:
+    """What the model can do before it is trained; measured when a run begins, and kept beside it."""
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["config"] == config:
+            return known
+    known = {"config": config, **evaluation.before_training()}
+    _write_json(path, known)
+    return known
 
 
 def _restore(config: PretrainConfig, identity: dict[str, str], state: State) -> Position:
@@ -134,10 +146,10 @@ def _claimed(out: Path) -> Iterator[None]:
         yield
 
 
-def _write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
+def _write(run: Run, evaluation: Evaluation, before: dict[str, Any]) -> dict[str, Any]:
     """Write metrics.json, the model folder, the map and the report; returns the metrics."""
     cohort = evaluation.aligned.cohort.manifest
-    metrics, drawn = evaluation.final()
+    metrics, drawn = evaluation.final(before)
     metrics.update(
         cohort=cohort.name,
         patterns_seen=evaluation.patterns(),

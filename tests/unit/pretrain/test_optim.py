@@ -61,6 +61,20 @@ def test_a_layer_decay_without_pretrained_weights_is_refused():
         build_optimiser(make(), OptimiserConfig(layer_decay=0.75))
 
 
+def test_a_tower_has_its_own_rate_beside_that_of_its_layers(tmp_path):
+    config = OptimiserConfig(layer_decay=0.5, tower_rates={"ct": 0.1, "mri": 0.2})
+    factor = settings(make(tmp_path / "w.safetensors"), config, "factor")
+    assert factor["ct.vit.blocks.2.mlp.linear1.weight"] == pytest.approx(0.05)
+    assert {value for name, value in factor.items() if name.startswith("mri.")} == {0.2}
+    assert factor["fusion.gate_MD"] == 1
+
+
+def test_a_rate_for_no_tower_names_the_nearest():
+    with pytest.raises(ConfigError, match="no tower is called 'mir'") as caught:
+        build_optimiser(make(), OptimiserConfig(tower_rates={"mir": 0.1}))
+    assert "mri" in str(caught.value)
+
+
 def test_the_learning_rate_reaches_every_group_by_its_factor(tmp_path):
     optimiser = build_optimiser(make(tmp_path / "w.safetensors"), OptimiserConfig(layer_decay=0.5))
     set_learning_rate(optimiser, 0.2)

@@ -89,12 +89,13 @@ def test_the_whole_report(tmp_path, metrics):
         assert words in page.text, words
     retrieval = result["retrieval"]["mri->rna"]
     row = next(row for row in page.rows if row[0] == "mri → rna")
-    assert row[5] == f"{retrieval['median_rank']:g}"
+    assert row[6] == f"{retrieval['median_rank']:g}"
     probe = result["probes"]["subtype"]["mri"]
     row = next(row for row in page.rows if row[:3] == ["subtype", "mri", "balanced accuracy"])
     assert row[3:] == [
         f"{probe['value']:.3f}",
         "{:.2f} to {:.2f}".format(*probe["ci95"]),
+        "–",
         "0.33",
         "0.931",
         str(probe["n_train"]),
