@@ -16,7 +16,7 @@ from foundation.tower import OmicsTower
 MOST_RECORDS = 1000
 """Training records that a start looks at; more are thinned out evenly."""
 
-FACTORS = 32
+FACTORS = 16
 
 
 def start(model: MultimodalModel, aligned: Aligned, rows: np.ndarray, batch_size: int) -> None:

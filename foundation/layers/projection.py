@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-FLOOR = 0.1
-"""Added to the variance of each direction, in units of their mean, so that noise is not blown up."""
+FLOOR = 1.0
+"""Added to the variance of each direction, in units of their mean: what lies below the mean is rather noise, and stays
+small."""
 
 
 class Projection(nn.Linear):
@@ -14,7 +15,7 @@ class Projection(nn.Linear):
 
     @torch.no_grad()
     def start_at(self, x_ND: Tensor) -> None:
-        """Start centred and whitened: mean 0, and about the same variance in each of the leading directions.
+        """Start centred and whitened: mean 0, and about the same variance in each direction of more than the average.
 
         A tower that starts at random gives almost the same vector for everybody. Cosines are then all near 1, and a
         contrastive loss first has to take that constant away. Data-dependent starts: Krähenbühl et al. 2016; Mishkin
