@@ -148,7 +148,7 @@ class Adapted(nn.Module):
         return self
 
     def state(self) -> dict[str, Tensor]:
-        """All that is not the base's: trained parameters, heads, and statistics that training may move."""
+        """All that is not the base's: trained parameters, heads, and statistics that training may move; not copied."""
         frozen = {
             name for name, parameter in self.model.named_parameters(prefix="model") if not parameter.requires_grad
         }

@@ -461,6 +461,29 @@ def test_dropout_acts_in_training_alone(base, batch):
     assert not same(predict(adapted, batch), predict(adapted, batch))
 
 
+def test_activation_checkpointing_gives_adapters_the_same_gradients(base, batch):
+    """Where the input of a checkpointed block needs no gradient, adapters inside it must still get theirs."""
+    gradients = []
+    for model in (base, make_model(mri={"activation_checkpointing": True}, ct={"activation_checkpointing": True})):
+        adapted = adapt(model, Lora(rank=2), make_heads()).train()
+        loss_of(adapted, batch).backward()
+        gradients.append([parameter.grad for parameter in adapted.parameters() if parameter.requires_grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@every_lora
+def test_bf16_stays_near_fp32(base, batch, config):
+    adapted = train(adapt(base, config, make_heads()), batch)
+    exact = predict(adapted, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss_of(adapted, batch).backward()
+        rough = predict(adapted, batch)
+    assert all(p.grad.isfinite().all() for p in adapted.parameters() if p.requires_grad)
+    for task in exact:
+        assert (exact[task] - rough[task].float()).norm() < 0.05 * exact[task].norm()
+
+
 def test_a_frozen_part_stays_in_evaluation(batch):
     base = make_model(omics={"dropout": 0.5}, ct={"dropout": 0.5})
     probe = adapt(base, Frozen(), make_heads()).train()
