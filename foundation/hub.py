@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
@@ -25,12 +30,24 @@ def write(folder: Path, model: MultimodalModel, preprocessing: Preprocessing, ca
         preprocessing: What a cohort must agree with to be read by it.
         card: README.md: what the model is, in words.
     """
+    with replacing(folder) as partial:
+        model.save_pretrained(partial)
+        model.config.settled().save_pretrained(partial)
+        preprocessing.write(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `folder` once it is whole, or is gone where filling it failed."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    model.config.settled().save_pretrained(partial)
-    preprocessing.write(partial)
-    (partial / "README.md").write_text(card, encoding="utf-8")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -39,6 +56,15 @@ def write(folder: Path, model: MultimodalModel, preprocessing: Preprocessing, ca
         shutil.rmtree(old)
     else:
         os.rename(partial, folder)
+
+
+def fingerprint(model: MultimodalModel) -> str:
+    """SHA-256 of a model's weights: names, types, shapes and values; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
@@ -63,4 +89,7 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         raise CheckpointError(
             f"cannot be read: {' '.join(str(error).split())[:300]}", where=str(folder), fix="copy the folder again"
         ) from None
+    for tensor in (*model.parameters(), *model.buffers()):
+        # In the file, tensors lie at any address; where memory is not aligned, sums are rounded in another order.
+        tensor.data = tensor.data.clone()
     return model.eval(), preprocessing
