@@ -1,0 +1,1 @@
+"""Adaptation: a pretrained model to tasks, fold by fold, and what it is worth."""
