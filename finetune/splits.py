@@ -18,6 +18,7 @@ from foundation.config import Config
 from foundation.data.randomness import draw
 from foundation.errors import ConfigError, DataError
 from foundation.seen_patients import SeenPatients
+from foundation.wording import counted
 
 TIME_QUANTILES = 4
 
@@ -164,14 +165,14 @@ def refuse_overlap(records: Records, config: SplitConfig, fold: Fold) -> None:
     Raises:
         DataError: So it is; it counts them and names none, because what is written of a split is passed on.
     """
-    for unit, names in {
-        "patient": records.patients,
-        config.by: records.units(config, np.arange(len(records.strata))),
-    }.items():
-        both = np.intersect1d(names[fold.train].astype(str), names[fold.test].astype(str))
+    sides = {"patient": (records.patients[fold.train], records.patients[fold.test])}
+    if config.by == "site":
+        sides["site"] = (records.sites[fold.train], records.sites[fold.test])
+    for unit, (train, test) in sides.items():
+        both = np.intersect1d(train.astype(str), test.astype(str))
         if len(both):
             raise DataError(
-                f"{len(both)} {unit}s are both in training and in the test set",
+                f"{counted(len(both), unit)} on both sides, training and test",
                 where=f"fold {fold.name}",
                 fix="mend the published folds, or let `splits.folds` make them",
             )
