@@ -134,12 +134,23 @@ def test_both_together_find_what_each_finds_half_of(cohort, endpoint, enough):
 
 
 @pytest.mark.parametrize("endpoint", ["os", "subtype", "response"])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_shuffled_labels_give_chance_through_the_whole_pipeline(tmp_path, endpoint, seed):
-    cohort = write(tmp_path / "cohort", people(seed, shuffled=True))
-    value, (low, high) = measured(cohort, endpoint, "clinical + omics")
-    assert low <= 0.5 <= high
-    assert abs(value - 0.5) < 0.1
+def test_shuffled_labels_give_chance_through_the_whole_pipeline(tmp_path, endpoint):
+    values, covered, leaked = [], 0, []
+    for seed in range(6):
+        cohort = write(tmp_path / str(seed), people(seed, shuffled=True))
+        value, (low, high) = measured(cohort, endpoint, "clinical + omics")
+        values.append(value)
+        covered += low <= 0.5 <= high
+        made = folds_of(cohort, endpoint)
+        fold, inner = made.folds[0], made.inner(made.folds[0])
+        cheating = Fold("0", np.union1d(fold.train, fold.test), fold.test)
+        said = predict("clinical + omics", cohort, endpoint, cheating, inner)
+        leaked.append(score_of(cohort, endpoint, fold.test, said)(np.ones((1, len(fold.test))))[0])
+    # A single shuffle strays by about 0.04, and an interval over test patients knows nothing of another training set.
+    assert abs(np.mean(values) - 0.5) < 0.05
+    assert covered >= 4
+    # The same pipeline with a fold's test patients in training does not pass for chance.
+    assert np.mean(leaked) > 0.6
 
 
 def test_what_the_test_patients_have_changes_nothing_that_is_learned(cohort, tmp_path):
@@ -198,7 +209,7 @@ def test_a_baseline_reads_only_what_it_may(cohort):
     with_mutation = predict("omics", cohort, "dose", fold, inner, ["mutation", "clinical"])["value"]
     truth = cohort.endpoint("dose")["value"][fold.test]
     assert np.corrcoef(with_rna, truth)[0, 1] > 0.5
-    assert abs(np.corrcoef(with_mutation, truth)[0, 1]) < 0.3 if with_mutation.std() > 0 else True
+    assert with_mutation.std() < 0.5 * with_rna.std()
     assert available(cohort) == list(BASELINES)
     assert available(cohort, ["rna"]) == ["omics"]
     with pytest.raises(ConfigError, match="nothing for the baseline 'clinical'"):
