@@ -87,8 +87,8 @@ def predict(
     risk_N = np.zeros(len(cohort))
     for group in np.unique(cohort.groups[fold.test].astype(str)):
         train, test = (side[cohort.groups[side] == group] for side in (fold.train, fold.test))
-        # Nothing is known of a group without an event: its patients stay alike.
-        if learner.parts["event"][train].any():
+        # Fewer than two events teach nothing of a group: its patients stay alike.
+        if learner.parts["event"][train].sum() > 1:
             within = [Fold(f.name, *(side[cohort.groups[side] == group] for side in (f.train, f.test))) for f in inner]
             risk_N[test] = _fit(learner, cohort, names, train, within)(test)["risk"]
     return {"risk": risk_N[fold.test]}

@@ -258,3 +258,5 @@ def test_a_group_without_an_event_in_training_has_equal_risks(cohort, tmp_path):
     of_a = quiet.groups[fold.test] == "a"
     assert np.ptp(risk[of_a]) == 0
     assert np.ptp(risk[~of_a]) > 0
+    without = Fold("0", fold.train[quiet.groups[fold.train] == "b"], fold.test)
+    np.testing.assert_array_equal(predict("clinical", quiet, "os", without, made.inner(fold))["risk"], risk)
