@@ -14,6 +14,7 @@ import torch
 
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
+from foundation.seen_patients import SeenPatients
 
 if TYPE_CHECKING:
     from foundation.model import MultimodalModel
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 FILES = ("config.json", "model.safetensors", "preprocessing.json", "README.md")
 
 
-def write(folder: Path, model: MultimodalModel, preprocessing: Preprocessing, card: str) -> None:
+def write(
+    folder: Path,
+    model: MultimodalModel,
+    preprocessing: Preprocessing,
+    card: str,
+    seen: SeenPatients | None = None,
+) -> None:
     """Write a model folder; it appears only when it is whole.
 
     Args:
@@ -29,11 +36,14 @@ def write(folder: Path, model: MultimodalModel, preprocessing: Preprocessing, ca
         model: The model.
         preprocessing: What a cohort must agree with to be read by it.
         card: README.md: what the model is, in words.
+        seen: Whom it was trained on; without it, nobody can know later.
     """
     with replacing(folder) as partial:
         model.save_pretrained(partial)
         model.config.settled().save_pretrained(partial)
         preprocessing.write(partial)
+        if seen is not None:
+            seen.write(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
 
 

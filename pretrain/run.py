@@ -25,6 +25,7 @@ from foundation.layers.running import compiled, recomputed
 from foundation.lock import held
 from foundation.model import MultimodalConfig, MultimodalModel
 from foundation.progress import Progress, Silent
+from foundation.seen_patients import SeenPatients
 from foundation.tower import count_parameters
 from pretrain import checkpoint, tracking
 from pretrain.average import follow
@@ -158,9 +159,9 @@ def _write(run: Run, evaluation: Evaluation, before: dict[str, Any]) -> dict[str
         versions={name: importlib.metadata.version(name) for name in ("chiasma", "torch", "transformers", "timm")},
     )
     _write_json(run.folder / "embedding_map.json", drawn)
-    hub.write(
-        run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, card(run.config, cohort, metrics)
-    )
+    seen = SeenPatients.of(evaluation.aligned.cohort.patients[evaluation.training])
+    words = card(run.config, cohort, metrics)
+    hub.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
     _write_json(run.folder / "metrics.json", metrics)
     write_report(run.folder)
     return metrics

@@ -46,11 +46,19 @@ def read_folds(folds: Folds, paths: Iterable[tuple[str, Path]], patients: set[st
         patients: Of the cohort.
 
     Raises:
-        DataError: A column is missing, a split is unknown, or a patient is not in the cohort.
+        DataError: A column is missing, a split is unknown, or a patient is not in the cohort or stands twice in a fold.
     """
     read: dict[str, dict[str, str]] = {}
     for fold, path in paths:
-        read.setdefault(fold, {}).update(_read_fold(folds, path, patients))
+        here, before = _read_fold(folds, path, patients), read.setdefault(fold, {})
+        twice = sorted(set(here) & set(before))
+        if twice:
+            raise DataError(
+                f"{len(twice)} patients stand in another file of fold {fold} already, first '{twice[0]}'",
+                where=str(path),
+                fix="keep each patient in one file per fold",
+            )
+        before.update(here)
     return {fold: dict(sorted(read[fold].items())) for fold in sorted(read)}
 
 

@@ -22,15 +22,7 @@ def fit_cox(
     """
     from scipy.optimize import minimize
 
-    strata = []
-    for group in np.unique(groups_N):
-        rows = np.flatnonzero(groups_N == group)
-        rows = rows[np.argsort(-time_N[rows], kind="stable")]
-        # Latest first: those at risk at a time are all rows up to the last one that has it.
-        last = np.searchsorted(-time_N[rows], -time_N[rows], side="right") - 1
-        happened = event_N[rows] == 1
-        if happened.any():
-            strata.append((x_ND[rows], last[happened], happened))
+    strata = [(x_ND[rows], last_E, happened_S) for rows, last_E, happened_S in _risk_sets(time_N, event_N, groups_N)]
     events = float(event_N.sum())
 
     def loss(weights_D: np.ndarray) -> tuple[float, np.ndarray]:
@@ -43,6 +35,31 @@ def fit_cox(
 
     start_D = np.zeros(x_ND.shape[1])
     return minimize(loss, start_D, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-12}).x
+
+
+def partial_likelihood(risk_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, groups_N: np.ndarray) -> float:
+    """Logarithm of the partial likelihood of log hazards `risk_N`, summed over groups; arguments as in `fit_cox`."""
+    one = np.ones(1)
+    return -sum(
+        _partial(risk_N[rows, None], last_E, happened_S, one)[0]
+        for rows, last_E, happened_S in _risk_sets(time_N, event_N, groups_N)
+    )
+
+
+def _risk_sets(
+    time_N: np.ndarray, event_N: np.ndarray, groups_N: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each group with an event: its rows, latest first, the last row at risk at each event, and who had it."""
+    sets = []
+    for group in np.unique(groups_N):
+        rows = np.flatnonzero(groups_N == group)
+        rows = rows[np.argsort(-time_N[rows], kind="stable")]
+        # Latest first: those at risk at a time are all rows up to the last one that has it.
+        last = np.searchsorted(-time_N[rows], -time_N[rows], side="right") - 1
+        happened = event_N[rows] == 1
+        if happened.any():
+            sets.append((rows, last[happened], happened))
+    return sets
 
 
 def _partial(

@@ -22,6 +22,7 @@ from foundation.joining import fusions
 from foundation.model import MultimodalConfig, MultimodalModel
 from foundation.objective import FUSED, View
 from foundation.progress import Silent
+from foundation.seen_patients import SeenPatients
 from foundation.tower import towers
 
 
@@ -104,6 +105,16 @@ def test_a_folder_gives_the_same_bits(aligned, model, batch, tmp_path):
     assert list(found.z) == list(expected.z)
     for name in expected.z:
         assert torch.equal(expected.z[name], found.z[name]), name
+
+
+def test_a_folder_knows_whom_its_model_has_seen(aligned, model, tmp_path):
+    hub.write(tmp_path / "model", model, aligned.preprocessing, "# a model\n", SeenPatients.of(["P1", "P2"]))
+    seen = SeenPatients.read(tmp_path / "model")
+    assert seen is not None
+    assert seen.among(["P2", "P3"]).tolist() == [True, False]
+    hub.read(tmp_path / "model")
+    hub.write(tmp_path / "model", model, aligned.preprocessing, "# a model\n")
+    assert SeenPatients.read(tmp_path / "model") is None
 
 
 def test_transformers_finds_the_model_by_its_config(aligned, model, tmp_path):

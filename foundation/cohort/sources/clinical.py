@@ -15,18 +15,30 @@ from foundation.config import Config
 from foundation.errors import DataError, nearest
 
 
-class NumberCovariate(Config):
+class NamedColumn(Config):
+    """Where a covariate stands in the table."""
+
+    column: str | list[str] | None = Field(
+        None,
+        description="Column of the table, or several, of which a patient's first with a value counts; "
+        "the covariate's own name by default.",
+    )
+
+    def columns(self, name: str) -> list[str]:
+        """Its columns, for a covariate called `name`."""
+        return [self.column or name] if isinstance(self.column, str | None) else self.column
+
+
+class NumberCovariate(NamedColumn):
     """A number, such as age: one feature."""
 
     kind: Literal["number"]
-    column: str | None = Field(None, description="Column of the table; the covariate's own name by default.")
 
 
-class CategoryCovariate(Config):
+class CategoryCovariate(NamedColumn):
     """One of several words without an order: a feature per category, 1 or 0."""
 
     kind: Literal["category"]
-    column: str | None = Field(None, description="Column of the table; the covariate's own name by default.")
     categories: list[str] | None = Field(
         None, min_length=1, description="In order; those found in the table, sorted, by default."
     )
@@ -44,11 +56,10 @@ class CategoryCovariate(Config):
         return categories
 
 
-class ScaleCovariate(Config):
+class ScaleCovariate(NamedColumn):
     """Words that stand on a scale, such as grades: one feature."""
 
     kind: Literal["scale"]
-    column: str | None = Field(None, description="Column of the table; the covariate's own name by default.")
     map: dict[str, float | None] = Field(
         min_length=1,
         description="Word to its number, such as {G2: 2, G3: 3}; null is not measured, such as {GX: null}.",
@@ -120,7 +131,16 @@ class ClinicalSource(TableSource):
                 yield Block(rows, slice(0, width), values[piece])
 
     def _wanted(self) -> list[str]:
-        return [covariate.column or name for name, covariate in self.config.columns.items()]
+        return list(
+            dict.fromkeys(c for name, covariate in self.config.columns.items() for c in covariate.columns(name))
+        )
+
+    def _text(self, name: str, frame: Frame) -> Column:
+        """A covariate as words: each patient's first that is not missing."""
+        first, *others = (frame[column].str.strip() for column in self.config.columns[name].columns(name))
+        for other in others:
+            first = first.mask(mark_missing(first), other)
+        return first
 
     def _features(self, name: str, categories: dict[str, list[str]]) -> list[str]:
         return [f"{name}={category}" for category in categories[name]] if name in categories else [name]
@@ -136,14 +156,14 @@ class ClinicalSource(TableSource):
         if found:
             for frame in read_frames(self.path, self._wanted()):
                 for name, words in found.items():
-                    text = frame[self.config.columns[name].column or name]
-                    words.update(text[~mark_missing(text)].str.strip())
+                    text = self._text(name, frame)
+                    words.update(text[~mark_missing(text)])
         return {name: categories or sorted(found[name]) for name, categories in listed.items()}
 
     def _values(self, name: str, frame: Frame, categories: dict[str, list[str]]) -> np.ndarray:
         """One covariate of these patients [S, its features]."""
         covariate = self.config.columns[name]
-        text = frame[covariate.column or name].str.strip()
+        text = self._text(name, frame)
         if isinstance(covariate, NumberCovariate):
             return self._numbers(text)[:, None]
         if isinstance(covariate, ScaleCovariate):

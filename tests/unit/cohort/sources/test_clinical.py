@@ -41,6 +41,14 @@ def test_numbers_categories_and_scales(path, open_source, assemble, monkeypatch,
     np.testing.assert_array_equal(values, np.array(expected, dtype=np.float32))
 
 
+def test_the_first_column_with_a_value_counts(tmp_path, open_source, assemble):
+    path = tmp_path / "clinical.tsv"
+    path.write_text("patient\tpathologic\tclinical\nP1\tII\tI\nP2\tNA\tI\nP3\t \tII\nP4\t[Not Available]\t\n")
+    stage = {"kind": "scale", "column": ["pathologic", "clinical"], "map": {"I": 1, "II": 2}}
+    _, values = assemble(open_source(path, format="clinical", columns={"stage": stage}))
+    np.testing.assert_array_equal(values[:, 0], [2, 1, 2, np.nan])
+
+
 def test_patients_in_another_order(path, open_source, assemble):
     _, values = assemble(open_source(path, format="clinical", columns={"age": "number"}), ["P5", "P1", "P2"])
     np.testing.assert_array_equal(values[:, 0], [70, 44.5, np.nan])

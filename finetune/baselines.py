@@ -1,0 +1,313 @@
+"""Simple models on the same folds: what clinical covariates and principal components of the omics tell by themselves.
+
+Everything is learned on the training rows of a fold, and every penalty is chosen on inner folds of them. What is chosen
+is the penalty under which held-out patients are most likely, which varies less from fold to fold than a rank statistic.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from finetune.splits import Fold
+from foundation.cohort.manifest import OmicsEntry
+from foundation.cohort.store import PreparedCohort
+from foundation.data.alignment import Aligned, align
+from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
+from foundation.errors import ConfigError, nearest
+from foundation.measures.cox import fit_cox, partial_likelihood
+from foundation.measures.ordinal import chances, fit_proportional_odds
+
+CLINICAL = "clinical"
+"""The omics modality that holds covariates; all others are molecular."""
+
+COMPONENTS = 20
+LEAST_CHANCE = 1e-6
+
+Parts = dict[str, np.ndarray]
+Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+BASELINES: dict[str, tuple[bool, bool]] = {
+    "clinical": (True, False),
+    "omics": (False, True),
+    "clinical + omics": (True, True),
+}
+"""Name to whether it reads the covariates, and whether it reads the molecular modalities."""
+
+
+def available(cohort: PreparedCohort, modalities: Sequence[str] | None = None) -> list[str]:
+    """Baselines that there is something to fit on for.
+
+    Args:
+        cohort: The prepared cohort.
+        modalities: Those that the task may read; all by default.
+    """
+    names = _omics(cohort, modalities)
+    has = (CLINICAL in names, bool(set(names) - {CLINICAL}))
+    return [name for name, needs in BASELINES.items() if all(h or not n for h, n in zip(has, needs, strict=True))]
+
+
+def predict(
+    name: str,
+    cohort: PreparedCohort,
+    endpoint: str,
+    fold: Fold,
+    inner: Sequence[Fold],
+    modalities: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Fit a baseline on the training rows of a fold and predict its test rows.
+
+    A model of survival is fitted in each group (each cancer) by itself, since only patients of one group are compared.
+
+    Args:
+        name: Of the baseline.
+        cohort: The prepared cohort.
+        endpoint: Of the cohort, known for every row of the fold.
+        fold: Rows; one per patient, lest a patient count twice.
+        inner: Folds of the training rows, to choose the penalty on.
+        modalities: Those that the task may read; all by default.
+
+    Returns:
+        Of the test rows, for survival ``risk`` [N], for classes ``chance`` [N, K] in the order of their codes, for a
+        number ``value`` [N].
+
+    Raises:
+        ConfigError: The cohort lacks what the baseline reads.
+    """
+    if name not in available(cohort, modalities):
+        fix = nearest(name, available(cohort, modalities))
+        raise ConfigError(f"the cohort has nothing for the baseline '{name}'", where=str(cohort.path), fix=fix)
+    learner = LEARNERS[cohort.manifest.endpoints[endpoint]["kind"]](cohort.endpoint(endpoint), cohort.groups)
+    names = _chosen(name, _omics(cohort, modalities))
+    if not learner.each_group:
+        return _fit(learner, cohort, names, fold.train, inner)(fold.test)
+    risk_N = np.zeros(len(cohort))
+    for group in np.unique(cohort.groups[fold.test].astype(str)):
+        train, test = (side[cohort.groups[side] == group] for side in (fold.train, fold.test))
+        # Fewer than two events teach nothing of a group: its patients stay alike.
+        if learner.parts["event"][train].sum() > 1:
+            within = [Fold(f.name, *(side[cohort.groups[side] == group] for side in (f.train, f.test))) for f in inner]
+            risk_N[test] = _fit(learner, cohort, names, train, within)(test)["risk"]
+    return {"risk": risk_N[fold.test]}
+
+
+class Inputs:
+    """What a baseline reads of any record, as learned on training rows.
+
+    Args:
+        cohort: The prepared cohort.
+        names: Omics modalities, the covariates among them or not; those that no training row has are left out.
+        train: Rows.
+    """
+
+    def __init__(self, cohort: PreparedCohort, names: Sequence[str], train: np.ndarray) -> None:
+        from sklearn.decomposition import PCA
+
+        present_NM = cohort.present_NM[train]
+        self.names = [name for name in names if present_NM[:, cohort.modalities.index(name)].any()]
+        self.aligned: Aligned | None = None
+        if self.names:
+            config = PreprocessingConfig(modalities=self.names)
+            self.aligned = align(Preprocessing.fit(cohort, train, config), cohort)
+        self.center_F = {name: self._center(name, train) for name in self.names}
+        molecular_NF = self._molecular(train)
+        self.pca = None
+        if molecular_NF.shape[1]:
+            self.pca = PCA(min(COMPONENTS, *molecular_NF.shape), random_state=0).fit(molecular_NF)
+        x_ND = self._raw(train)
+        scale_D = x_ND.std(axis=0)
+        if self.pca is not None:
+            # One unit for all components, that of the first: a ridge then holds the small ones back.
+            scale_D[: self.pca.n_components_] = scale_D[: self.pca.n_components_].max()
+        self.keep_D = scale_D > 1e-9
+        self.mean_D, self.scale_D = x_ND.mean(axis=0)[self.keep_D], scale_D[self.keep_D]
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """[N, D] float64: components, covariates, and what is missing, centred and scaled."""
+        return (self._raw(rows)[:, self.keep_D] - self.mean_D) / self.scale_D
+
+    def _read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self.aligned is not None
+        values_NF, observed_NF, _ = self.aligned.read_omics(name, rows)
+        return values_NF.astype(np.float64), observed_NF
+
+    def _center(self, name: str, rows: np.ndarray) -> np.ndarray:
+        values_NF, observed_NF = self._read(name, rows)
+        return values_NF.sum(axis=0) / np.maximum(observed_NF.sum(axis=0), 1)
+
+    def _imputed(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values about the mean of the training rows, 0 where not observed, and what was."""
+        values_NF, observed_NF = self._read(name, rows)
+        return np.where(observed_NF, values_NF - self.center_F[name], 0), observed_NF
+
+    def _molecular(self, rows: np.ndarray) -> np.ndarray:
+        blocks = [self._imputed(name, rows)[0] for name in self.names if name != CLINICAL]
+        return np.concatenate(blocks, axis=1) if blocks else np.zeros((len(rows), 0))
+
+    def _raw(self, rows: np.ndarray) -> np.ndarray:
+        blocks = [np.zeros((len(rows), 0))] if self.pca is None else [self.pca.transform(self._molecular(rows))]
+        for name in self.names:
+            values_NF, observed_NF = self._imputed(name, rows)
+            blocks += [values_NF, ~observed_NF] if name == CLINICAL else [~observed_NF.any(axis=1, keepdims=True)]
+        return np.concatenate(blocks, axis=1, dtype=np.float64)
+
+
+class Learner(ABC):
+    """A linear model of one kind of endpoint.
+
+    Args:
+        parts: The endpoint of the whole cohort, [N] each.
+        groups: [N] names.
+    """
+
+    penalties: ClassVar[tuple[float, ...]]
+    """The most cautious first."""
+
+    each_group: ClassVar[bool] = False
+    """Each group is fitted by itself."""
+
+    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
+        self.parts = parts
+        self.groups = groups.astype(str)
+
+    @abstractmethod
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+        """Fit on rows whose inputs are `x_ND`; what comes back predicts from the inputs of any."""
+
+    @abstractmethod
+    def worth(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """How likely those of the rows are that were held out of the fit; higher is better."""
+
+
+class Cox(Learner):
+    """Survival by ridge Cox.
+
+    The worth of a fit is what the held-out patients add to the partial likelihood: its value over all rows less that
+    over the fitted ones (Verweij and van Houwelingen, Cross-validation in survival analysis, Stat Med 1993).
+    """
+
+    penalties = tuple(10.0 ** (power / 2) for power in range(2, -7, -1))
+    each_group = True
+
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+        """Fit log hazards; a group without an event gives equal ones."""
+        time_N, event_N = (self.parts[part][rows] for part in ("time", "event"))
+        if event_N.any():
+            weights_D = fit_cox(x_ND, time_N, event_N, self.groups[rows], penalty)
+        else:
+            weights_D = np.zeros(x_ND.shape[1])
+        return lambda x_ND: {"risk": x_ND @ weights_D}
+
+    def worth(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """What the held-out rows add to the partial likelihood."""
+        risk_N = predict(x_ND)["risk"]
+
+        def of(these: np.ndarray) -> float:
+            at = rows[these]
+            return partial_likelihood(risk_N[these], self.parts["time"][at], self.parts["event"][at], self.groups[at])
+
+        return of(np.ones(len(rows), dtype=bool)) - of(~held_out_N)
+
+
+class Logistic(Learner):
+    """Classes by multinomial logistic regression; every class weighs the same, in the fit and in its worth."""
+
+    penalties = tuple(10.0**power for power in range(4, -2, -1))
+
+    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
+        super().__init__(parts, groups)
+        self.classes = int(parts["code"].max()) + 1
+
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+        """Fit the chance of every class."""
+        from sklearn.linear_model import LogisticRegression
+
+        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        if len(occurring) == 1:
+            return lambda x_ND: self._of_all(np.ones((len(x_ND), 1)), occurring)
+        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000).fit(x_ND, code_N)
+        return lambda x_ND: self._of_all(model.predict_proba(x_ND), occurring)
+
+    def _of_all(self, chance_NK: np.ndarray, occurring: np.ndarray) -> dict[str, np.ndarray]:
+        """Classes that nobody in training has get no chance."""
+        of_all_NK = np.zeros((len(chance_NK), self.classes))
+        of_all_NK[:, occurring] = chance_NK
+        return {"chance": of_all_NK}
+
+    def worth(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """Mean over classes of the mean log chance of the right class."""
+        code_N = self.parts["code"][rows[held_out_N]]
+        chance_N = predict(x_ND[held_out_N])["chance"][np.arange(len(code_N)), code_N]
+        log_N = np.log(np.maximum(chance_N, LEAST_CHANCE))
+        return float(np.mean([log_N[code_N == code].mean() for code in np.unique(code_N)]))
+
+
+class ProportionalOdds(Logistic):
+    """Ordered classes by ridge proportional odds; the chance of the upper classes together is that of a responder."""
+
+    penalties = tuple(10.0**power for power in range(1, -5, -1))
+
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+        """Fit one direction from the lowest class to the highest."""
+        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        weights_D, cuts = fit_proportional_odds(x_ND, code_N, penalty)
+        return lambda x_ND: self._of_all(chances(x_ND @ weights_D, cuts), occurring)
+
+
+class Ridge(Learner):
+    """A number by ridge regression."""
+
+    penalties = tuple(10.0**power for power in range(6, -2, -1))
+
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+        """Fit the number."""
+        from sklearn.linear_model import Ridge as LinearModel
+
+        model = LinearModel(alpha=penalty).fit(x_ND, self.parts["value"][rows])
+        return lambda x_ND: {"value": model.predict(x_ND)}
+
+    def worth(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """Less the mean squared error."""
+        error_N = predict(x_ND[held_out_N])["value"] - self.parts["value"][rows[held_out_N]]
+        return -float(np.mean(error_N**2))
+
+
+LEARNERS: dict[str, type[Learner]] = {
+    "subtype": Logistic,
+    "response": ProportionalOdds,
+    "survival": Cox,
+    "regression": Ridge,
+}
+"""Kind of endpoint to the model for it."""
+
+
+def _fit(
+    learner: Learner, cohort: PreparedCohort, names: Sequence[str], train: np.ndarray, inner: Sequence[Fold]
+) -> Predict:
+    """Fit with the penalty that the inner folds choose; what comes back predicts rows."""
+    inputs = Inputs(cohort, names, train)
+    x_ND = inputs(train)
+    worth = []
+    for penalty in learner.penalties:
+        of_fold = []
+        for fold in inner:
+            held_out_N = np.isin(train, fold.test)
+            if held_out_N.any() and not held_out_N.all():
+                fitted = learner.fit(x_ND[~held_out_N], train[~held_out_N], penalty)
+                of_fold.append(learner.worth(fitted, x_ND, train, held_out_N))
+        worth.append(np.mean(of_fold) if of_fold else 0.0)
+    best = learner.fit(x_ND, train, learner.penalties[int(np.argmax(worth))])
+    return lambda rows: best(inputs(rows))
+
+
+def _omics(cohort: PreparedCohort, modalities: Sequence[str] | None) -> list[str]:
+    entries = cohort.manifest.modalities
+    return [n for n in modalities or cohort.modalities if isinstance(entries.get(n), OmicsEntry)]
+
+
+def _chosen(baseline: str, names: Sequence[str]) -> list[str]:
+    clinical, molecular = BASELINES[baseline]
+    return [name for name in names if (clinical if name == CLINICAL else molecular)]

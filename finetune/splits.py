@@ -1,0 +1,323 @@
+"""Folds of a cohort's patients: who trains, who is held out, and who takes no part and why.
+
+All records of a patient, and on request of a site, are on one side. What a fold chooses (an epoch, a penalty) it
+chooses on inner folds of its training patients, split by the same rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from foundation.config import Config
+from foundation.data.randomness import draw
+from foundation.errors import ConfigError, DataError
+from foundation.seen_patients import SeenPatients
+from foundation.wording import counted
+
+TIME_QUANTILES = 4
+
+
+class SplitConfig(Config):
+    """How patients are split into folds."""
+
+    published: bool = Field(default=False, description="Use the folds that were published with the cohort.")
+    folds: int = Field(default=5, ge=2, description="How many, where they are not published.")
+    repeats: int = Field(default=1, ge=1, description="How often to split anew, each time in another order.")
+    inner_folds: int = Field(default=5, ge=2, description="Of the training patients of a fold, to choose on.")
+    by: Literal["patient", "site"] = Field(default="patient", description="What is never on both sides of a fold.")
+
+    @model_validator(mode="after")
+    def _published_folds_are_as_they_are(self) -> SplitConfig:
+        if self.published and self.repeats > 1:
+            raise ValueError("published folds cannot be repeated: leave out `repeats`")
+        return self
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split of the records that take part.
+
+    Attributes:
+        name: ``0``, ``1`` …, with the repeat before it where there are several (``2.0``), or as published.
+        train: Rows of the cohort to train and to choose on, ascending.
+        test: Rows that are scored, ascending.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a split looks at, one of each per record of a cohort, [N].
+
+    Attributes:
+        patients: Names.
+        sites: Names, empty where unknown.
+        strata: Codes of what every fold should have its share of, -1 where a record has no label and takes no part.
+    """
+
+    patients: np.ndarray
+    sites: np.ndarray
+    strata: np.ndarray
+
+    def units(self, config: SplitConfig, rows: np.ndarray) -> np.ndarray:
+        """Names of what must not be on both sides, of some rows."""
+        return (self.sites if config.by == "site" else self.patients)[rows].astype(str)
+
+
+@dataclass(frozen=True)
+class Folds:
+    """All folds of a run; the same (records, config, seed) give the same.
+
+    Attributes:
+        config: How they were made.
+        seed: Of the order of patients.
+        records: What was split.
+        folds: In order.
+        left_out: Reason to the number of patients who take no part.
+    """
+
+    config: SplitConfig
+    seed: int
+    records: Records
+    folds: list[Fold]
+    left_out: dict[str, int]
+
+    @classmethod
+    def make(
+        cls, config: SplitConfig, records: Records, seed: int, published: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Folds:
+        """Split the records that have a label.
+
+        Args:
+            config: How.
+            records: Of the whole cohort.
+            seed: Of the order of patients.
+            published: Fold to patient to ``train``, ``val`` or ``test``, as `PreparedCohort.folds` gives it.
+
+        Raises:
+            ConfigError: There are fewer patients or sites than folds, or no published folds.
+            DataError: A patient or site would be on both sides of a fold.
+        """
+        rows, left_out = _taking_part(config, records, published)
+        if config.published:
+            folds = [_published(name, records, rows, split) for name, split in (published or {}).items()]
+        else:
+            folds = [
+                fold
+                for repeat in range(config.repeats)
+                for fold in _split(config, records, rows, config.folds, seed, f"folds of repeat {repeat}")
+            ]
+        if config.repeats > 1:
+            folds = [Fold(f"{i // config.folds}.{f.name}", f.train, f.test) for i, f in enumerate(folds)]
+        for fold in folds:
+            refuse_overlap(records, config, fold)
+        return cls(config, seed, records, folds, left_out)
+
+    def inner(self, fold: Fold) -> list[Fold]:
+        """Folds of a fold's training rows, to choose on; no row of its test side is in them."""
+        return _split(
+            self.config, self.records, fold.train, self.config.inner_folds, self.seed, f"inner folds of {fold.name}"
+        )
+
+    def used(self) -> np.ndarray:
+        """Names of the patients who take part."""
+        rows = np.concatenate([rows for fold in self.folds for rows in (fold.train, fold.test)])
+        return np.unique(self.records.patients[rows].astype(str))
+
+    def hash(self) -> str:
+        """SHA-256 of who is on which side of every fold; of hashed patients, so that it gives nobody away."""
+        digest = hashlib.sha256()
+        for fold in self.folds:
+            for side in (fold.train, fold.test):
+                names = np.unique(self.records.patients[side].astype(str))
+                hashed = sorted(hashlib.sha256(name.encode()).hexdigest() for name in names)
+                digest.update("\n".join([fold.name, *hashed, ""]).encode())
+        return digest.hexdigest()
+
+    def counts(self) -> dict[str, Any]:
+        """What a report says of the split: the hash, patients used and left out, and patients of each fold."""
+        patients = self.records.patients
+        return {
+            "hash": self.hash(),
+            "by": self.config.by,
+            "published": self.config.published,
+            "patients": len(self.used()),
+            "left_out": self.left_out,
+            "folds": [
+                {"fold": fold.name, "train": len(set(patients[fold.train])), "test": len(set(patients[fold.test]))}
+                for fold in self.folds
+            ],
+        }
+
+
+def refuse_overlap(records: Records, config: SplitConfig, fold: Fold) -> None:
+    """Refuse a fold in which a patient, or where split by site a site, is on both sides.
+
+    Raises:
+        DataError: So it is; it counts them and names none, because what is written of a split is passed on.
+    """
+    sides = {"patient": (records.patients[fold.train], records.patients[fold.test])}
+    if config.by == "site":
+        sides["site"] = (records.sites[fold.train], records.sites[fold.test])
+    for unit, (train, test) in sides.items():
+        both = np.intersect1d(train.astype(str), test.astype(str))
+        if len(both):
+            raise DataError(
+                f"{counted(len(both), unit)} on both sides, training and test",
+                where=f"fold {fold.name}",
+                fix="mend the published folds, or let `splits.folds` make them",
+            )
+
+
+def refuse_seen(seen: SeenPatients | None, test_patients: np.ndarray, *, allowed: bool = False) -> np.ndarray:
+    """Refuse to score a model on patients it was pretrained on.
+
+    Args:
+        seen: Of the model folder; None where it does not say.
+        test_patients: [N] names.
+        allowed: The user knows; the report then has to say it.
+
+    Returns:
+        [N] bool: who was seen; everybody, where the model does not say.
+
+    Raises:
+        DataError: Somebody was seen, or nobody can know, and it was not allowed.
+    """
+    seen_N = np.ones(len(test_patients), dtype=bool) if seen is None else seen.among(test_patients)
+    if not seen_N.any() or allowed:
+        return seen_N
+    if seen is None:
+        what = "the model does not say which patients it was pretrained on"
+    else:
+        count = len(set(test_patients[seen_N]))
+        what = (
+            f"the model was pretrained on {count} of the {len(set(test_patients))} patients that it would be tested on"
+        )
+    raise DataError(
+        what,
+        where="pretrain",
+        fix="pretrain without them (`pretrain: per_fold`), or say `allow_seen: true`, and the report will say so too",
+    )
+
+
+def survival_strata(time_N: np.ndarray, event_N: np.ndarray, quantiles: int = TIME_QUANTILES) -> np.ndarray:
+    """[N] codes of event and quantile of time, the quantiles of each event's own times; -1 where missing."""
+    codes_N = np.full(len(time_N), -1)
+    for happened in (0, 1):
+        here = event_N == happened
+        codes_N[here] = number_strata(time_N[here], quantiles) + quantiles * happened
+    return codes_N
+
+
+def number_strata(value_N: np.ndarray, quantiles: int = TIME_QUANTILES) -> np.ndarray:
+    """[N] codes of the quantile of a number; -1 where missing."""
+    known = np.isfinite(value_N)
+    codes_N = np.full(len(value_N), -1)
+    if known.any():
+        bounds = np.quantile(value_N[known], np.arange(1, quantiles) / quantiles)
+        codes_N[known] = np.searchsorted(bounds, value_N[known], side="right")
+    return codes_N
+
+
+def within_groups(groups_N: np.ndarray, strata_N: np.ndarray) -> np.ndarray:
+    """[N] codes of group and stratum together, so that each fold has its share of every group; -1 stays -1."""
+    pairs = np.stack([np.unique(groups_N.astype(str), return_inverse=True)[1], strata_N], axis=1)
+    codes_N = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+    return np.where(strata_N < 0, -1, codes_N)
+
+
+def _taking_part(
+    config: SplitConfig, records: Records, published: Mapping[str, Mapping[str, str]] | None
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows that take part, and for those patients who have none the reason, to their number."""
+    patients = records.patients.astype(str)
+    checks = {"no label": records.strata >= 0}
+    if config.published:
+        if not published:
+            raise ConfigError(
+                "the cohort has no published folds",
+                where="splits.published",
+                fix="leave it out, or name `folds` in the cohort's YAML",
+            )
+        named = {patient for split in published.values() for patient in split}
+        checks["in no published fold"] = np.isin(patients, list(named))
+    if config.by == "site":
+        checks["no site"] = records.sites.astype(str) != ""
+    takes_part = np.ones(len(patients), dtype=bool)
+    left_out = {}
+    for reason, passed in checks.items():
+        before = set(patients[takes_part])
+        takes_part &= passed
+        gone = len(before - set(patients[takes_part]))
+        if gone:
+            left_out[reason] = gone
+    return np.flatnonzero(takes_part), left_out
+
+
+def _published(name: str, records: Records, rows: np.ndarray, split: Mapping[str, str]) -> Fold:
+    """A published fold; where it has both, ``test`` is scored and ``val`` is there to choose on, like ``train``."""
+    side = np.array([split.get(patient, "") for patient in records.patients[rows].astype(str)])
+    scored = "test" if "test" in split.values() else "val"
+    fold = Fold(name, rows[(side != scored) & (side != "")], rows[side == scored])
+    if not len(fold.train) or not len(fold.test):
+        raise DataError(
+            f"{len(fold.train)} records with a label to train on and {len(fold.test)} to score",
+            where=f"fold {name}",
+            fix="mend the published folds, or let `splits.folds` make them",
+        )
+    return fold
+
+
+def _split(config: SplitConfig, records: Records, rows: np.ndarray, count: int, seed: int, purpose: str) -> list[Fold]:
+    """`count` folds of some rows, stratified."""
+    units, first, unit_of = np.unique(records.units(config, rows), return_index=True, return_inverse=True)
+    if len(units) < count:
+        raise ConfigError(
+            f"{len(units)} {config.by}s cannot be split into {count} folds",
+            where="splits",
+            fix="use fewer folds, or split by patient" if config.by == "site" else "use fewer folds",
+        )
+    order = draw(seed, purpose, units, np.zeros(len(units), dtype=np.int64), 1)[:, 0]
+    if config.by == "site":
+        fold_of = _pack(_members(records, rows, unit_of), order, count)
+    else:
+        fold_of = _deal(records.strata[rows[first]], order, count)
+    return [Fold(str(k), rows[fold_of[unit_of] != k], rows[fold_of[unit_of] == k]) for k in range(count)]
+
+
+def _deal(strata_U: np.ndarray, order_U: np.ndarray, count: int) -> np.ndarray:
+    """[U] fold of each unit, dealt like cards that lie sorted by stratum: the shares of two folds differ by one."""
+    fold_U = np.empty(len(strata_U), dtype=np.int64)
+    fold_U[np.lexsort((order_U, strata_U))] = np.arange(len(strata_U)) % count
+    return fold_U
+
+
+def _members(records: Records, rows: np.ndarray, unit_of: np.ndarray) -> np.ndarray:
+    """[U, S] patients of each unit altogether (the first column) and in each stratum."""
+    _, first = np.unique(records.patients[rows].astype(str), return_index=True)
+    strata, stratum_of = np.unique(records.strata[rows[first]], return_inverse=True)
+    members_US = np.zeros((unit_of.max() + 1, 1 + len(strata)))
+    np.add.at(members_US, (unit_of[first], 1 + stratum_of), 1)
+    members_US[:, 0] = members_US.sum(axis=1)
+    return members_US
+
+
+def _pack(members_US: np.ndarray, order_U: np.ndarray, count: int) -> np.ndarray:
+    """[U] fold of each unit: the largest first, each to where it leaves the folds most alike."""
+    share_US = members_US / members_US.sum(axis=0)
+    held_KS = np.zeros((count, members_US.shape[1]))
+    fold_U = np.empty(len(members_US), dtype=np.int64)
+    for unit in np.lexsort((order_U, -members_US[:, 0])):
+        # The growth of the sum of squared shares, which is least when all are equal; an empty fold always wins.
+        fold_U[unit] = np.argmin(held_KS @ share_US[unit])
+        held_KS[fold_U[unit]] += share_US[unit]
+    return fold_U

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.splits import (
+    Fold,
+    Folds,
+    Records,
+    SplitConfig,
+    number_strata,
+    refuse_overlap,
+    refuse_seen,
+    survival_strata,
+    within_groups,
+)
+from foundation.errors import ConfigError, DataError
+from foundation.seen_patients import SeenPatients
+
+
+def records(seed: int, patients: int, sites: int = 12, strata: int = 3, unlabelled: float = 0.1) -> Records:
+    """Patients with one to three records each, in a random order; a patient has one site and one stratum."""
+    random = np.random.default_rng(seed)
+    site = random.integers(0, sites, patients)
+    stratum = np.where(random.random(patients) < unlabelled, -1, random.integers(0, strata, patients))
+    who = random.permutation(np.repeat(np.arange(patients), random.integers(1, 4, patients)))
+    names = np.array([f"P{i:03d}" for i in range(patients)], dtype=object)
+    sites_of = np.array([f"S{i}" for i in range(sites)], dtype=object)
+    return Records(names[who], sites_of[site[who]], stratum[who])
+
+
+def names(rec: Records, rows: np.ndarray) -> set[str]:
+    return set(rec.patients[rows])
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    patients=st.integers(40, 90),
+    count=st.integers(2, 6),
+    repeats=st.integers(1, 3),
+    by=st.sampled_from(["patient", "site"]),
+)
+def test_every_labelled_record_is_tested_once_per_repeat_and_nobody_is_on_both_sides(
+    seed, patients, count, repeats, by
+):
+    rec = records(seed, patients)
+    made = Folds.make(SplitConfig(folds=count, repeats=repeats, by=by, inner_folds=2), rec, seed)
+    labelled = np.flatnonzero(rec.strata >= 0)
+    assert len(made.folds) == count * repeats
+    assert len({fold.name for fold in made.folds}) == count * repeats
+    for fold in made.folds:
+        np.testing.assert_array_equal(np.sort(np.concatenate([fold.train, fold.test])), labelled)
+        assert len(fold.train)
+        assert len(fold.test)
+        assert not names(rec, fold.train) & names(rec, fold.test)
+        if by == "site":
+            assert not set(rec.sites[fold.train]) & set(rec.sites[fold.test])
+    for start in range(0, len(made.folds), count):
+        tested = np.concatenate([fold.test for fold in made.folds[start : start + count]])
+        np.testing.assert_array_equal(np.sort(tested), labelled)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), patients=st.integers(20, 90), count=st.integers(2, 6))
+def test_shares_of_a_stratum_and_sizes_of_folds_differ_by_one_at_most(seed, patients, count):
+    rec = records(seed, patients)
+    folds = Folds.make(SplitConfig(folds=count), rec, seed).folds
+    sizes = [len(names(rec, fold.test)) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for stratum in range(3):
+        here = [len(names(rec, fold.test[rec.strata[fold.test] == stratum])) for fold in folds]
+        assert max(here) - min(here) <= 1
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), by=st.sampled_from(["patient", "site"]))
+def test_inner_folds_divide_the_training_rows_by_the_same_rules(seed, by):
+    rec = records(seed, 80)
+    config = SplitConfig(folds=3, inner_folds=4, by=by)
+    made = Folds.make(config, rec, seed)
+    for fold in made.folds:
+        inner = made.inner(fold)
+        np.testing.assert_array_equal(np.sort(np.concatenate([each.test for each in inner])), fold.train)
+        for each in inner:
+            refuse_overlap(rec, config, each)
+            assert not np.intersect1d(np.concatenate([each.train, each.test]), fold.test).size
+    assert not np.array_equal(made.inner(made.folds[0])[0].test, made.inner(made.folds[1])[0].test)
+
+
+def test_folds_by_site_share_out_patients_and_strata_well():
+    rec = records(3, 400, sites=40)
+    folds = Folds.make(SplitConfig(by="site"), rec, 0).folds
+    total = len(names(rec, np.flatnonzero(rec.strata >= 0)))
+    for fold in folds:
+        assert len(names(rec, fold.test)) == pytest.approx(total / 5, rel=0.1)
+        for stratum in range(3):
+            all_of_it = len(names(rec, np.flatnonzero(rec.strata == stratum)))
+            here = len(names(rec, fold.test[rec.strata[fold.test] == stratum]))
+            assert here == pytest.approx(all_of_it / 5, rel=0.25)
+
+
+def test_the_split_is_a_function_of_the_patients_and_the_seed_alone():
+    rec = records(0, 60)
+    shuffled = np.random.default_rng(1).permutation(len(rec.patients))
+    again = Records(rec.patients[shuffled], rec.sites[shuffled], rec.strata[shuffled])
+    first, second, other = (Folds.make(SplitConfig(), r, s) for r, s in ((rec, 0), (again, 0), (rec, 1)))
+    assert first.hash() == second.hash() != other.hash()
+    assert [names(rec, f.test) for f in first.folds] == [names(again, f.test) for f in second.folds]
+    assert len({Folds.make(SplitConfig(repeats=2), rec, 0).folds[k].test.tobytes() for k in (0, 5)}) == 2
+
+
+def test_published_folds_are_taken_as_they_are_and_the_rest_is_counted():
+    rec = Records(
+        np.array(["a", "b", "c", "d", "d", "e", "f"], dtype=object), np.full(7, ""), np.array([0, 1, 0, 1, 1, -1, 0])
+    )
+    published = {
+        "x": {"a": "train", "b": "train", "c": "val", "d": "val", "e": "val"},
+        "y": {"a": "train", "b": "val", "c": "test", "d": "test", "e": "train"},
+    }
+    made = Folds.make(SplitConfig(published=True, inner_folds=2), rec, 0, published)
+    assert [(f.name, f.train.tolist(), f.test.tolist()) for f in made.folds] == [
+        ("x", [0, 1], [2, 3, 4]),
+        ("y", [0, 1], [2, 3, 4]),
+    ]
+    assert made.left_out == {"no label": 1, "in no published fold": 1}
+    counts = made.counts()
+    assert (counts["patients"], counts["folds"][0]) == (4, {"fold": "x", "train": 2, "test": 2})
+    assert len(counts["hash"]) == 64
+
+
+def test_a_patient_planted_in_both_sides_is_caught():
+    rec = records(0, 40)
+    made = Folds.make(SplitConfig(), rec, 0)
+    fold = made.folds[0]
+    # Another record of a patient who is tested.
+    several = next(row for row in fold.test if (rec.patients == rec.patients[row]).sum() > 1)
+    planted = Fold("0", np.append(fold.train, several), np.setdiff1d(fold.test, several))
+    with pytest.raises(DataError, match="1 patient on both sides") as caught:
+        refuse_overlap(rec, made.config, planted)
+    assert rec.patients[several] not in str(caught.value)
+
+
+def test_published_folds_with_a_site_on_both_sides_are_refused_where_the_split_is_by_site():
+    rec = Records(np.array(list("abcd"), dtype=object), np.array(list("AABB"), dtype=object), np.zeros(4, dtype=int))
+    fair, unfair = ({"a": one, "b": two, "c": "val", "d": "val"} for one, two in (("train", "train"), ("train", "val")))
+    config = SplitConfig(published=True, by="site")
+    Folds.make(config, rec, 0, {"0": fair})
+    with pytest.raises(DataError, match="1 site on both sides"):
+        Folds.make(config, rec, 0, {"0": unfair})
+
+
+def test_who_has_no_site_takes_no_part_in_a_split_by_site():
+    rec = records(0, 60, unlabelled=0)
+    rec.sites[rec.patients == "P000"] = ""
+    made = Folds.make(SplitConfig(by="site", folds=3), rec, 0)
+    assert made.left_out == {"no site": 1}
+    assert "P000" not in made.used()
+
+
+@pytest.mark.parametrize(
+    ("config", "patients", "message"),
+    [
+        (SplitConfig(folds=9), 8, "8 patients cannot be split into 9 folds"),
+        (SplitConfig(folds=5, by="site"), 40, "3 sites cannot be split into 5 folds"),
+        (SplitConfig(published=True), 40, "the cohort has no published folds"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(config, patients, message):
+    with pytest.raises(ConfigError, match=message):
+        Folds.make(config, records(0, patients, sites=3, unlabelled=0), 0, {})
+
+
+def test_a_published_fold_without_labels_on_one_side_is_refused():
+    rec = Records(np.array(["a", "b"], dtype=object), np.full(2, ""), np.array([0, -1]))
+    with pytest.raises(DataError, match="fold 0"):
+        Folds.make(SplitConfig(published=True), rec, 0, {"0": {"a": "train", "b": "val"}})
+
+
+def test_patients_seen_in_pretraining_are_refused_unless_allowed():
+    seen = SeenPatients.of(["a", "b"])
+    test = np.array(["b", "c", "b", "d"], dtype=object)
+    with pytest.raises(DataError, match="1 of the 3 patients"):
+        refuse_seen(seen, test)
+    assert refuse_seen(seen, test, allowed=True).tolist() == [True, False, True, False]
+    assert not refuse_seen(seen, np.array(["c", "d"])).any()
+
+
+def test_a_model_that_does_not_say_whom_it_saw_is_taken_to_have_seen_everybody():
+    with pytest.raises(DataError, match="does not say"):
+        refuse_seen(None, np.array(["a"]))
+    assert refuse_seen(None, np.array(["a", "b"]), allowed=True).all()
+
+
+def test_strata_of_survival_are_events_and_the_quantiles_of_their_own_times():
+    time = np.array([1, 2, 3, 4, 10, 20, 30, 40, np.nan])
+    event = np.array([1, 1, 1, 1, 0, 0, 0, 0, np.nan])
+    assert survival_strata(time, event, 2).tolist() == [2, 2, 3, 3, 0, 0, 1, 1, -1]
+    assert survival_strata(time[:4], np.ones(4), 2).tolist() == [2, 2, 3, 3]
+    assert number_strata(np.array([5.0, np.nan, 1, 9]), 2).tolist() == [1, -1, 0, 1]
+
+
+def test_strata_within_groups_are_one_code_per_pair():
+    groups, strata = np.array(list("aabbb")), np.array([0, 1, 0, 0, -1])
+    codes = within_groups(groups, strata)
+    assert codes[-1] == -1
+    assert len(set(codes[:4])) == 3
+    assert codes[2] == codes[3]
