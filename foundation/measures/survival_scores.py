@@ -45,9 +45,9 @@ def auc_at(
     groups_N: np.ndarray,
     censoring: Censoring,
 ) -> Score:
-    """Cumulative/dynamic AUC within groups: of pairs with one event by a time and one patient free of it then, the
-    share in which the first has the higher risk; ties count a half.
+    """Cumulative/dynamic AUC within groups: does who had the event by a time have the higher risk than who is free?
 
+    The share of pairs of one of each in which it is so; equal risks count a half.
     Hung and Chiang 2010, Estimation methods for time-dependent AUC models with survival data.
 
     Args:
@@ -57,7 +57,7 @@ def auc_at(
         event_N: [N], 1 happened, 0 censored.
         groups_N: [N] names.
         censoring: Of training patients.
-    """  # noqa: D205
+    """
     weight_N = censoring.inverse(time_N, groups_N)
     blocks = []
     for group in np.unique(groups_N):

@@ -1,0 +1,1 @@
+"""Adaptation of a pretrained model to tasks, and their evaluation."""
