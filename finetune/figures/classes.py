@@ -46,14 +46,14 @@ def confusion_matrix(code_N: np.ndarray, guess_N: np.ndarray, classes: Sequence[
     count_KK = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(count_KK, (code_N, guess_N), 1)
     share_KK = count_KK / np.maximum(count_KK.sum(axis=1, keepdims=True), 1)
-    names = [shortened(name, 14) for name in classes]
+    names = [shortened(name, 18) for name in classes]
     with drawing(SMALL, 110 + 44 * len(classes)) as (figure, stream):
         axes = figure.add_subplot()
         axes.imshow(share_KK, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
         for (row, column), count in np.ndenumerate(count_KK):
             text = f"{count:,}\n{100 * share_KK[row, column]:.0f} %"
             axes.text(column, row, text, ha="center", va="center", fontsize=8)
-        axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0)
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="foretold", ylabel="true")
         axes.tick_params(length=0)
@@ -78,18 +78,24 @@ def reliability(right_N: np.ndarray, stated_N: np.ndarray, title: str) -> Pictur
     stated_B, right_B = (
         np.bincount(bin_N, weights=values, minlength=BINS)[filled] / count_B[filled] for values in (stated_N, right_N)
     )
-    error_B = 1.96 * np.sqrt(right_B * (1 - right_B) / count_B[filled])
+    error_2B = np.abs(_wilson(right_B, count_B[filled]) - right_B)
     with drawing(SMALL, HEIGHT) as (figure, stream):
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         above.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-        above.errorbar(stated_B, right_B, yerr=error_B, fmt="o-", color=BLUE, markersize=4, linewidth=1.2)
+        above.errorbar(stated_B, right_B, yerr=error_2B, fmt="o-", color=BLUE, markersize=4, linewidth=1.2)
         above.set(xlim=(0, 1), ylim=(0, 1), ylabel="came true")
         below.bar((np.arange(BINS) + 0.5) / BINS, count_B, width=0.9 / BINS, color=GREY)
         below.set(xlabel="probability foretold", ylabel="patients")
         figure.align_ylabels()
     gap = float(np.sum(count_B[filled] * np.abs(right_B - stated_B)) / max(count_B.sum(), 1))
     alt = f"Reliability of {title}: probability foretold and share that came true lie {gap:.2f} apart on average"
-    return picture(stream, SMALL, alt, f"Reliability: {title}", "On the dashed line, what is foretold comes true.")
+    return picture(
+        stream,
+        SMALL,
+        alt,
+        f"Reliability: {title}",
+        "Bins with 95\u00a0% intervals; on the dashed line, what is foretold comes true.",
+    )
 
 
 def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Picture:
@@ -116,7 +122,7 @@ def precision_recall(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Pictur
             axes.step(recall, found / called, where="pre", color=color, linewidth=1.4, label=shortened(name))
             axes.axhline(positive_N.mean(), color=color, linewidth=0.8, linestyle="--")
         axes.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall (sensitivity)", ylabel="precision")
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        axes.legend(frameon=False, fontsize=8, loc="best")
     alt = f"Precision over recall of {', '.join(curves)}"
     return picture(stream, SMALL, alt, "Precision over recall", "The dashed lines are chance: the share of positives.")
 
@@ -147,6 +153,14 @@ def _thresholds(positive_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray
     order = np.argsort(-score_N, kind="stable")
     last = np.flatnonzero(np.append(np.diff(score_N[order]) != 0, True))
     return np.append(0, np.cumsum(positive_N[order])[last]), np.append(0, last + 1)
+
+
+def _wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """95 % interval [2, ...] of a share of a count, by Wilson's score."""
+    z = 1.96
+    middle = share + z**2 / (2 * count)
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.stack([middle - half, middle + half]) / (1 + z**2 / count)
 
 
 def _of_all(score: Score, patients: int) -> float:
