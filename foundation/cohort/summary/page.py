@@ -267,7 +267,9 @@ def _survival(people: People, name: str, entry: dict[str, Any]) -> list[Picture]
     known = _is_known(values)
     if not known.any():
         return []
-    time, event, group = values["time"][known], values["event"][known], people.groups[known].astype(str)
+    time, group = values["time"][known], people.groups[known].astype(str)
+    # Of competing events, whichever came first.
+    event = (values["event"][known] > 0).astype(np.float64)
     unit = entry.get("unit", "")
     if unit in PER_YEAR and time.max() >= 3 * PER_YEAR[unit]:
         time, unit = time / PER_YEAR[unit], "years"
