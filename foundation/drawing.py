@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#767676", "#D9DDE1"
 """Blue, vermilion and green are told apart by colour-blind readers (Okabe and Ito); greys mean "missing"."""
 
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
+"""For classes: all of them told apart by colour-blind readers, the yellow darkened for white paper."""
+
 DOTS_PER_INCH = 96
 SMALL, WIDE = 340, 1080
 """Widths of figures in CSS pixels: one column of the page, and all of it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundation.drawing import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, drawing, picture
+from foundation.drawing import BLUE, GREEN, GREY, ORANGE, PALE, PALETTE, SMALL, WIDE, drawing, picture
 from foundation.page import Picture
 from foundation.wording import shortened
 
@@ -19,9 +19,6 @@ MOST_POINTS = 200
 """Points of a curve; more steps are averaged."""
 
 MOST_COLOURS = 8
-
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-"""Told apart by colour-blind readers (Okabe and Ito), the yellow darkened for white paper."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 

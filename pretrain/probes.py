@@ -221,17 +221,17 @@ def _response(train: Patients, held_out: Patients, random: np.random.Generator) 
 
 
 def _survival(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
-    """Survival by ridge Cox with a baseline per group; Harrell's C within groups."""
+    """Survival by ridge Cox with a baseline per group; Harrell's C within groups. Any of competing events counts."""
     for side, fewest, who in ((train, FEWEST_TRAINING, "training"), (held_out, FEWEST_PER_CLASS, "held-out")):
-        events = int(side.parts["event"].sum())
+        events = int(np.sum(side.parts["event"] > 0))
         if events < fewest:
             raise _TooFewError(f"only {events} {who} patients had the event; {fewest} are needed")
     center_D, scale_D = _center_and_scale(train.x_ND)
     train_x, test_x = ((side.x_ND - center_D) / scale_D for side in (train, held_out))
-    time_N, event_N, groups_N = train.parts["time"], train.parts["event"], train.groups
+    time_N, event_N, groups_N = train.parts["time"], (train.parts["event"] > 0).astype(np.float64), train.groups
     penalty = _choose_penalty(train_x, time_N, event_N, groups_N, random)
     risk_N = test_x @ fit_cox(train_x, time_N, event_N, groups_N, penalty)
-    late_N, ended_N = held_out.parts["time"], held_out.parts["event"]
+    late_N, ended_N = held_out.parts["time"], (held_out.parts["event"] > 0).astype(np.float64)
     score = concordance(risk_N, late_N, ended_N, held_out.groups)
     if not np.isfinite(score(np.ones((1, len(held_out))))[0]):
         raise _TooFewError("no two held-out patients of a group have a known order")

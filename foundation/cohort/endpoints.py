@@ -12,6 +12,10 @@ from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_
 from foundation.config import Config
 from foundation.errors import DataError, nearest
 
+CENSORED = {"0": 0, "0.0": 0, "false": 0}
+EVENTS = CENSORED | {"1": 1, "1.0": 1, "true": 1}
+"""What an event may be written as, in lower case."""
+
 
 class ClassEndpoint(Config):
     """Classes without an order (`subtype`) or with one, worst first as written (`response`)."""
@@ -48,6 +52,33 @@ class SurvivalEndpoint(Config):
     time: str = Field(description="Column of the time, at least 0.")
     event: str = Field(description="Column of the event: 1 happened, 0 censored.")
     unit: Literal["days", "weeks", "months", "years"]
+    causes: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Kinds of event of which a patient has the first, to the values of the event column that mean it.",
+    )
+
+    @field_validator("causes", mode="before")
+    @classmethod
+    def _a_single_value_is_a_list(cls, causes: object) -> object:
+        if not isinstance(causes, dict):
+            return causes
+        return {str(k): [str(x) for x in (v if isinstance(v, list) else [v])] for k, v in causes.items()}
+
+    @model_validator(mode="after")
+    def _each_value_once(self) -> SurvivalEndpoint:
+        values = [value.lower() for meanings in self.causes.values() for value in meanings]
+        if len(self.causes) == 1:
+            raise ValueError("one kind of event needs no `causes`")
+        if len(values) != len(set(values)) or set(values) & set(CENSORED):
+            raise ValueError("a value of `causes` stands in two of them, or means censored")
+        return self
+
+    def codes(self) -> dict[str, int]:
+        """What an event may be written as, in lower case, to 0 for censored or 1 and up for what happened."""
+        if not self.causes:
+            return EVENTS
+        happened = {v.lower(): code for code, values in enumerate(self.causes.values(), start=1) for v in values}
+        return CENSORED | happened
 
 
 class NumberEndpoint(Config):
@@ -60,9 +91,6 @@ class NumberEndpoint(Config):
 
 Endpoint = Annotated[ClassEndpoint | SurvivalEndpoint | NumberEndpoint, Field(discriminator="kind")]
 
-EVENTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-"""What an event may be written as, in lower case."""
-
 
 @dataclass
 class EndpointValues:
@@ -72,8 +100,9 @@ class EndpointValues:
         name: Of the endpoint.
         endpoint: Its config.
         patients: N patients, in the order of the table.
-        parts: For classes `code` [N] int64, -1 where missing; for survival `time` and `event`, for a number
-            `value`, [N] float64, NaN where missing. A time and its event are missing together.
+        parts: For classes `code` [N] int64, -1 where missing; for survival `time` and `event` (0 censored, else
+            the number of its cause from 1), for a number `value`, [N] float64, NaN where missing. A time and its event
+            are missing together.
         incomplete: Patients with half a survival, counted as missing, and why.
     """
 
@@ -109,7 +138,10 @@ class EndpointValues:
             counted["classes"] = dict(zip(self.endpoint.classes, map(int, counts), strict=True))
         elif isinstance(self.endpoint, SurvivalEndpoint):
             time, event = self.parts["time"][known], self.parts["event"][known]
-            counted["events"] = int(event.sum())
+            counted["events"] = int(np.sum(event > 0))
+            if self.endpoint.causes:
+                counts = np.bincount(event.astype(np.int64), minlength=1 + len(self.endpoint.causes))[1:]
+                counted["causes"] = dict(zip(self.endpoint.causes, map(int, counts), strict=True))
             counted["median_follow_up"] = median_follow_up(time, event)
             counted["unit"] = self.endpoint.unit
             counted["incomplete"] = len(self.incomplete)
@@ -155,7 +187,7 @@ def parse_endpoint(name: str, endpoint: Endpoint, table: Frame, patient_column: 
     if isinstance(endpoint, ClassEndpoint):
         parts = {"code": parser.classes(endpoint)}
     elif isinstance(endpoint, SurvivalEndpoint):
-        parts = {"time": parser.times(endpoint.time), "event": parser.events(endpoint.event)}
+        parts = {"time": parser.times(endpoint.time), "event": parser.events(endpoint)}
         incomplete = _complete_pairs(parts, endpoint, patients)
     else:
         parts = {"value": parser.numbers(endpoint.column)}
@@ -228,14 +260,18 @@ class _Parser:
             )
         return times
 
-    def events(self, column: str) -> np.ndarray:
-        """0 or 1, NaN where missing."""
-        text = self._column(column)
+    def events(self, endpoint: SurvivalEndpoint) -> np.ndarray:
+        """0 or the number of the cause, NaN where missing."""
+        text, codes = self._column(endpoint.event), endpoint.codes()
         lower = text.str.lower()
-        wrong = ~mark_missing(text) & ~lower.isin(list(EVENTS))
-        if wrong.any():
-            self._refuse(wrong, text, "is no event: events must be 0 or 1", "recode: 1 happened, 0 censored")
-        return lower.map(EVENTS).to_numpy(np.float64)
+        wrong = ~mark_missing(text) & ~lower.isin(list(codes))
+        if wrong.any() and endpoint.causes:
+            self._refuse(wrong, text, "is no declared cause, nor 0", "declare it in `causes`, or mend it")
+        elif wrong.any():
+            self._refuse(
+                wrong, text, "is no event: events must be 0 or 1", "recode: 1 happened, 0 censored; or declare `causes`"
+            )
+        return lower.map(codes).to_numpy(np.float64)
 
     def refuse_problems(self) -> None:
         """Raise one DataError where anything was wrong."""

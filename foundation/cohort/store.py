@@ -359,8 +359,9 @@ class PreparedCohort:
         """Values of an endpoint over all records.
 
         Returns:
-            ``time`` and ``event`` [N] float64 for survival, NaN where missing; ``value`` [N] float64 for
-            regression, NaN where missing; else ``code`` [N] int64, -1 where missing.
+            ``time`` and ``event`` [N] float64 for survival, NaN where missing, the event 0 where censored and else
+            1 or the number of its cause; ``value`` [N] float64 for regression, NaN where missing; else ``code`` [N]
+            int64, -1 where missing.
         """
         if name not in self.manifest.endpoints:
             raise DataError(

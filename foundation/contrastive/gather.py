@@ -58,6 +58,16 @@ def scatter_sums(everywhere: Tensor, sizes: list[int]) -> Tensor:
     return total[: sizes[dist.get_rank()]]
 
 
+def own_rows(everywhere: Tensor, sizes: list[int]) -> Tensor:
+    """This process's part of rows in the order of ranks, which every process holds.
+
+    Args:
+        everywhere: [sum of sizes, ...].
+        sizes: Rows of every process.
+    """
+    return everywhere.split(sizes)[dist.get_rank() if _together() else 0]
+
+
 def sum_over_processes(values: Tensor) -> Tensor:
     """Elementwise sum over processes, without a gradient."""
     total = values.detach().clone()

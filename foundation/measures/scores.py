@@ -40,7 +40,7 @@ def balanced_accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
     right_NK = member_NK * (guess_N == truth_N)[:, None]
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
-        return _mean_over_classes(weights_RN @ right_NK, weights_RN @ member_NK)
+        return mean_over_classes(weights_RN @ right_NK, weights_RN @ member_NK)
 
     return score
 
@@ -56,7 +56,7 @@ def macro_auroc(truth_N: np.ndarray, chance_NK: np.ndarray) -> Score:
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
         areas_RK = np.stack([area(weights_RN) for area in areas], axis=1)
-        return _mean_over_classes(np.nan_to_num(areas_RK), np.isfinite(areas_RK).astype(np.float64))
+        return mean_over_classes(np.nan_to_num(areas_RK), np.isfinite(areas_RK).astype(np.float64))
 
     return score
 
@@ -69,12 +69,18 @@ def auroc(positive_N: np.ndarray, score_N: np.ndarray) -> Score:
     def score(weights_RN: np.ndarray) -> np.ndarray:
         of_positive, of_negative = weights_RN[:, positive_N], weights_RN[:, ~positive_N]
         won = np.sum((of_positive @ won_PQ) * of_negative, axis=1)
-        return _share(won, of_positive.sum(axis=1) * of_negative.sum(axis=1))
+        return share(won, of_positive.sum(axis=1) * of_negative.sum(axis=1))
 
     return score
 
 
-def concordance(risk_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, groups_N: np.ndarray) -> Score:
+def concordance(
+    risk_N: np.ndarray,
+    time_N: np.ndarray,
+    event_N: np.ndarray,
+    groups_N: np.ndarray,
+    weight_N: np.ndarray | None = None,
+) -> Score:
     """Harrell's C within groups: of the pairs whose order is known, the share in which the higher risk ends first.
 
     Pairs of different groups are never compared, so that the score of several groups is the mean of theirs, weighted
@@ -86,13 +92,15 @@ def concordance(risk_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, gro
         time_N: [N], to the event or to censoring.
         event_N: [N], 1 happened, 0 censored.
         groups_N: [N] names.
+        weight_N: [N], how much the pairs count in which the patient ends first; None for 1.
     """
+    weight_N = np.ones(len(risk_N)) if weight_N is None else weight_N
     blocks = []
     for group in np.unique(groups_N):
         here = np.flatnonzero(groups_N == group)
         died = here[event_N[here] == 1]
         later = time_N[died, None] < time_N[here]
-        known_DN = (later | ((time_N[died, None] == time_N[here]) & (event_N[here] == 0))).astype(np.float64)
+        known_DN = (later | ((time_N[died, None] == time_N[here]) & (event_N[here] == 0))) * weight_N[died, None]
         above = risk_N[died, None] - risk_N[here]
         blocks.append((died, here, known_DN, known_DN * ((above > 0) + 0.5 * (above == 0))))
 
@@ -102,7 +110,7 @@ def concordance(risk_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, gro
             first, second = weights_RN[:, died], weights_RN[:, here]
             won += np.sum((first @ won_DN) * second, axis=1)
             known += np.sum((first @ known_DN) * second, axis=1)
-        return _share(won, known)
+        return share(won, known)
 
     return score
 
@@ -115,16 +123,54 @@ def r_squared(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
         total = weights_RN.sum(axis=1)
         mean = weights_RN @ truth_N / total
         spread = weights_RN @ truth_N**2 / total - mean**2
-        return 1 - _share(weights_RN @ error_N / total, np.where(spread > 1e-12, spread, 0))
+        return 1 - share(weights_RN @ error_N / total, np.where(spread > 1e-12, spread, 0))
 
     return score
 
 
-def _mean_over_classes(right_RK: np.ndarray, of_RK: np.ndarray) -> np.ndarray:
+def pearson(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
+    """Pearson's correlation."""
+    return lambda weights_RN: _correlation(weights_RN, truth_N[None], guess_N[None])
+
+
+def spearman(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
+    """Spearman's correlation: that of ranks, where equal values share the mean of theirs."""
+    return lambda weights_RN: _correlation(weights_RN, _ranks(weights_RN, truth_N), _ranks(weights_RN, guess_N))
+
+
+def absolute_error(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
+    """Mean absolute error; lower is better."""
+    return mean(np.abs(truth_N - guess_N))
+
+
+def mean(value_N: np.ndarray) -> Score:
+    """The mean of a value of each patient."""
+    return lambda weights_RN: share(weights_RN @ value_N, weights_RN.sum(axis=1))
+
+
+def _correlation(weights_RN: np.ndarray, x_RN: np.ndarray, y_RN: np.ndarray) -> np.ndarray:
+    share_RN = weights_RN / weights_RN.sum(axis=1, keepdims=True)
+    x_RN = x_RN - np.sum(share_RN * x_RN, axis=1, keepdims=True)
+    y_RN = y_RN - np.sum(share_RN * y_RN, axis=1, keepdims=True)
+    spread = np.sum(share_RN * x_RN**2, axis=1) * np.sum(share_RN * y_RN**2, axis=1)
+    return share(np.sum(share_RN * x_RN * y_RN, axis=1), np.sqrt(np.where(spread > 1e-24, spread, 0)))
+
+
+def _ranks(weights_RN: np.ndarray, value_N: np.ndarray) -> np.ndarray:
+    """Rank [R, N] of each patient where each stands as often as it weighs, up to a constant."""
+    _, level_N = np.unique(value_N, return_inverse=True)
+    order = np.argsort(level_N, kind="stable")
+    first = np.flatnonzero(np.diff(level_N[order], prepend=-1))
+    at_level_RL = np.add.reduceat(weights_RN[:, order], first, axis=1)
+    return (np.cumsum(at_level_RL, axis=1) - at_level_RL / 2)[:, level_N]
+
+
+def mean_over_classes(right_RK: np.ndarray, of_RK: np.ndarray) -> np.ndarray:
     """Mean of right/of over the classes that a resample has."""
     shares_RK = np.divide(right_RK, of_RK, out=np.zeros_like(right_RK), where=of_RK > 0)
-    return _share(shares_RK.sum(axis=1), (of_RK > 0).sum(axis=1))
+    return share(shares_RK.sum(axis=1), (of_RK > 0).sum(axis=1))
 
 
-def _share(part_R: np.ndarray, whole_R: np.ndarray) -> np.ndarray:
+def share(part_R: np.ndarray, whole_R: np.ndarray) -> np.ndarray:
+    """Part by whole, NaN where there is no whole."""
     return np.divide(part_R, whole_R, out=np.full(len(part_R), np.nan), where=whole_R > 0)

@@ -19,6 +19,7 @@ from foundation.cohort.summary import pictures
 from foundation.cohort.summary.distributions import add_distributions
 from foundation.cohort.summary.pictures import Panel, Pattern
 from foundation.cohort.summary.slices import add_walls
+from foundation.measures.survival import kaplan_meier
 from foundation.page import Cell, Page, Picture
 from foundation.wording import counted, file_size, listed, percent
 
@@ -266,7 +267,9 @@ def _survival(people: People, name: str, entry: dict[str, Any]) -> list[Picture]
     known = _is_known(values)
     if not known.any():
         return []
-    time, event, group = values["time"][known], values["event"][known], people.groups[known].astype(str)
+    time, group = values["time"][known], people.groups[known].astype(str)
+    # Of competing events, whichever came first.
+    event = (values["event"][known] > 0).astype(np.float64)
     unit = entry.get("unit", "")
     if unit in PER_YEAR and time.max() >= 3 * PER_YEAR[unit]:
         time, unit = time / PER_YEAR[unit], "years"
@@ -283,7 +286,7 @@ def _survival(people: People, name: str, entry: dict[str, Any]) -> list[Picture]
 
 
 def _curve(time: np.ndarray, event: np.ndarray, *, horizon: float, unit: str, title: str) -> Picture:
-    curve = pictures.kaplan_meier(time, event)
+    curve = kaplan_meier(time, event)
     middle, early, late = (curve.median(line) for line in (curve.free, curve.low, curve.high))
     watched = median_follow_up(time, event)
     words = f"{counted(len(time), 'patient')}, {counted(int(event.sum()), 'event')}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from foundation.drawing import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, drawing, picture
+from foundation.measures.survival import kaplan_meier
 from foundation.page import Picture
 from foundation.wording import percent, shortened
 
@@ -213,39 +213,6 @@ def class_bars(classes: Mapping[str, int], missing: int, *, alt: str, title: str
         axes.set_xlim(0, max(1, *counts) * 1.42)
         axes.set_xlabel("patients")
     return picture(stream, SMALL, alt, title, caption)
-
-
-class Curve(NamedTuple):
-    """A Kaplan-Meier curve: `free` of the event from each of `times` on, within `low` to `high` (95 %)."""
-
-    times: np.ndarray
-    free: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def median(self, line: np.ndarray) -> float:
-        """Time from which `line` is at most a half; NaN where it never is."""
-        reached = np.flatnonzero(line <= 0.5)
-        return float(self.times[reached[0]]) if len(reached) else float("nan")
-
-
-def kaplan_meier(time: np.ndarray, event: np.ndarray) -> Curve:
-    """Estimate the curve of patients with `time` and `event` (1 happened, 0 censored).
-
-    The band is the log-log one; it is NaN where that has no value, while nobody or everybody had the event.
-    """
-    from scipy.stats import CensoredData, ecdf
-
-    happened = event == 1
-    estimate = ecdf(CensoredData(uncensored=time[happened], right=time[~happened])).sf
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.filterwarnings("ignore", message="The confidence interval is undefined", category=RuntimeWarning)
-        band = estimate.confidence_interval(confidence_level=0.95, method="log-log")
-    lines = (estimate.probabilities, band.low.probabilities, band.high.probabilities)
-    free, low, high = (
-        np.concatenate([[start], line]) for start, line in zip((1.0, np.nan, np.nan), lines, strict=True)
-    )
-    return Curve(np.concatenate([[0.0], estimate.quantiles]), free, low, high)
 
 
 def survival_plot(

@@ -32,6 +32,21 @@ def test_classes():
     assert values.summary() == {"kind": "subtype", "patients": 3, "classes": {"wildtype": 1, "mutant": 2}}
 
 
+def test_events_that_compete():
+    causes = {"cancer": ["Cancer", "1"], "other": "Other"}
+    endpoint = SurvivalEndpoint(kind="survival", time="days", event="dead", unit="days", causes=causes)
+    rows = table(days=["1", "2", "3", "4", ""], dead=["0", "cancer", "OTHER", "1", "0"])
+    values = parse_endpoint("os", endpoint, rows, "patient")
+    np.testing.assert_array_equal(values.parts["event"], [0, 1, 2, 1, np.nan])
+    assert values.summary()["events"] == 3
+    assert values.summary()["causes"] == {"cancer": 2, "other": 1}
+    with pytest.raises(DataError, match="'2' for P2 is no declared cause"):
+        parse_endpoint("os", endpoint, table(days=["1", "2"], dead=["0", "2"]), "patient")
+    for wrong in ({"cancer": "1"}, {"cancer": "1", "other": "1"}, {"cancer": "1", "none": "0"}):
+        with pytest.raises(ValueError, match="causes"):
+            SurvivalEndpoint(kind="survival", time="days", event="dead", unit="days", causes=wrong)
+
+
 def test_ordered_classes_keep_their_order():
     response = ClassEndpoint(kind="response", column="best", classes=["PD", "SD", "PR", "CR"])
     values = parse_endpoint("response", response, table(best=["CR", "PD", "SD"]), "patient")

@@ -13,42 +13,9 @@ from foundation.cohort.summary.pictures import (
     few_levels,
     histogram,
     histograms,
-    kaplan_meier,
     pattern_plot,
     survival_plot,
 )
-
-
-def product_limit(time, event):
-    """Kaplan-Meier by its definition: the product over event times of one minus deaths over at risk."""
-    free, points = 1.0, {}
-    for moment in sorted(set(time)):
-        at_risk = sum(t >= moment for t in time)
-        happened = sum(t == moment and e for t, e in zip(time, event, strict=True))
-        free *= 1 - happened / at_risk
-        points[moment] = free
-    return points
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=30))
-def test_survival_is_the_product_limit(pairs):
-    time, event = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
-    curve = kaplan_meier(time, event)
-    expected = product_limit(time.tolist(), event.astype(bool).tolist())
-    assert curve.times.tolist() == [0.0, *expected]
-    assert curve.free[0] == 1
-    np.testing.assert_allclose(curve.free[1:], list(expected.values()), atol=1e-12)
-    known = ~np.isnan(curve.low)
-    assert np.all(curve.low[known] <= curve.free[known] + 1e-12)
-    assert np.all(curve.high[known] >= curve.free[known] - 1e-12)
-
-
-def test_median_is_the_first_time_at_a_half_or_nothing():
-    curve = kaplan_meier(np.array([1.0, 2, 3, 4]), np.array([1.0, 1, 1, 1]))
-    assert curve.median(curve.free) == 2
-    curve = kaplan_meier(np.array([1.0, 2, 3, 4]), np.array([1.0, 0, 0, 0]))
-    assert np.isnan(curve.median(curve.free))
 
 
 @pytest.mark.parametrize("event", [[1.0], [0.0]])

@@ -1,0 +1,135 @@
+"""Losses of survival: Cox's partial likelihood over all processes, and hazards in intervals of time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from foundation.contrastive.gather import gather_rows, gather_sizes, own_rows, world_size
+
+
+class Watched(NamedTuple):
+    """Patients with a risk, the time to their event or censoring, whether the event happened, and a group number."""
+
+    risk_B: Tensor
+    time_B: Tensor
+    event_B: Tensor
+    group_B: Tensor
+
+
+def cox_of_all(own: Watched, recent: Watched | None = None) -> tuple[Tensor, Watched]:
+    """Cox's negative log partial likelihood per event, whose risk sets span the batches of all processes.
+
+    Args:
+        own: This process's patients.
+        recent: Patients of earlier batches, the same on every process: they are at risk, and have no gradient. Those
+            who are in this batch too are left out.
+
+    Returns:
+        This process's share: the sum over processes is the loss of the whole batch, and the gradient with respect to
+        the own risks is that of this sum, so that the backward pass needs no collective. And the patients of all
+        processes, detached. Without an event the loss is zero.
+    """
+    sizes = gather_sizes(len(own.risk_B), own.risk_B.device)
+    everyone = Watched(*(gather_rows(column, sizes) for column in own))
+    recent = recent and without(recent, everyone)
+    with torch.enable_grad():
+        risk_B = everyone.risk_B.clone().requires_grad_()
+        loss = efron(everyone._replace(risk_B=risk_B), recent)
+        (gradient_B,) = torch.autograd.grad(loss, risk_B)
+    # Adds nothing to the value, and to the gradient what is known already.
+    pull = ((own.risk_B - own.risk_B.detach()) * own_rows(gradient_B, sizes)).sum()
+    return loss.detach() / world_size() + pull, everyone
+
+
+def efron(patients: Watched, recent: Watched | None = None) -> Tensor:
+    """Cox's negative log partial likelihood per event, with Efron's rule for equal times, stratified by group.
+
+    Of m patients of a group who have the event at the same time, the l-th finds the share l / m of each of them gone
+    (Efron 1977, The efficiency of Cox's likelihood function for censored data). Everybody of the same group whose time
+    is not before is at risk.
+
+    Args:
+        patients: Those whose events are counted.
+        recent: Others, who are only at risk.
+    """
+    risk_N, time_N, event_N, group_N = patients
+    happened = event_N == 1
+    time_E, group_E = time_N[happened, None], group_N[happened, None]
+    together_EE = (time_E == time_E.T) & (group_E == group_E.T)
+    gone_E = together_EE.tril(-1).sum(1).to(risk_N.dtype) / together_EE.sum(1)
+    at_risk_EN = (group_E == group_N) & (time_N >= time_E)
+    tied_EN = at_risk_EN & (time_N == time_E) & happened
+    weight_EN = at_risk_EN.to(risk_N.dtype) - tied_EN * gone_E[:, None]
+    terms_EN = risk_N + weight_EN.log()
+    if recent is not None:
+        at_risk_EM = (group_E == recent.group_B) & (recent.time_B >= time_E)
+        terms_EN = torch.cat([terms_EN, recent.risk_B + at_risk_EM.to(risk_N.dtype).log()], dim=1)
+    each_E = terms_EN.logsumexp(dim=1) - risk_N[happened]
+    return each_E.sum() / max(len(each_E), 1)
+
+
+def remember(recent: Watched, new: Watched, most: int) -> Watched:
+    """The latest patients, at most `most`; of one who comes again, only the new risk.
+
+    Somebody with the same group, time and event is taken to be the same patient.
+    """
+    kept = without(recent, new)
+    return Watched(*(torch.cat([old, more])[-most:] for old, more in zip(kept, new, strict=True)))
+
+
+def without(recent: Watched, new: Watched) -> Watched:
+    """Those of `recent` who are not in `new`."""
+    same_MN = recent.group_B[:, None] == new.group_B
+    same_MN &= (recent.time_B[:, None] == new.time_B) & (recent.event_B[:, None] == new.event_B)
+    stays_M = ~same_MN.any(dim=1)
+    return Watched(*(column[stays_M] for column in recent))
+
+
+def interval_log_likelihood(logits_BCT: Tensor, time_B: Tensor, cause_B: Tensor, cuts_T: Tensor) -> Tensor:
+    """Logarithm [B] of the likelihood of what happened, by hazards that are chances within intervals of time.
+
+    In each interval a patient has one of C events or none, by a softmax whose logit for none is 0. With one kind of
+    event this is nnet-survival (Gensheimer and Narasimhan 2019, A scalable discrete-time survival model for neural
+    networks); with several, cause-specific hazards as in Tutz and Schmid 2016, Modeling discrete time-to-event data.
+    A censored patient has come through those intervals of which at least half was watched.
+
+    Args:
+        logits_BCT: [B, C, T] of each event in each interval.
+        time_B: [B] to the event or to censoring.
+        cause_B: [B] 0 censored, c for the c-th kind of event.
+        cuts_T: [T + 1] edges of the intervals, from 0 on; an event after the last one counts as censored.
+    """
+    log_chance_BCT = log_hazards(logits_BCT)
+    happened_B, place_B, through_BT = _lived(time_B, cause_B, cuts_T)
+    survived_B = torch.where(through_BT, log_chance_BCT[:, 0], 0).sum(dim=1)
+    ended_B = log_chance_BCT[torch.arange(len(time_B), device=time_B.device), cause_B, place_B]
+    return survived_B + torch.where(happened_B, ended_B, 0)
+
+
+def _lived(time_B: Tensor, cause_B: Tensor, cuts_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether a patient's event happened within the cuts, in which interval, and which were come through [B, T]."""
+    happened_B = (cause_B > 0) & (time_B <= cuts_T[-1])
+    last = len(cuts_T) - 2
+    # An interval contains its end: an event at the first cut after 0 is in the first interval.
+    place_B = (torch.searchsorted(cuts_T, time_B.contiguous()) - 1).clamp(0, last)
+    halfway_T = (cuts_T[:-1] + cuts_T[1:]) / 2
+    before_BT = torch.arange(last + 1, device=time_B.device) < place_B[:, None]
+    return happened_B, place_B, torch.where(happened_B[:, None], before_BT, time_B[:, None] >= halfway_T)
+
+
+def observed_logits(time_N: Tensor, cause_N: Tensor, cuts_T: Tensor, prior_CT: Tensor) -> Tensor:
+    """Logits [C, T] of each event in each interval as observed, drawn to a prior as by one more patient in each."""
+    happened_N, place_N, through_NT = _lived(time_N, cause_N, cuts_T)
+    chance_CT = log_hazards(prior_CT[None])[0].exp()
+    ended_CT = chance_CT[1:].index_put(
+        (cause_N[happened_N] - 1, place_N[happened_N]), chance_CT.new_ones(()), accumulate=True
+    )
+    return (ended_CT / (chance_CT[0] + through_NT.sum(dim=0))).log()
+
+
+def log_hazards(logits_BCT: Tensor) -> Tensor:
+    """Logarithm [B, 1 + C, T] of the chance of no event, and of each event, within each interval."""
+    return torch.cat([torch.zeros_like(logits_BCT[:, :1]), logits_BCT], dim=1).log_softmax(dim=1)

@@ -1,0 +1,5 @@
+"""One file per task; importing this package registers them all."""
+
+from foundation.registry import import_folder
+
+import_folder(__name__, list(__path__))

@@ -1,0 +1,138 @@
+"""Molecular status: several yes-or-no endpoints at once, of which a patient may have any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.figures.classes import binary_figures
+from finetune.task import (
+    Labels,
+    Predicted,
+    Task,
+    TaskConfig,
+    Truth,
+    at_least_single,
+    average,
+    declared_as,
+    of_rows,
+    share_of_mean,
+    tasks,
+    to_numpy,
+)
+from foundation.errors import ConfigError
+from foundation.measures.classification import auprc, calibration_error
+from foundation.measures.scores import Score, auroc, balanced_accuracy
+from foundation.page import Picture
+
+
+class MolecularConfig(TaskConfig):
+    """Which endpoints, and whether the rarer answer counts more."""
+
+    task: Literal["molecular"] = "molecular"
+    endpoints: tuple[str, ...] = Field(min_length=1, description="Each of two classes, of which the second is yes.")
+    balanced: bool = Field(default=False, description="Yes and no count as much, however many patients have each.")
+
+
+@tasks.register("molecular")
+class Molecular(Task):
+    """A logistic regression for each endpoint on one embedding."""
+
+    Config = MolecularConfig
+    primary, chance = "auroc", 0.5
+    class_weight_KE: Tensor
+
+    @classmethod
+    def tiny(cls) -> MolecularConfig:
+        """Two endpoints."""
+        return MolecularConfig(endpoints=("binary", "binary_2"))
+
+    def __init__(self, config: MolecularConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, declared)
+        self.config, self.endpoints = config, config.endpoints
+        self.name = "+".join(config.endpoints)
+        self.yes = {}
+        for endpoint in config.endpoints:
+            classes = list(declared_as(declared, endpoint, "subtype", "response")["classes"])
+            if len(classes) != 2:
+                raise ConfigError(
+                    f"has {len(classes)} classes, and molecular asks for yes or no",
+                    where=f"endpoint '{endpoint}'",
+                    fix="use the task `subtype` for it, or declare an endpoint with two classes",
+                )
+            self.yes[endpoint] = classes[1]
+        self.register_buffer("class_weight_KE", torch.ones(2, len(self.endpoints)))
+
+    def labelled(self, endpoints: Truth) -> np.ndarray:
+        """Those with any of the endpoints."""
+        return np.any(self._codes(endpoints) >= 0, axis=1)
+
+    def strata(self, endpoints: Truth) -> np.ndarray:
+        """The combination of answers, of which a missing one is a third."""
+        combined = (self._codes(endpoints) + 1) @ 3 ** np.arange(len(self.endpoints))
+        return np.where(self.labelled(endpoints), combined, -1)
+
+    def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
+        """Count the answers, so that the rarer can be given more weight."""
+        if self.config.balanced:
+            code_NE = self._codes(endpoints)
+            count_KE = np.stack([(code_NE == k).sum(axis=0) for k in (0, 1)])
+            weight_KE = count_KE.sum(axis=0) / (2 * np.maximum(count_KE, 1))
+            self.class_weight_KE.copy_(torch.from_numpy(weight_KE))
+
+    def head(self, width: int) -> nn.Module:
+        """A linear map to the log odds of yes [B, endpoints]."""
+        return nn.Linear(width, len(self.endpoints))
+
+    def loss(self, outputs: Tensor, endpoints: Labels, groups: Sequence[str]) -> Tensor:
+        """Binary cross-entropy, averaged over the patients of each endpoint and then over endpoints."""
+        code_BE = torch.stack([endpoints[name]["code"] for name in self.endpoints], dim=1)
+        row, column = (code_BE >= 0).nonzero(as_tuple=True)
+        logits, answer = at_least_single(outputs[row, column]), code_BE[row, column]
+        each = functional.binary_cross_entropy_with_logits(logits, answer.to(logits.dtype), reduction="none")
+        weight = self.class_weight_KE.to(logits.dtype)[answer, column]
+        sums = logits.new_zeros(2, len(self.endpoints))
+        total_E = sums[0].index_add(0, column, each * weight)
+        mean_E = share_of_mean(total_E, sums[1].index_add(0, column, weight))
+        return mean_E.sum() / len(self.endpoints)
+
+    def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """The probability of yes, for each endpoint."""
+        chance_NE = to_numpy(outputs.double().sigmoid())
+        return {f"probability/{name}": chance_NE[:, e] for e, name in enumerate(self.endpoints)}
+
+    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+        """Of each endpoint, over those who have it, and the mean AUROC."""
+        scores, areas = {}, []
+        for name in self.endpoints:
+            known, yes_N, chance_N = self._known(name, truth, predicted)
+            of_endpoint = {
+                "auroc": auroc(yes_N, chance_N),
+                "auprc": auprc(yes_N, chance_N),
+                "balanced_accuracy": balanced_accuracy(yes_N, chance_N >= 0.5),
+                "calibration_error": calibration_error(yes_N, chance_N),
+            }
+            scores |= {f"{measure}/{name}": of_rows(score, known) for measure, score in of_endpoint.items()}
+            areas.append(scores[f"auroc/{name}"])
+        return {"auroc": average(areas), **scores}
+
+    def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
+        """Reliability, ROC, precision over recall and decision curve of each endpoint."""
+        pictures = []
+        for name in self.endpoints:
+            _, yes_N, chance_N = self._known(name, truth, predicted)
+            pictures += binary_figures(yes_N, chance_N, f"{name} {self.yes[name]}")
+        return pictures
+
+    def _codes(self, endpoints: Truth) -> np.ndarray:
+        return np.stack([endpoints[name]["code"] for name in self.endpoints], axis=1)
+
+    def _known(self, name: str, truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        known = truth[name]["code"] >= 0
+        return known, truth[name]["code"][known] == 1, predicted[f"probability/{name}"][known]

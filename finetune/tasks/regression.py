@@ -1,0 +1,108 @@
+"""Regression: a number, such as the response of a tumour to a drug."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.figures.numbers import scatter
+from finetune.task import (
+    Labels,
+    OneEndpoint,
+    Predicted,
+    Task,
+    Truth,
+    at_least_single,
+    declared_as,
+    of_rows,
+    share_of_mean,
+    tasks,
+    to_numpy,
+)
+from foundation.measures.scores import Score, absolute_error, pearson, r_squared, spearman
+from foundation.page import Picture
+
+STRATA = 4
+"""Quantiles of the value that splits spread evenly."""
+
+
+class RegressionConfig(OneEndpoint):
+    """Which number."""
+
+    task: Literal["regression"] = "regression"
+
+
+@tasks.register("regression")
+class Regression(Task):
+    """Linear regression on the embedding, by mean squared error of the standardised value."""
+
+    Config = RegressionConfig
+    primary, chance = "r_squared", 0.0
+    centre: Tensor
+    scale: Tensor
+
+    @classmethod
+    def tiny(cls) -> RegressionConfig:
+        """All defaults."""
+        return RegressionConfig(endpoint="regression")
+
+    def __init__(self, config: RegressionConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, declared)
+        self.unit = declared_as(declared, config.endpoint, "regression").get("unit", "")
+        self.name, self.endpoints = config.endpoint, (config.endpoint,)
+        self.register_buffer("centre", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    def labelled(self, endpoints: Truth) -> np.ndarray:
+        """Those whose value is known."""
+        return np.isfinite(endpoints[self.name]["value"])
+
+    def strata(self, endpoints: Truth) -> np.ndarray:
+        """The quarter of the values."""
+        value_N, known = endpoints[self.name]["value"], self.labelled(endpoints)
+        edges = np.quantile(value_N[known], np.arange(1, STRATA) / STRATA) if known.any() else []
+        return np.where(known, np.digitize(value_N, edges), -1)
+
+    def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
+        """Mean and standard deviation."""
+        value_N = endpoints[self.name]["value"][self.labelled(endpoints)]
+        self.centre.fill_(value_N.mean())
+        self.scale.fill_(value_N.std() if np.ptp(value_N) > 0 else 1.0)
+
+    def head(self, width: int) -> nn.Module:
+        """A linear map to the standardised value [B, 1]."""
+        return nn.Linear(width, 1)
+
+    def loss(self, outputs: Tensor, endpoints: Labels, groups: Sequence[str]) -> Tensor:
+        """Mean squared error, in standard deviations of the training patients."""
+        value_B = endpoints[self.name]["value"]
+        known = torch.isfinite(value_B)
+        guess_B = at_least_single(outputs[known, 0])
+        wanted_B = ((value_B[known] - self.centre) / self.scale).to(guess_B.dtype)
+        return share_of_mean(((guess_B - wanted_B) ** 2).sum(), known.sum().to(guess_B.dtype))
+
+    def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """The value, in its own unit."""
+        return {"value": to_numpy(outputs[:, 0].double() * self.scale + self.centre)}
+
+    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+        """Of the value."""
+        known = self.labelled(truth)
+        value_N, guess_N = truth[self.name]["value"][known], predicted["value"][known]
+        scores = {
+            "r_squared": r_squared(value_N, guess_N),
+            "pearson": pearson(value_N, guess_N),
+            "spearman": spearman(value_N, guess_N),
+            "absolute_error": absolute_error(value_N, guess_N),
+        }
+        return {name: of_rows(score, known) for name, score in scores.items()}
+
+    def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
+        """Foretold against true values."""
+        known = self.labelled(truth)
+        label = f"{self.name} ({self.unit})" if self.unit else self.name
+        return [scatter(truth[self.name]["value"][known], predicted["value"][known], label)]

@@ -1,0 +1,116 @@
+"""Subtype: one of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.figures.classes import class_figures
+from finetune.task import (
+    Labels,
+    OneEndpoint,
+    Predicted,
+    Task,
+    Truth,
+    at_least_single,
+    declared_as,
+    of_rows,
+    share_of_mean,
+    tasks,
+    to_numpy,
+)
+from foundation.measures.classification import calibration_error, macro_auprc, macro_f1
+from foundation.measures.scores import Score, balanced_accuracy, macro_auroc
+from foundation.page import Picture
+
+
+class SubtypeConfig(OneEndpoint):
+    """Which classes, and whether rare ones count more."""
+
+    task: Literal["subtype"] = "subtype"
+    balanced: bool = Field(default=True, description="Every class counts as much, however many patients it has.")
+
+
+@tasks.register("subtype")
+class Subtype(Task):
+    """Multinomial logistic regression on the embedding, by cross-entropy."""
+
+    Config = SubtypeConfig
+    primary = "balanced_accuracy"
+    class_weight_K: Tensor
+
+    @classmethod
+    def tiny(cls) -> SubtypeConfig:
+        """All defaults."""
+        return SubtypeConfig(endpoint="subtype")
+
+    def __init__(self, config: SubtypeConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, declared)
+        self.config = config
+        self.classes = list(declared_as(declared, config.endpoint, "subtype", "response")["classes"])
+        self.name, self.endpoints = config.endpoint, (config.endpoint,)
+        self.chance = 1 / len(self.classes)
+        self.register_buffer("class_weight_K", torch.ones(len(self.classes)))
+
+    def labelled(self, endpoints: Truth) -> np.ndarray:
+        """Those whose class is known."""
+        return endpoints[self.name]["code"] >= 0
+
+    def strata(self, endpoints: Truth) -> np.ndarray:
+        """The class."""
+        return endpoints[self.name]["code"]
+
+    def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
+        """Count the classes, so that rare ones can be given more weight."""
+        if self.config.balanced:
+            code_N = endpoints[self.name]["code"]
+            count_K = np.bincount(code_N[code_N >= 0], minlength=len(self.classes))
+            weight_K = count_K.sum() / (np.maximum(count_K, 1) * np.count_nonzero(count_K))
+            self.class_weight_K.copy_(torch.from_numpy(weight_K))
+
+    def head(self, width: int) -> nn.Module:
+        """A linear map to the classes' logits [B, K]."""
+        return nn.Linear(width, len(self.classes))
+
+    def loss(self, outputs: Tensor, endpoints: Labels, groups: Sequence[str]) -> Tensor:
+        """Cross-entropy, averaged over patients by the weights of their classes."""
+        code_B = endpoints[self.name]["code"]
+        known = code_B >= 0
+        logits_BK, code_B = at_least_single(outputs[known]), code_B[known]
+        weight_K = self.class_weight_K.to(logits_BK.dtype)
+        total = functional.cross_entropy(logits_BK, code_B, weight=weight_K, reduction="sum")
+        return share_of_mean(total, weight_K[code_B].sum())
+
+    def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """The probability of each class."""
+        chance_NK = to_numpy(outputs.double().softmax(dim=1))
+        return {f"probability/{name}": chance_NK[:, k] for k, name in enumerate(self.classes)}
+
+    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+        """Of the likeliest class and of the probabilities."""
+        known, code_N, chance_NK = self._known(truth, predicted)
+        guess_N = chance_NK.argmax(axis=1)
+        scores = {
+            "balanced_accuracy": balanced_accuracy(code_N, guess_N),
+            "macro_f1": macro_f1(code_N, guess_N),
+            "auroc": macro_auroc(code_N, chance_NK),
+            "auprc": macro_auprc(code_N, chance_NK),
+            "calibration_error": calibration_error(code_N == guess_N, chance_NK.max(axis=1)),
+        }
+        return {name: of_rows(score, known) for name, score in scores.items()}
+
+    def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
+        """Confusion matrix, reliability, ROC and precision over recall."""
+        _, code_N, chance_NK = self._known(truth, predicted)
+        return class_figures(code_N, chance_NK, self.classes)
+
+    def _known(self, truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        known = self.labelled(truth)
+        chance_NK = np.stack([predicted[f"probability/{name}"] for name in self.classes], axis=1)
+        return known, truth[self.name]["code"][known], chance_NK[known]
