@@ -45,9 +45,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]' --constraint constraints.txt
 	@touch $@
 
-$(VENV)/.installed-slow: $(VENV)/.installed ## run the tests that take minutes: the golden run, compiled steps, memory of the losses
-	$(BIN)/python -m pytest -m slow $(ARGS)
-
-lint: $(VENV)/.installed
+$(VENV)/.installed-lint: $(VENV)/.installed
 	$(PIP) install --editable '.[test,lint]' --constraint constraints.txt
 	@touch $@
