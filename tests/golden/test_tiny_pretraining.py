@@ -1,7 +1,7 @@
 """configs/pretrain/tiny.yaml on the simulated cohort: what it reaches, within what another machine may change.
 
-Rounding differs between processors, and a few hundred steps make another run of it: held-out recall@10 of 80 records
-has a standard error of 0.055, balanced accuracy of 85 patients one of 0.04. Numbers may be off by two of them; what is
+Rounding differs between processors, and a few hundred steps make another run of it: held-out recall@10 of 64 records
+has a standard error of 0.05, balanced accuracy of 81 patients one of 0.035. Numbers may be off by two of them; what is
 promised (four times chance, 0.85 of the way to the oracle) has to hold on any machine.
 """
 
@@ -15,8 +15,8 @@ import pytest
 from launch.cli import main
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pretrain" / "tiny.yaml"
-RECALL, RECALL_TOLERANCE = 0.0, 0.11
-SUBTYPE, SUBTYPE_TOLERANCE = 0.0, 0.08
+RECALL, RECALL_TOLERANCE = 0.797, 0.11
+SUBTYPE, SUBTYPE_TOLERANCE = 0.879, 0.08
 
 
 @pytest.fixture(scope="module")
