@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from foundation.errors import DataError
+from foundation.objective import FUSED
 from foundation.page import Cell, Page, Picture
 from foundation.wording import counted, listed, percent
 from pretrain.plots import Series, curves, map_plot, probe_plot
@@ -222,6 +223,8 @@ def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
         "over held-out patients. Survival is compared within groups only. Before training the model stands where the "
         "run began, which is about principal components: what training adds is the difference.",
     )
+    for loss in losses(probes):
+        page.text(loss)
     if site:
         page.text(
             "The site probe asks whether a linear model can tell the hospital from the embedding. What it reads above "
@@ -240,6 +243,31 @@ def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
     _skipped(page, ordered)
     for name, views in ordered.items():
         _groups(page, name, views)
+
+
+def losses(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences on what training did not better, and on what one view alone reads better than all together."""
+    fused = {name: views[FUSED] for name, views in probes.items() if "value" in views.get(FUSED, {})}
+    idle = [
+        f"{name} ({before:.2f} before, {result['value']:.2f} after)"
+        for name, result in fused.items()
+        if (before := result.get("before_training")) is not None and before >= result["value"]
+    ]
+    alone = []
+    for name, result in fused.items():
+        others = {view: other["value"] for view, other in probes[name].items() if "value" in other}
+        best = max(others, key=lambda view: others[view])
+        if others[best] > result["value"]:
+            alone.append(f"{name} ({best} {others[best]:.2f}, fused {result['value']:.2f})")
+    said = []
+    if idle:
+        said.append(f"The fused view reads no better than before training: {listed(idle)}.")
+    if alone:
+        said.append(
+            f"One view alone reads better than the fused one: {listed(alone)}; of fewer patients where it is missing "
+            "for some."
+        )
+    return said
 
 
 def _with_site(probes: dict[str, Any], site: Mapping[str, Any]) -> dict[str, Any]:

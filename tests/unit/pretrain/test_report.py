@@ -8,7 +8,7 @@ import pytest
 
 from foundation.errors import DataError
 from pretrain.evaluate import embedding_map, evaluate
-from pretrain.report import gather_series, headline, write_report
+from pretrain.report import gather_series, headline, losses, write_report
 
 
 class Reader(HTMLParser):
@@ -209,3 +209,19 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, metrics):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"ste')
     with pytest.raises(DataError, match="line 2 is not JSON"):
         write_report(tmp_path)
+
+
+def test_what_training_did_not_better_and_what_fusing_made_worse_is_said():
+    probes = {
+        "os": {"clinical": {"value": 0.7}, "fused": {"value": 0.6, "before_training": 0.61}},
+        "subtype": {"mri": {"value": 0.7}, "fused": {"value": 0.9, "before_training": 0.7}},
+        "grade": {"fused": {"skipped": "too few"}},
+    }
+    assert losses(probes) == [
+        "The fused view reads no better than before training: os (0.61 before, 0.60 after).",
+        (
+            "One view alone reads better than the fused one: os (clinical 0.70, fused 0.60); of fewer patients where it "
+            "is missing for some."
+        ),
+    ]
+    assert losses({"subtype": probes["subtype"]}) == []
