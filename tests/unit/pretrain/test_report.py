@@ -220,8 +220,8 @@ def test_what_training_did_not_better_and_what_fusing_made_worse_is_said():
     assert losses(probes) == [
         "The fused view reads no better than before training: os (0.61 before, 0.60 after).",
         (
-            "One view alone reads better than the fused one: os (clinical 0.70, fused 0.60); of fewer patients where it "
-            "is missing for some."
+            "One view alone reads better than the fused one: os (clinical 0.70, fused 0.60); of fewer patients where "
+            "it is missing for some."
         ),
     ]
     assert losses({"subtype": probes["subtype"]}) == []
