@@ -20,7 +20,7 @@ from foundation.contrastive.views import PairwiseObjective
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, WriteError
 from foundation.layers.running import compiled, recomputed
 from foundation.lock import held
 from foundation.model import MultimodalConfig, MultimodalModel
@@ -142,6 +142,9 @@ def _claimed(out: Path) -> Iterator[None]:
         working.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError("a file stands in the way of the run folder", where=str(out), fix="correct `out`") from None
+    except OSError as error:
+        what = f"the run folder cannot be made: {error.strerror}"
+        raise WriteError(what, where=str(out), fix="make room, or name an `out` that you may write to") from None
     fix = "wait for it, or give this run another `out`"
     with held(out, working=working, doing="is being trained in", fix=fix):
         yield

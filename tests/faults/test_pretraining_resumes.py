@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from foundation.cohort.prepare import prepare
 from foundation.cohort.simulate import simulate
 from foundation.data.alignment import Aligned
-from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError
+from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError, WriteError
 from foundation.progress import Silent
 from pretrain.run import pretrain
 
@@ -90,10 +90,17 @@ def test_the_run_folder_is_complete(whole):
     assert [(step, samples) for step, samples, *_ in losses(whole)] == [(n, 12 * n) for n in range(1, 9)]
 
 
+def _listen() -> None:
+    """A runner in the background of a shell ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(workplace: Path, run: Path) -> subprocess.Popen:
     """A run in a process of its own, which has just written its first checkpoint."""
     command = [sys.executable, "-m", "launch.cli", "pretrain", str(workplace / "config.yaml"), f"out={run}"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_listen
+    )
     while process.poll() is None and not list((run / "checkpoints").glob("step-*")):
         time.sleep(0.005)
     return process
@@ -116,6 +123,12 @@ def test_ended_and_started_again_it_ends_with_the_same_bits(workplace, whole, nu
     pretrain(workplace / "config.yaml", [f"out={run}"])
     assert losses(run) == losses(whole)
     assert same_weights(run, whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can make a folder")
+def test_a_run_folder_that_cannot_be_made_is_named(workplace):
+    with pytest.raises(WriteError, match="the run folder cannot be made"):
+        pretrain(workplace / "config.yaml", ["out=/proc/run"])
 
 
 def test_two_processes_do_not_train_in_one_folder(workplace):
