@@ -34,12 +34,12 @@ from foundation.data.preprocessing import Preprocessing
 from foundation.data.sample import Batch
 from foundation.data.sampler import PatientOrder
 from foundation.model import MultimodalConfig, MultimodalModel
+from foundation.optimiser import build_optimiser
 from foundation.progress import Silent
 from pretrain.checkpoint import Position, State
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
 from pretrain.monitor import Monitor
-from pretrain.optim import build_optimiser
 from pretrain.step import Pretraining
 
 RESULT = Path(__file__).parent / "results" / "step.json"

@@ -15,8 +15,8 @@ from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.preprocessing import PreprocessingConfig
 from foundation.joining import fusions
 from foundation.objective import objectives
+from foundation.optimiser import OptimiserConfig
 from foundation.tower import towers
-from pretrain.optim import OptimiserConfig
 from pretrain.split import HeldOut
 from pretrain.tracking import Wandb
 

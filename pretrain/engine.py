@@ -16,11 +16,11 @@ from foundation.data.dataset import CohortDataset, load
 from foundation.data.sample import Batch
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
+from foundation.optimiser import gradient_norm, learning_rate, set_learning_rate
 from pretrain import checkpoint
 from pretrain.checkpoint import Position, State
 from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
-from pretrain.optim import gradient_norm, learning_rate, set_learning_rate
 
 
 @dataclass

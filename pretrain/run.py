@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from foundation import hub
+from foundation.average import follow
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.contrastive.views import PairwiseObjective
@@ -24,11 +25,11 @@ from foundation.errors import ConfigError, WriteError
 from foundation.layers.running import compiled, recomputed
 from foundation.lock import held
 from foundation.model import MultimodalConfig, MultimodalModel
+from foundation.optimiser import build_optimiser
 from foundation.progress import Progress, Silent
 from foundation.seen_patients import SeenPatients
 from foundation.tower import count_parameters
 from pretrain import checkpoint, tracking
-from pretrain.average import follow
 from pretrain.card import card
 from pretrain.checkpoint import Position, State
 from pretrain.config import PretrainConfig
@@ -36,7 +37,6 @@ from pretrain.engine import Run, train
 from pretrain.evaluation import Evaluation
 from pretrain.identity import identify
 from pretrain.monitor import Monitor
-from pretrain.optim import build_optimiser
 from pretrain.report import write_report
 from pretrain.split import split
 from pretrain.start import start

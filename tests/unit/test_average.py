@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.average import decay_of, follow
+from foundation.average import decay_of, follow
 
 
 def test_it_is_the_average_that_its_formula_says():

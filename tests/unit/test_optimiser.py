@@ -12,9 +12,9 @@ from torch import nn
 from foundation.contrastive.contrast import LearnedScale
 from foundation.errors import ConfigError
 from foundation.fusion.gated_mean import GatedMean
+from foundation.optimiser import OptimiserConfig, build_optimiser, learning_rate, set_learning_rate
 from foundation.towers.vit2d import ViT2D
 from foundation.towers.vit3d import ViT3D
-from pretrain.optim import OptimiserConfig, build_optimiser, learning_rate, set_learning_rate
 
 SHAPE = (16, 16, 8)
 
