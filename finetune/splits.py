@@ -83,6 +83,7 @@ class Folds:
         records: What was split.
         folds: In order.
         left_out: Reason to the number of patients who take no part.
+        only_train: [N] bool: the record is never tested, because a pretrained model has seen its patient or site.
     """
 
     config: SplitConfig
@@ -90,10 +91,16 @@ class Folds:
     records: Records
     folds: list[Fold]
     left_out: dict[str, int]
+    only_train: np.ndarray
 
     @classmethod
     def make(
-        cls, config: SplitConfig, records: Records, seed: int, published: Mapping[str, Mapping[str, str]] | None = None
+        cls,
+        config: SplitConfig,
+        records: Records,
+        seed: int,
+        published: Mapping[str, Mapping[str, str]] | None = None,
+        seen: np.ndarray | None = None,
     ) -> Folds:
         """Split the records that have a label.
 
@@ -102,30 +109,34 @@ class Folds:
             records: Of the whole cohort.
             seed: Of the order of patients.
             published: Fold to patient to ``train``, ``val`` or ``test``, as `PreparedCohort.folds` gives it.
+            seen: [N] bool: a pretrained model has learned from the record's patient, who then trains in every fold and
+                every inner fold, together with all of their site where split by site. Published folds stay as they are.
 
         Raises:
-            ConfigError: There are fewer patients or sites than folds, or no published folds.
+            ConfigError: There are fewer patients or sites that may be tested than folds, or no published folds.
             DataError: A patient or site would be on both sides of a fold.
         """
         rows, left_out = _taking_part(config, records, published)
+        only_train = _only_train(config, records, seen)
         if config.published:
             folds = [_published(name, records, rows, split) for name, split in (published or {}).items()]
         else:
             folds = [
                 fold
                 for repeat in range(config.repeats)
-                for fold in _split(config, records, rows, config.folds, seed, f"folds of repeat {repeat}")
+                for fold in _split(config, records, rows, only_train, config.folds, seed, f"folds of repeat {repeat}")
             ]
         if config.repeats > 1:
             folds = [Fold(f"{i // config.folds}.{f.name}", f.train, f.test) for i, f in enumerate(folds)]
         for fold in folds:
             refuse_overlap(records, config, fold)
-        return cls(config, seed, records, folds, left_out)
+        return cls(config, seed, records, folds, left_out, only_train)
 
     def inner(self, fold: Fold) -> list[Fold]:
         """Folds of a fold's training rows, to choose on; no row of its test side is in them."""
+        purpose = f"inner folds of {fold.name}"
         return _split(
-            self.config, self.records, fold.train, self.config.inner_folds, self.seed, f"inner folds of {fold.name}"
+            self.config, self.records, fold.train, self.only_train, self.config.inner_folds, self.seed, purpose
         )
 
     def used(self) -> np.ndarray:
@@ -144,7 +155,7 @@ class Folds:
         return digest.hexdigest()
 
     def counts(self) -> dict[str, Any]:
-        """What a report says of the split: the hash, patients used and left out, and patients of each fold."""
+        """What a report says of the split: the hash, patients used, left out and never tested, and each fold's."""
         patients = self.records.patients
         return {
             "hash": self.hash(),
@@ -152,6 +163,7 @@ class Folds:
             "published": self.config.published,
             "patients": len(self.used()),
             "left_out": self.left_out,
+            "seen_train_only": len(np.intersect1d(self.used(), patients[self.only_train].astype(str))),
             "folds": [
                 {"fold": fold.name, "train": len(set(patients[fold.train])), "test": len(set(patients[fold.test]))}
                 for fold in self.folds
@@ -263,6 +275,16 @@ def _taking_part(
     return np.flatnonzero(takes_part), left_out
 
 
+def _only_train(config: SplitConfig, records: Records, seen: np.ndarray | None) -> np.ndarray:
+    """[N] bool: what must not be on both sides holds a patient that was seen; nothing, where folds are published."""
+    only_train = np.zeros(len(records.patients), dtype=bool)
+    if seen is None or config.published:
+        return only_train
+    patients, sites = records.patients.astype(str), records.sites.astype(str)
+    only_train = np.isin(patients, patients[seen])
+    return only_train | np.isin(sites, sites[only_train]) if config.by == "site" else only_train
+
+
 def _published(name: str, records: Records, rows: np.ndarray, split: Mapping[str, str]) -> Fold:
     """A published fold; where it has both, ``test`` is scored and ``val`` is there to choose on, like ``train``."""
     side = np.array([split.get(patient, "") for patient in records.patients[rows].astype(str)])
@@ -277,21 +299,43 @@ def _published(name: str, records: Records, rows: np.ndarray, split: Mapping[str
     return fold
 
 
-def _split(config: SplitConfig, records: Records, rows: np.ndarray, count: int, seed: int, purpose: str) -> list[Fold]:
-    """`count` folds of some rows, stratified."""
-    units, first, unit_of = np.unique(records.units(config, rows), return_index=True, return_inverse=True)
+def _split(
+    config: SplitConfig,
+    records: Records,
+    rows: np.ndarray,
+    only_train: np.ndarray,
+    count: int,
+    seed: int,
+    purpose: str,
+) -> list[Fold]:
+    """`count` folds of some rows, stratified; of those that only train, [N] bool, none is tested."""
+    tested = rows[~only_train[rows]]
+    units, first, unit_of = np.unique(records.units(config, tested), return_index=True, return_inverse=True)
     if len(units) < count:
-        raise ConfigError(
-            f"{len(units)} {config.by}s cannot be split into {count} folds",
-            where="splits",
-            fix="use fewer folds, or split by patient" if config.by == "site" else "use fewer folds",
-        )
+        raise _too_few(config, len(units), len(np.unique(records.units(config, rows))), count)
     order = draw(seed, purpose, units, np.zeros(len(units), dtype=np.int64), 1)[:, 0]
     if config.by == "site":
-        fold_of = _pack(_members(records, rows, unit_of), order, count)
+        fold_of = _pack(_members(records, tested, unit_of), order, count)
     else:
-        fold_of = _deal(records.strata[rows[first]], order, count)
-    return [Fold(str(k), rows[fold_of[unit_of] != k], rows[fold_of[unit_of] == k]) for k in range(count)]
+        fold_of = _deal(records.strata[tested[first]], order, count)
+    tests = [tested[fold_of[unit_of] == k] for k in range(count)]
+    return [Fold(str(k), np.setdiff1d(rows, test), test) for k, test in enumerate(tests)]
+
+
+def _too_few(config: SplitConfig, unseen: int, units: int, count: int) -> ConfigError:
+    """Why units of which some were seen, or none, cannot be split."""
+    if unseen < units:
+        return ConfigError(
+            f"only {unseen} of {counted(units, config.by)} were not seen in pretraining: too few for {count} folds",
+            where="pretrain",
+            fix="pretrain with a larger `held_out`, say `pretrain: per_fold`, or say "
+            "`allow_seen: true`, and the report will say so too",
+        )
+    return ConfigError(
+        f"{counted(units, config.by)} cannot be split into {count} folds",
+        where="splits",
+        fix="use fewer folds, or split by patient" if config.by == "site" else "use fewer folds",
+    )
 
 
 def _deal(strata_U: np.ndarray, order_U: np.ndarray, count: int) -> np.ndarray:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from foundation.cohort.manifest import Manifest
+from foundation.wording import counted
 from pretrain.config import PretrainConfig
 
 
-def card(config: PretrainConfig, cohort: Manifest, metrics: dict[str, Any]) -> str:
+def card(config: PretrainConfig, cohort: Manifest, held_out: int, metrics: dict[str, Any]) -> str:
     """README.md of the model folder.
 
     Args:
         config: Of the run.
         cohort: What it was pretrained on.
+        held_out: Patients of it that training did not see.
         metrics: Content of metrics.json.
     """
+    by_site = ", as whole sites" if config.held_out.by == "site" else ""
     lines = [
         f"# {config.out.name}",
         "",
         (
-            f"A chiasma model pretrained on the cohort `{cohort.name}` ({cohort.patients} patients, "
-            f"{config.held_out.fraction:.0%} of {config.held_out.by}s held out). Research use only."
+            f"A chiasma model pretrained on the cohort `{cohort.name}` ({counted(cohort.patients, 'patient')}, "
+            f"{held_out:,} of them held out{by_site}). Research use only."
         ),
         "",
         "| held-out retrieval | n | recall@10 | chance | p |",

@@ -72,8 +72,9 @@ def pretrain(
     _refuse_unpaired(state.module, aligned, training)
     evaluation = Evaluation(config, aligned, training, held_out, state.best.model, progress or Silent())
     with _claimed(config.out):
-        before = _before_training(config.out / "start.json", evaluation, config.document())
-        position = _restore(config, identify(config, cohort, training), state)
+        identity = identify(config, cohort, training)
+        before = _before_training(config.out / "start.json", evaluation, identity)
+        position = _restore(config, identity, state)
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
         metrics_file, wandb = config.out / "metrics.jsonl", tracking.start(config)
@@ -83,13 +84,13 @@ def pretrain(
             return _write(run, evaluation, before), run.folder
 
 
-def _before_training(path: Path, evaluation: Evaluation, config: dict[str, Any]) -> dict[str, Any]:
+def _before_training(path: Path, evaluation: Evaluation, identity: dict[str, str]) -> dict[str, Any]:
     """What the model can do before it is trained; measured when a run begins, and kept beside it."""
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known["config"] == config:
+        if known.get("identity") == identity:
             return known
-    known = {"config": config, **evaluation.before_training()}
+    known = {"identity": identity, **evaluation.before_training()}
     _write_json(path, known)
     return known
 
@@ -162,8 +163,9 @@ def _write(run: Run, evaluation: Evaluation, before: dict[str, Any]) -> dict[str
         versions={name: importlib.metadata.version(name) for name in ("chiasma", "torch", "transformers", "timm")},
     )
     _write_json(run.folder / "embedding_map.json", drawn)
-    seen = SeenPatients.of(evaluation.aligned.cohort.patients[evaluation.training])
-    words = card(run.config, cohort, metrics)
+    patients = evaluation.aligned.cohort.patients
+    seen = SeenPatients.of(patients[evaluation.training])
+    words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
     hub.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
     _write_json(run.folder / "metrics.json", metrics)
     write_report(run.folder)

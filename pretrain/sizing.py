@@ -233,7 +233,7 @@ def size_of(config: PretrainConfig, cohort: Cohort, gpus: int = 1, progress: Pro
     memory = _memory(
         count_parameters(configured.module), config.ema is not None, configured.activations, activations, records, gpus
     )
-    steps = max(1, round(config.epochs * cohort.records * (1 - config.held_out.fraction) / config.samples_per_step))
+    steps = max(1, round(config.epochs * config.held_out.training_records(cohort.records) / config.samples_per_step))
     samples = steps * config.samples_per_step
     return Plan(parameters, operations, memory, gpus, config.batch_size, steps, samples, samples * operations.step)
 

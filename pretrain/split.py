@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foundation.cohort.store import PreparedCohort
-from foundation.config import Config
+from foundation.config import Config, YamlPath
 from foundation.data.randomness import permutation
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, DataError
+from foundation.wording import counted
 
 
 class HeldOut(Config):
     """Patients that training never sees; evaluation is on them."""
 
-    fraction: float = Field(default=0.2, gt=0, lt=1)
+    fraction: float | None = Field(default=0.2, gt=0, lt=1, description="Drawn at random; null where they are named.")
+    patients: YamlPath | None = Field(
+        default=None, description="Text file that names exactly those to hold out, one patient per line."
+    )
     by: Literal["patient", "site"] = Field(default="patient", description="`site` holds whole sites out.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_replace_the_fraction(cls, data: Any) -> Any:
+        named = isinstance(data, dict) and data.get("patients") is not None
+        return {"fraction": None, **data} if named else data
+
+    @model_validator(mode="after")
+    def _chosen_in_one_way(self) -> HeldOut:
+        if (self.fraction is None) == (self.patients is None):
+            raise ValueError("give either `fraction` or `patients`")
+        if self.patients is not None and self.by == "site":
+            raise ValueError("a file of `patients` cannot be held out `by: site`: leave out one of them")
+        return self
+
+    def training_records(self, records: int) -> float:
+        """About how many of a cohort's records are left to train on, as if each patient had one."""
+        if self.patients is not None:
+            return records - len(read_patients(self.patients))
+        assert self.fraction is not None
+        return records * (1 - self.fraction)
 
 
 def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,16 +51,51 @@ def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndar
 
     Raises:
         ConfigError: One side would be empty.
+        DataError: The file of patients cannot be read, or names somebody who is not in the cohort.
     """
-    units = cohort.sites if held_out.by == "site" else cohort.patients
-    names = np.unique(units.astype(str))
-    order = permutation(seed, "held out", 0, len(names))
-    chosen = names[order[: round(held_out.fraction * len(names))]]
-    outside = np.isin(units.astype(str), chosen)
+    units = (cohort.sites if held_out.by == "site" else cohort.patients).astype(str)
+    names = np.unique(units)
+    if held_out.patients is not None:
+        chosen = _known(held_out.patients, names)
+    else:
+        assert held_out.fraction is not None
+        order = permutation(seed, "held out", 0, len(names))
+        chosen = names[order[: round(held_out.fraction * len(names))]]
+    outside = np.isin(units, chosen)
     if outside.all() or not outside.any():
         raise ConfigError(
-            f"{len(names)} {held_out.by}s cannot be split with fraction {held_out.fraction:g}",
+            f"{counted(len(names), held_out.by)} cannot be split with {len(chosen)} held out",
             where="held_out",
-            fix="use another fraction, or `by: patient`",
+            fix="use another `fraction`, name fewer `patients`, or use `by: patient`",
         )
     return np.flatnonzero(~outside), np.flatnonzero(outside)
+
+
+def read_patients(path: Path) -> list[str]:
+    """Names of patients, sorted, of a text file with one per line.
+
+    Raises:
+        DataError: It cannot be read, or names nobody.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = "is not text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
+        raise DataError(what, where=str(path), fix="correct `held_out.patients`") from None
+    names = sorted({line.strip() for line in lines} - {""})
+    if not names:
+        raise DataError("names no patient", where=str(path), fix="write one patient per line")
+    return names
+
+
+def _known(path: Path, patients: np.ndarray) -> list[str]:
+    """Patients of a file, all of the cohort."""
+    names = read_patients(path)
+    strangers = sorted(set(names) - set(patients))
+    if strangers:
+        raise DataError(
+            f"{counted(len(strangers), 'patient is', 'patients are')} not in the cohort, first '{strangers[0]}'",
+            where=str(path),
+            fix="name patients as the cohort does, one per line",
+        )
+    return names

@@ -112,6 +112,66 @@ def test_the_split_is_a_function_of_the_patients_and_the_seed_alone():
     assert len({Folds.make(SplitConfig(repeats=2), rec, 0).folds[k].test.tobytes() for k in (0, 5)}) == 2
 
 
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.floats(0, 0.5),
+    repeats=st.integers(1, 2),
+    by=st.sampled_from(["patient", "site"]),
+)
+def test_who_was_seen_trains_in_every_fold_and_every_inner_fold_and_is_never_tested(seed, share, repeats, by):
+    rec = records(seed, 120, sites=60)
+    random = np.random.default_rng(seed)
+    # Of a patient with several records one is enough.
+    seen = random.random(len(rec.patients)) < share / (4 if by == "site" else 1)
+    config = SplitConfig(folds=3, inner_folds=2, repeats=repeats, by=by)
+    made = Folds.make(config, rec, seed, seen=seen)
+    units = rec.sites if by == "site" else rec.patients
+    only_train = np.isin(units, units[np.isin(rec.patients, rec.patients[seen])]) & (rec.strata >= 0)
+    testable = np.flatnonzero(~only_train & (rec.strata >= 0))
+    for start in range(0, len(made.folds), 3):
+        tested = np.concatenate([fold.test for fold in made.folds[start : start + 3]])
+        np.testing.assert_array_equal(np.sort(tested), testable)
+    for fold in made.folds:
+        assert set(np.flatnonzero(only_train)) <= set(fold.train)
+        assert not names(rec, fold.train) & names(rec, fold.test)
+        inner = made.inner(fold)
+        chosen_on = np.concatenate([each.test for each in inner])
+        np.testing.assert_array_equal(np.sort(chosen_on), np.setdiff1d(fold.train, np.flatnonzero(only_train)))
+        for each in inner:
+            np.testing.assert_array_equal(np.union1d(each.train, each.test), fold.train)
+            refuse_overlap(rec, config, each)
+    assert made.counts()["seen_train_only"] == len(names(rec, np.flatnonzero(only_train)))
+
+
+def test_folds_of_whom_nobody_was_seen_are_those_without_a_model():
+    rec = records(0, 60)
+    made = Folds.make(SplitConfig(), rec, 0)
+    assert Folds.make(SplitConfig(), rec, 0, seen=np.zeros(len(rec.patients), dtype=bool)).hash() == made.hash()
+    assert made.counts()["seen_train_only"] == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [("patient", "only 3 of 40 patients were not seen"), ("site", "only 0 of 12 sites were not seen")],
+)
+def test_too_few_who_were_not_seen_are_counted_and_the_ways_out_are_named(by, message):
+    rec = records(0, 40, unlabelled=0)
+    seen = ~np.isin(rec.patients, ["P000", "P001", "P002"])
+    with pytest.raises(ConfigError, match=message) as caught:
+        Folds.make(SplitConfig(by=by), rec, 0, seen=seen)
+    assert all(way in str(caught.value) for way in ("`held_out`", "`pretrain: per_fold`", "`allow_seen: true`"))
+
+
+def test_published_folds_are_not_changed_by_who_was_seen():
+    rec = Records(np.array(list("abcd"), dtype=object), np.full(4, ""), np.zeros(4, dtype=int))
+    published = {"0": {"a": "train", "b": "train", "c": "val", "d": "val"}}
+    config = SplitConfig(published=True, inner_folds=2)
+    made, plain = (Folds.make(config, rec, 0, published, seen) for seen in (np.ones(4, dtype=bool), None))
+    assert made.counts() == plain.counts()
+    assert [f.test.tolist() for f in made.inner(made.folds[0])] == [f.test.tolist() for f in plain.inner(made.folds[0])]
+
+
 def test_published_folds_are_taken_as_they_are_and_the_rest_is_counted():
     rec = Records(
         np.array(["a", "b", "c", "d", "d", "e", "f"], dtype=object), np.full(7, ""), np.array([0, 1, 0, 1, 1, -1, 0])
