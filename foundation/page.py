@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -72,13 +72,16 @@ class TileRow:
 
 Entry = str | int | Cell
 
+GAP = Cell("–")
+"""Where a table has nothing to say."""
+
 
 class Page:
     """A page under construction; the same calls give the same text.
 
     Args:
         title: Of the page, in the browser's tab and as its heading.
-        lead: What there is to know, in one sentence.
+        lead: What there is to know, in one sentence; of several matters, one line each.
     """
 
     def __init__(self, title: str, lead: str = "") -> None:
@@ -136,6 +139,18 @@ class Page:
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         )
 
+    def listing(self, text: str) -> None:
+        """Add a text with its lines as they are."""
+        # Long lines scroll inside their box, not the page.
+        self._body.append(f'<div class="scroll" tabindex="0"><pre>{escape(text)}</pre></div>')
+
+    @contextlib.contextmanager
+    def folded(self, heading: str) -> Iterator[None]:
+        """Fold away behind a heading what is added meanwhile."""
+        self._body.append(f"<details><summary>{escape(heading)}</summary>")
+        yield
+        self._body.append("</details>")
+
     def figures(self, pictures: Iterable[Picture]) -> None:
         """Add figures side by side, as many as fit."""
         cards = "".join(_card(picture) for picture in pictures)
@@ -149,7 +164,7 @@ class Page:
         """The whole page."""
         links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading in self._sections)
         contents = f'<nav aria-label="contents">{links}</nav>' if links else ""
-        lead = f'<p class="lead">{escape(self.lead)}</p>' if self.lead else ""
+        lead = "".join(f'<p class="lead">{escape(line)}</p>' for line in self.lead.splitlines())
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'

@@ -38,3 +38,37 @@ def file_size(size: int) -> str:
         if size >= step:
             return f"{size / step:.1f} {unit}"
     return f"{size} bytes"
+
+
+def duration(seconds: float) -> str:
+    """A time: ``3 min 32 s``, ``2 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def p_number(p_value: float) -> str:
+    """A p-value in a table: ``0.012``, ``< 0.001``."""
+    return "<\u00a00.001" if p_value < 0.001 else f"{p_value:.2g}"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value in a sentence: ``p = 0.012``, ``p < 0.001``."""
+    return f"p\u00a0{p_number(p_value)}" if p_value < 0.001 else f"p\u00a0=\u00a0{p_number(p_value)}"
+
+
+def decimal(value: float | None, *, signed: bool = False) -> str:
+    """A number with three digits after the point and, on request, its sign; a dash where there is none."""
+    if value is None:
+        return "–"
+    rounded = round(value, 3) + 0.0
+    return f"{rounded:{'+' if signed else ''}.3f}".replace("-", "−")
+
+
+def interval(bounds: Sequence[float | None] | None, *, signed: bool = False) -> str:
+    """An interval: ``0.651 to 0.770``; a dash where there is none."""
+    if not bounds or None in bounds:
+        return "–"
+    return " to ".join(decimal(bound, signed=signed) for bound in bounds)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foundation.errors import DataError
+from foundation.measures.names import plain_name
 from foundation.objective import FUSED
-from foundation.page import Cell, Page, Picture
-from foundation.wording import counted, listed, percent
+from foundation.page import GAP, Cell, Page, Picture
+from foundation.report import config_and_versions, read_json, read_metrics
+from foundation.wording import counted, duration, listed, p_number, p_text, percent
 from pretrain.plots import Series, curves, map_plot, probe_plot
 
 FILE = "report.html"
 MOST_PANELS = 15
 MOST_PATTERNS = 30
 SIGNIFICANT = 0.05
-
-METRICS = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_auroc": "macro AUROC",
-    "auroc_responder": "AUROC of responder",
-    "c_index": "C-index (Harrell)",
-    "r_squared": "R²",
-}
 
 QUANTITIES = {
     "learning_rate": "learning rate",
@@ -41,16 +34,6 @@ QUANTITIES = {
 BOOKKEEPING = {"step", "epoch", "samples_seen", "split", "seconds", "rows"}
 
 
-class _Report(Page):
-    """A page with parts that are folded away until they are asked for."""
-
-    def folded(self, heading: str, text: str) -> None:
-        """Add a text, its lines as they are, behind its heading."""
-        # Long lines scroll inside their box, not the page.
-        shown = f'<div class="scroll"><pre>{escape(text)}</pre></div>'
-        self._body.append(f"<details><summary>{escape(heading)}</summary>{shown}</details>")
-
-
 def write_report(run: Path) -> None:
     """Write ``report.html`` into a run folder, from its metrics; no patient is named on the page.
 
@@ -61,15 +44,13 @@ def write_report(run: Path) -> None:
         DataError: metrics.json is missing, or a file is damaged.
         OSError: The disk is full or read-only; nothing half written is left.
     """
-    metrics = _read(run / "metrics.json")
-    if metrics is None:
-        raise DataError("is missing", where=str(run / "metrics.json"), fix="name the folder of a run that has ended")
+    metrics = read_metrics(run)
     rows = _read_rows(run / "metrics.jsonl")
-    page = _Report(f"Pretraining on {metrics.get('cohort', 'a cohort')}", headline(metrics.get("retrieval", {})))
+    page = Page(f"Pretraining on {metrics.get('cohort', 'a cohort')}", headline(metrics.get("retrieval", {})))
     _key_numbers(page, metrics, rows)
     _retrieval(page, metrics)
     _probes(page, metrics)
-    _map(page, _read(run / "embedding_map.json"))
+    _map(page, read_json(run / "embedding_map.json"))
     _curves(page, rows)
     _patterns(page, metrics.get("patterns_seen", {}))
     _provenance(page, run, metrics)
@@ -86,7 +67,7 @@ def headline(retrieval: Mapping[str, Mapping[str, Any]]) -> str:
     query, answer = name.split("->")
     found = (
         f"among the first 10 of {result['n']:,} in {percent(result['recall@10'], 1)} of cases "
-        f"(chance {percent(result['chance@10'], 1)}, {_p(result['p_value'])})"
+        f"(chance {percent(result['chance@10'], 1)}, {p_text(result['p_value'])})"
     )
     if name in failed:
         first = f"Not better than chance: from {query} alone, the right patient's {answer} is {found}."
@@ -108,10 +89,6 @@ def _direction(name: str) -> str:
     return name.replace("->", " → ")
 
 
-def _p(value: float) -> str:
-    return "p\u00a0<\u00a00.001" if value < 0.001 else f"p\u00a0=\u00a0{value:.2g}"
-
-
 def _key_numbers(page: Page, metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     facts = []
     train = [row for row in rows if row.get("split") == "train"]
@@ -123,7 +100,7 @@ def _key_numbers(page: Page, metrics: Mapping[str, Any], rows: Sequence[Mapping[
         facts.append(("steps", f"{train[-1]['step']:,}"))
         facts.append(("samples seen", f"{train[-1].get('samples_seen', 0):,}"))
     if metrics.get("seconds") is not None:
-        facts.append(("time", _duration(metrics["seconds"])))
+        facts.append(("time", duration(metrics["seconds"])))
     # The first steps warm the machine up; a median leaves them and single pauses out.
     for key, name, form in (
         ("samples_per_second", "samples per second", "{:,.0f}"),
@@ -146,14 +123,6 @@ def _large(number: int) -> str:
     return f"{number:,}"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
     retrieval = metrics.get("retrieval", {})
     if not retrieval:
@@ -168,15 +137,13 @@ def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
         [
             _direction(name),
             *(
-                Cell(percent(result[f"recall@{k}"], 1), shade=result[f"recall@{k}"]) if "recall@1" in result else _GAP
+                Cell(percent(result[f"recall@{k}"], 1), shade=result[f"recall@{k}"]) if "recall@1" in result else GAP
                 for k in (1, 5, 10)
             ),
-            _GAP if result.get("before_training") is None else Cell(percent(result["before_training"], 1)),
-            Cell(percent(result["chance@10"], 1)) if "chance@10" in result else _GAP,
-            Cell(f"{result['median_rank']:g}") if "median_rank" in result else _GAP,
-            Cell(_p(result["p_value"]).removeprefix("p\u00a0").removeprefix("=\u00a0"))
-            if "p_value" in result
-            else _GAP,
+            GAP if result.get("before_training") is None else Cell(percent(result["before_training"], 1)),
+            Cell(percent(result["chance@10"], 1)) if "chance@10" in result else GAP,
+            Cell(f"{result['median_rank']:g}") if "median_rank" in result else GAP,
+            Cell(p_number(result["p_value"])) if "p_value" in result else GAP,
             result["n"],
             result.get("skipped", ""),
         ]
@@ -205,9 +172,6 @@ def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
         page.table(
             ["view", "uniformity"], rows, "Spread of the records (0 where all fall together; lower is more even)"
         )
-
-
-_GAP = Cell("–")
 
 
 def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
@@ -295,7 +259,7 @@ def _probe_figure(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]
     if "sites" in measured[0]:
         caption += f" {measured[0]['sites']} sites have enough patients to be told apart."
     best = oracle.get(metric, {}).get("oracle")
-    return probe_plot(views, title=name, metric=METRICS.get(metric, metric), oracle=best, caption=caption)
+    return probe_plot(views, title=name, metric=plain_name(metric), oracle=best, caption=caption)
 
 
 def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]) -> Iterable[list[Any]]:
@@ -310,10 +274,10 @@ def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]) 
             yield [
                 name,
                 view,
-                METRICS.get(metric, metric),
+                plain_name(metric),
                 Cell(f"{score['value']:.3f}"),
                 Cell("–" if low is None else f"{low:.2f} to {high:.2f}"),
-                _GAP if score.get("before_training") is None else Cell(f"{score['before_training']:.3f}"),
+                GAP if score.get("before_training") is None else Cell(f"{score['before_training']:.3f}"),
                 Cell(f"{score['chance']:.2f}"),
                 Cell("–" if best is None else f"{best:.3f}"),
                 result["n_train"],
@@ -344,14 +308,12 @@ def _groups(page: Page, name: str, views: Mapping[str, Any]) -> None:
         return
     metric = next(result["metric"] for result in views.values() if "by_group" in result)
     rows = [[group, *(_group_cell(of_view.get(group, {})) for of_view in having.values())] for group in groups]
-    page.table(
-        ["group", *having], rows, f"{name} by group: {METRICS.get(metric, metric)} (95 % interval), held-out patients"
-    )
+    page.table(["group", *having], rows, f"{name} by group: {plain_name(metric)} (95 % interval), held-out patients")
 
 
 def _group_cell(score: Mapping[str, Any]) -> Cell:
     if "value" not in score:
-        return _GAP
+        return GAP
     low, high = score["ci95"]
     interval = "" if low is None else f" ({low:.2f} to {high:.2f})"
     return Cell(f"{score['value']:.2f}{interval}, n = {score['n_test']}")
@@ -438,27 +400,12 @@ def _share(count: int, total: int) -> Cell:
     return Cell(percent(count, total), shade=count / max(total, 1))
 
 
-def _provenance(page: _Report, run: Path, metrics: Mapping[str, Any]) -> None:
+def _provenance(page: Page, run: Path, metrics: Mapping[str, Any]) -> None:
     page.section("Config and versions")
     parameters = metrics.get("parameters")
     if isinstance(parameters, Mapping):
         page.table(["part", "parameters"], [[name, int(count)] for name, count in parameters.items()])
-    config = run / "config.yaml"
-    if config.is_file():
-        page.folded("config.yaml", config.read_text(encoding="utf-8"))
-    versions = metrics.get("versions", {})
-    if versions:
-        page.folded("versions", "\n".join(f"{name} {version}" for name, version in versions.items()))
-
-
-def _read(path: Path) -> Any:
-    """A JSON file, or None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"is not JSON: {error}", where=str(path), fix="run the evaluation again") from None
+    config_and_versions(page, run, metrics)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 from foundation.drawing import BLUE, GREEN, GREY, ORANGE, SMALL, drawing, picture
 from foundation.measures.survival import kaplan_meier, log_rank
 from foundation.page import Picture
+from foundation.wording import p_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def risk_groups(
         axes.locator_params(axis="x", nbins=5)
         axes.legend(frameon=False, fontsize=8, loc="best")
         _write_at_risk(axes, [(name, time_N[rows]) for name, rows in here], horizon)
-    p = "log-rank test: not possible" if np.isnan(p_value) else f"log-rank p {p_text(p_value)}"
+    p = "log-rank test: not possible" if np.isnan(p_value) else f"log-rank {p_text(p_value)}"
     numbers = "; ".join(f"{name} {int(rows.sum())} patients, {int(event_N[rows].sum())} events" for name, rows in here)
     alt = f"Kaplan-Meier curves of {title} by thirds of the foretold risk. {numbers}. {p}"
     caption = f"Thirds of the foretold risk with 95\u00a0% bands; {p}. Below the axis, patients at risk."
@@ -91,11 +92,6 @@ def calibration_at(at: float, free_N: np.ndarray, time_N: np.ndarray, event_N: n
     alt = f"Calibration at {at:g} {unit}, in fifths of the foretold chance: {told}"
     caption = "Fifths of the foretold chance with 95\u00a0% intervals; on the dashed line, what is foretold comes true."
     return picture(stream, SMALL, alt, f"Calibration at {at:g} {unit}", caption)
-
-
-def p_text(p_value: float) -> str:
-    """A p-value for a sentence: ``= 0.012``."""
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
 
 
 def _draw_curve(axes: Axes, time: np.ndarray, event: np.ndarray, name: str) -> None:

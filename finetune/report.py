@@ -1,0 +1,91 @@
+"""report.html of a fine-tuning run: the answer in one sentence, what it is compared with, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from finetune.answer import Entry, headline, headlines, tasks_of
+from finetune.sections.folds import splits, values_of_folds
+from finetune.sections.groups import groups
+from finetune.sections.modalities import modalities
+from finetune.sections.result import result
+from foundation.page import Page, Picture
+from foundation.report import config_and_versions, read_metrics
+from foundation.wording import duration, percent
+
+FILE = "report.html"
+
+PRETRAINED = {
+    "none": "none: the network started at random",
+    "per_fold": "one for each fold, pretrained without its test patients",
+}
+"""What is said in place of the path of a model."""
+
+
+def write_report(run: Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
+    """Write ``report.html`` into a run folder, from its metrics; no patient is named on the page.
+
+    Args:
+        run: Holds metrics.json, and config.yaml if there is one.
+        pictures: Endpoint of a task to what the task drew.
+
+    Raises:
+        DataError: metrics.json is missing or damaged.
+        OSError: The disk is full or read-only; nothing half written is left.
+    """
+    metrics = read_metrics(run)
+    page = Page(f"Fine-tuning on {metrics.get('cohort', 'a cohort')}", "\n".join(headlines(metrics)))
+    _key_numbers(page, metrics)
+    entries = tasks_of(metrics)
+    for entry in entries:
+        _task(page, entry, pictures.get(entry["endpoint"], ()), several=len(entries) > 1)
+    splits(page, metrics)
+    _provenance(page, run, metrics)
+    page.write(run / FILE)
+
+
+def _key_numbers(page: Page, metrics: Entry) -> None:
+    counts = metrics.get("splits") or {}
+    facts = [("patients", f"{counts['patients']:,}")] if counts.get("patients") is not None else []
+    facts += [("folds", f"{len(metrics['folds']):,}")] if metrics.get("folds") else []
+    facts += [
+        (f"events of {entry['endpoint']}", f"{entry['events']:,} ({percent(entry['events'], entry['n'])})")
+        for entry in tasks_of(metrics)
+        if entry.get("events") is not None
+    ]
+    if metrics.get("seconds") is not None:
+        facts.append(("time", duration(metrics["seconds"])))
+    if facts:
+        page.facts(facts)
+
+
+def _task(page: Page, entry: Entry, pictures: Sequence[Picture], several: bool) -> None:
+    name, kind = entry["endpoint"], entry.get("task", "")
+    page.section(f"{name} ({kind})" if kind not in ("", name) else name)
+    if several:
+        page.text(headline(entry))
+    result(page, entry, pictures)
+    modalities(page, entry)
+    groups(page, entry)
+    values_of_folds(page, entry)
+
+
+def _provenance(page: Page, run: Path, metrics: Entry) -> None:
+    page.section("Where this comes from")
+    rows = [["pretrained model", _pretrained(metrics.get("pretrain") or {})]]
+    rows += [[name, str(metrics[name])] for name in ("cohort", "seed") if metrics.get(name) is not None]
+    if (metrics.get("splits") or {}).get("hash"):
+        rows.append(["hash of the folds", metrics["splits"]["hash"]])
+    page.table(["what", "which"], rows)
+    if metrics.get("adaptation"):
+        with page.folded("what was trained of the model"):
+            page.listing(metrics["adaptation"])
+    config_and_versions(page, run, metrics)
+
+
+def _pretrained(pretrain: Entry) -> str:
+    source = str(pretrain.get("from") or "not recorded")
+    text = PRETRAINED.get(source, source)
+    seen = pretrain.get("tested_though_seen")
+    return text if seen is None else f"{text}; {seen:,} of the tested patients seen in pretraining"

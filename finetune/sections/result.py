@@ -1,0 +1,86 @@
+"""How good the model is: beside its baselines, by other measures, and in pictures of what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from finetune.answer import OURS, Entry, measure_of
+from finetune.figures.forest import Row, forest
+from finetune.task import LOWER_IS_BETTER
+from foundation.measures.names import plain_name
+from foundation.page import GAP, Cell, Page, Picture
+from foundation.wording import decimal, interval, p_number
+
+MOST_CLASSES = 12
+
+
+def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
+    """Add the comparison with baselines, all measures and a task's own pictures."""
+    classes = entry.get("classes") or {}
+    if classes:
+        _classes(page, classes)
+    page.subsection("Beside its baselines")
+    page.figures([_forest(entry)])
+    baselines = entry.get("baselines") or {}
+    if baselines:
+        _baselines(page, entry)
+    _measures(page, entry)
+    if pictures:
+        page.subsection("What it predicts")
+        page.text("Of every patient once, by the model that was trained without the patient's fold.")
+        page.figures(pictures)
+
+
+def _classes(page: Page, classes: Entry) -> None:
+    largest = sorted(classes.items(), key=lambda item: -item[1])
+    shown = [f"{name} {count:,}" for name, count in largest[:MOST_CLASSES]]
+    rest = len(classes) - len(shown)
+    page.text(f"Patients by class: {', '.join(shown)}{f' and {rest} rarer ones' if rest else ''}.")
+
+
+def _forest(entry: Entry) -> Picture:
+    others = sorted((entry.get("baselines") or {}).items(), key=lambda item: -(item[1].get("mean") or 0))
+    rows = [Row(OURS, entry), *(Row(name, score, ours=False) for name, score in others)]
+    caption = "Points with 95\u00a0% intervals by bootstrap over patients; all on the same folds and patients."
+    if entry.get("oracle") is not None:
+        caption += " Best possible: what someone reaches who knows how this cohort was simulated."
+    return forest(rows, measure=measure_of(entry), chance=entry["chance"], oracle=entry.get("oracle"), caption=caption)
+
+
+def _baselines(page: Page, entry: Entry) -> None:
+    rows = [[OURS, Cell(decimal(entry.get("mean"))), Cell(interval(entry.get("ci95"))), GAP, GAP, GAP]]
+    for name, score in entry["baselines"].items():
+        difference = score.get("difference") or {}
+        p_value = difference.get("p_value")
+        rows.append(
+            [
+                name,
+                Cell(decimal(score.get("mean"))),
+                Cell(interval(score.get("ci95"))),
+                Cell(decimal(difference.get("value"), signed=True)),
+                Cell(interval(difference.get("ci95"), signed=True)),
+                GAP if p_value is None else Cell(p_number(p_value)),
+            ]
+        )
+    page.table(
+        ["model", "value", "95 % interval", f"{OURS} less it", "95 % interval", "p"],
+        rows,
+        f"{measure_of(entry)}; a difference above 0 is in favour of {OURS}, and is of the same resampled patients",
+    )
+
+
+def _measures(page: Page, entry: Entry) -> None:
+    rows = list(_measure_rows(entry.get("measures") or {}))
+    if rows:
+        page.table(["measure", "value", "95 % interval", "better when"], rows, f"All measures of {OURS}")
+
+
+def _measure_rows(measures: Entry) -> Iterable[list[str | Cell]]:
+    for name, score in measures.items():
+        lower = name.partition("/")[0] in LOWER_IS_BETTER
+        yield [
+            plain_name(name),
+            Cell(decimal(score.get("mean"))),
+            Cell(interval(score.get("ci95"))),
+            "lower" if lower else "higher",
+        ]

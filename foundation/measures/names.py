@@ -1,0 +1,32 @@
+"""What measures are called in reports."""
+
+from __future__ import annotations
+
+NAMES = {
+    "absolute_error": "mean absolute error",
+    "auc": "AUC over time",
+    "auprc": "AUPRC",
+    "auroc": "AUROC",
+    "auroc_responder": "AUROC of responder",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier score",
+    "c_index": "C-index (Harrell)",
+    "calibration_error": "calibration error (ECE)",
+    "integrated_brier": "integrated Brier score",
+    "macro_auroc": "macro AUROC",
+    "macro_f1": "macro F1",
+    "pearson": "Pearson correlation",
+    "quadratic_kappa": "quadratic kappa",
+    "r_squared": "R²",
+    "spearman": "Spearman correlation",
+    "uno_c": "C-index (Uno)",
+}
+
+
+def plain_name(measure: str) -> str:
+    """The name of a measure for a person: ``Brier score at 365`` of ``brier/365``, ``AUROC, idh`` of ``auroc/idh``."""
+    stem, _, of = measure.partition("/")
+    name = NAMES.get(stem, stem.replace("_", " "))
+    if not of:
+        return name
+    return f"{name} at {of}" if of.replace(".", "", 1).isdigit() else f"{name}, {of}"
