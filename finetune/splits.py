@@ -62,11 +62,13 @@ class Records:
         patients: Names.
         sites: Names, empty where unknown.
         strata: Codes of what every fold should have its share of, -1 where a record has no label and takes no part.
+        readable: Whether a record has anything that may be seen of it; None where all have.
     """
 
     patients: np.ndarray
     sites: np.ndarray
     strata: np.ndarray
+    readable: np.ndarray | None = None
 
     def units(self, config: SplitConfig, rows: np.ndarray) -> np.ndarray:
         """Names of what must not be on both sides, of some rows."""
@@ -253,6 +255,8 @@ def _taking_part(
     """Rows that take part, and for those patients who have none the reason, to their number."""
     patients = records.patients.astype(str)
     checks = {"no label": records.strata >= 0}
+    if records.readable is not None:
+        checks["none of the modalities"] = records.readable
     if config.published:
         if not published:
             raise ConfigError(

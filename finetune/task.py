@@ -128,6 +128,14 @@ class Task(nn.Module, ABC):
     def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of predictions.parquet [N], the same whichever training patients it was fitted on."""
 
+    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Columns as those of `predict`, of what a linear model foretells, so that both can be measured alike.
+
+        Args:
+            foretold: Endpoint to ``risk`` [N], ``chance`` [N, K] of each class, or ``value`` [N].
+        """
+        return dict(foretold[self.endpoints[0]])
+
     @abstractmethod
     def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Name to score, over weights of all N patients, of whom those not labelled are not counted."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from foundation.errors import DataError
+from foundation.errors import ConfigError, DataError, WriteError
 
 LOCK = "lock"
 HOLDER = "process"
@@ -41,6 +41,31 @@ def held(folder: Path, *, working: Path, doing: str, fix: str) -> Iterator[None]
     finally:
         (working / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def claimed(out: Path, *, doing: str) -> Iterator[None]:
+    """Hold a run folder, made if it is not there.
+
+    Args:
+        out: The folder.
+        doing: See `held`.
+
+    Raises:
+        ConfigError: A file stands in its place.
+        DataError: Another process holds it.
+        WriteError: It cannot be made.
+    """
+    working = out / ".run"
+    try:
+        working.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError("a file stands in the way of the run folder", where=str(out), fix="correct `out`") from None
+    except OSError as error:
+        what = f"the run folder cannot be made: {error.strerror}"
+        raise WriteError(what, where=str(out), fix="make room, or name an `out` that you may write to") from None
+    with held(out, working=working, doing=doing, fix="wait for it, or give this run another `out`"):
+        yield
 
 
 def _holder(working: Path) -> str:

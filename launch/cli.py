@@ -196,6 +196,32 @@ def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool
         print_plan(found)
 
 
+@cli.command(
+    example="chiasma finetune configs/finetune/tiny.yaml\n"
+    "chiasma finetune my.yaml out=runs/idh 'tasks=[{task: subtype, endpoint: idh}]' 'modalities=[mri]'",
+    goes_on="with the fold where it stopped",
+)
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[key=value …]", nargs=-1)
+def finetune(config: Path, overrides: Sequence[str]) -> None:
+    """Adapt a pretrained model to the tasks of a CONFIG.yaml, and tell what it is worth.
+
+    Patients are split into folds; whatever is chosen is chosen on inner folds, and beside the result stand simple
+    baselines on the same folds. Interrupted and started again, it goes on with what is not yet done. The run folder
+    holds config.yaml, metrics.json, predictions.parquet, report.html, and adapter/ with the model/ it stands on.
+    """
+    from finetune.answer import headlines
+    from finetune.run import finetune as run
+    from launch.pretrained import pretrain_model
+    from launch.progress import Progress
+
+    with Progress() as progress:
+        metrics, folder = run(config, overrides, progress, pretrain_model)
+    for sentence in headlines(metrics):
+        click.echo(sentence)
+    click.echo(f"look at {folder / 'report.html'}")
+
+
 @cli.command(example="chiasma doctor\nchiasma doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def doctor(as_json: bool) -> None:

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from foundation.cohort.staging import sha256_of
 from foundation.errors import CheckpointError, DataError
-from foundation.wording import listed
+from foundation.identity import refuse_another
 from pretrain.step import Pretraining
 
 MANIFEST = "checkpoint.json"
@@ -133,7 +133,7 @@ def restore(folder: Path, identity: dict[str, str], state: State) -> tuple[Posit
         except _DamageError as damage:
             problems.append(f"{path.name}: {damage}")
             continue
-        _refuse_another_run(path, position.identity, identity)
+        refuse_another(position.identity, identity, path)
         state.load(tensors)
         return position, problems
     if problems:
@@ -168,16 +168,6 @@ def _read(path: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
         return position, {Path(name).stem: load_file(path / name) for name in names}
     except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise _DamageError(f"cannot be read ({type(error).__name__})") from None
-
-
-def _refuse_another_run(path: Path, theirs: dict[str, str], ours: dict[str, str]) -> None:
-    changed = [key for key in ours | theirs if theirs.get(key) != ours.get(key)]
-    if changed:
-        raise CheckpointError(
-            f"belongs to another run: {listed(changed)} changed since",
-            where=str(path),
-            fix="undo the change to go on, or give the new run another `out`",
-        )
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
 from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.staging import sha256_of
 from foundation.cohort.store import PreparedCohort
+from foundation.identity import hash_of, hashes_of
 from pretrain.config import PretrainConfig
 
 
@@ -26,19 +22,6 @@ def identify(config: PretrainConfig, cohort: PreparedCohort, training: np.ndarra
     patients = sorted(set(cohort.patients[training].astype(str)))
     parts = {
         "the cohort": sha256_of(cohort.path / COHORT_FILE),
-        "the training patients": _hash(patients),
+        "the training patients": hash_of(patients),
     }
-    return parts | {key: _hash(value) for key, value in _leaves(config.document())}
-
-
-def _leaves(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys, as one writes them on the command line, and their values."""
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return parts | hashes_of(config.document())

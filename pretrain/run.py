@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from foundation.contrastive.views import PairwiseObjective
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
-from foundation.errors import ConfigError, WriteError
+from foundation.errors import ConfigError
 from foundation.layers.running import compiled, recomputed
-from foundation.lock import held
+from foundation.lock import claimed
 from foundation.model import MultimodalConfig, MultimodalModel
 from foundation.optimiser import build_optimiser
 from foundation.progress import Progress, Silent
@@ -71,7 +71,7 @@ def pretrain(
     state = _build(config, aligned, training, accelerator.device)
     _refuse_unpaired(state.module, aligned, training)
     evaluation = Evaluation(config, aligned, training, held_out, state.best.model, progress or Silent())
-    with _claimed(config.out):
+    with claimed(config.out, doing="is being trained in"):
         identity = identify(config, cohort, training)
         before = _before_training(config.out / "start.json", evaluation, identity)
         position = _restore(config, identity, state)
@@ -133,22 +133,6 @@ def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray
                 where=f"objectives.{name}",
                 fix="use more modalities, or a cohort whose patients have several",
             )
-
-
-@contextlib.contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Hold the run folder, made if it is not there."""
-    working = out / ".run"
-    try:
-        working.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ConfigError("a file stands in the way of the run folder", where=str(out), fix="correct `out`") from None
-    except OSError as error:
-        what = f"the run folder cannot be made: {error.strerror}"
-        raise WriteError(what, where=str(out), fix="make room, or name an `out` that you may write to") from None
-    fix = "wait for it, or give this run another `out`"
-    with held(out, working=working, doing="is being trained in", fix=fix):
-        yield
 
 
 def _write(run: Run, evaluation: Evaluation, before: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,10 @@ class Molecular(Task):
         chance_NE = to_numpy(outputs.double().sigmoid())
         return {f"probability/{name}": chance_NE[:, e] for e, name in enumerate(self.endpoints)}
 
+    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The probability of yes, for each endpoint."""
+        return {f"probability/{name}": foretold[name]["chance"][:, 1] for name in self.endpoints}
+
     def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of each endpoint, over those who have it, and the mean AUROC."""
         scores, areas = {}, []

@@ -117,7 +117,14 @@ class Response(Task):
         if not self.ordinal:
             return {"probability/responder": above_NT[:, 0]}
         edges = np.pad(above_NT, ((0, 0), (1, 1)), constant_values=((0, 0), (1, 0)))
-        chance_NK = -np.diff(edges, axis=1)
+        return self._by_class(-np.diff(edges, axis=1))
+
+    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """As `predict`."""
+        columns = self._by_class(foretold[self.name]["chance"])
+        return columns if self.ordinal else {"probability/responder": columns["probability/responder"]}
+
+    def _by_class(self, chance_NK: np.ndarray) -> dict[str, np.ndarray]:
         responds = chance_NK[:, self._responds(np.arange(len(self.classes)))].sum(axis=1)
         columns = {f"probability/{name}": chance_NK[:, k] for k, name in enumerate(self.classes)}
         return {"probability/responder": responds, **columns}

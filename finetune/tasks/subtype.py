@@ -89,8 +89,11 @@ class Subtype(Task):
 
     def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
         """The probability of each class."""
-        chance_NK = to_numpy(outputs.double().softmax(dim=1))
-        return {f"probability/{name}": chance_NK[:, k] for k, name in enumerate(self.classes)}
+        return self._by_class(to_numpy(outputs.double().softmax(dim=1)))
+
+    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The probability of each class."""
+        return self._by_class(foretold[self.name]["chance"])
 
     def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the likeliest class and of the probabilities."""
@@ -109,6 +112,9 @@ class Subtype(Task):
         """Confusion matrix, reliability, ROC and precision over recall."""
         _, code_N, chance_NK = self._known(truth, predicted)
         return class_figures(code_N, chance_NK, self.classes)
+
+    def _by_class(self, chance_NK: np.ndarray) -> dict[str, np.ndarray]:
+        return {f"probability/{name}": chance_NK[:, k] for k, name in enumerate(self.classes)}
 
     def _known(self, truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         known = self.labelled(truth)

@@ -246,7 +246,9 @@ def test_to_lose_and_to_be_at_chance_are_both_said():
 def test_an_interval_that_only_touches_chance_includes_it():
     assert headline(response() | {"mean": 0.55, "ci95": [0.5, 0.6]}).startswith("Not better than chance")
     assert headline(response() | {"mean": 0.55, "ci95": [0.501, 0.6]}).startswith("For response")
-    assert headline(response() | {"mean": 0.49, "ci95": [None, None], "baselines": {}}).startswith("Not better than chance")
+    assert headline(response() | {"mean": 0.49, "ci95": [None, None], "baselines": {}}).startswith(
+        "Not better than chance"
+    )
 
 
 def test_patients_seen_in_pretraining_are_told_in_the_lead(tmp_path, metrics):

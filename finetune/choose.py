@@ -1,0 +1,236 @@
+"""What inner folds of the training patients choose: ridge penalty of the heads, learning rate, rank, dropout, epochs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.adapt import AdaptConfig, Frozen, Lora, adapt
+from finetune.evaluate import score_of
+from finetune.fit import Trainee, fit
+from finetune.heads import PENALTIES, Head, start_head
+from finetune.splits import Fold
+from finetune.study import Study
+from foundation.data.alignment import Aligned
+from foundation.data.dataset import CohortDataset, load
+from foundation.data.sampler import BatchKey, OnePass
+from foundation.model import MultimodalModel
+from foundation.objective import FUSED, View
+
+LOOKS = 3
+"""At each training record before training: one at all that it has, and others under modality dropout."""
+
+MOST_LOOKS = 6000
+"""Of all records together, unless two of each are more; a line through so many has no use for more."""
+
+BATCH = 64
+
+SMOOTHED = 3
+"""Epochs whose mean score counts, because a few patients make the score of one epoch jump."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What training is done with.
+
+    Attributes:
+        learning_rate: None where only heads are trained.
+        rank, dropout: Of LoRA; None without it.
+        penalties: Task to the ridge penalty that its head starts with.
+        epochs: After the heads.
+        worth: Mean score on inner folds, which is optimistic, because it was chosen by.
+    """
+
+    learning_rate: float | None
+    rank: int | None
+    dropout: float | None
+    penalties: dict[str, float]
+    epochs: int = 0
+    worth: float = float("nan")
+
+    def document(self) -> dict[str, Any]:
+        """For metrics.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Embeddings of training records by the model as it is, several times each, with modality dropout.
+
+    Attributes:
+        rows: [L] record of each look.
+        whole: [L] bool, nothing was dropped.
+        z_LD: Its embedding.
+    """
+
+    rows: np.ndarray
+    whole: np.ndarray
+    z_LD: Tensor
+
+    def of(self, rows: np.ndarray, *, whole: bool = False) -> Looks:
+        """Those of some records; with `whole`, only the one of each at all that it has."""
+        here = np.isin(self.rows, rows) & (self.whole | (not whole))
+        return Looks(self.rows[here], self.whole[here], self.z_LD[torch.from_numpy(here).to(self.z_LD.device)])
+
+
+@dataclass(frozen=True)
+class Learning:
+    """One arm of one fold: whatever learns, learns here.
+
+    Attributes:
+        study: Of the run.
+        base: The model before it is adapted.
+        aligned: The cohort as that model reads it.
+        adapt: How it is adapted.
+        seed: Of this fold.
+    """
+
+    study: Study
+    base: MultimodalModel
+    aligned: Aligned
+    adapt: AdaptConfig
+    seed: int
+
+    def learn(self, fold: Fold) -> tuple[Trainee, Choice]:
+        """Choose on inner folds of the training rows, and train on all of them."""
+        looks = self._look(fold.train)
+        inner = self.study.folds.inner(fold)[: self.study.config.search.inner_folds]
+        penalties = self._choose_penalties(looks, inner)
+        options = list(self._options(penalties))
+        epochs = 0 if isinstance(self.adapt, Frozen) else self.study.config.fit.epochs
+        curves = [self._curve(option, looks, inner, epochs) for option in options]
+        best, at = max(
+            itertools.product(range(len(options)), range(epochs + 1)), key=lambda p: (curves[p[0]][p[1]], -p[1])
+        )
+        choice = replace(options[best], epochs=at, worth=float(curves[best][at]))
+        trainee = self.start(choice, fold.train, looks)
+        if choice.epochs:
+            fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
+        trainee.train(False)
+        return trainee, choice
+
+    def start(self, choice: Choice, train: np.ndarray, looks: Looks) -> Trainee:
+        """An adapted model before training, its heads fitted to the model as it is."""
+        tasks = self.study.tasks(train)
+        width = self.base.config.width
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            heads = nn.ModuleDict({name: Head(task.head(width), width) for name, task in tasks.items()})
+        adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed)
+        looks = looks.of(train)
+        for name, task in tasks.items():
+            self._start_head(adapted.heads[name], task, looks, choice.penalties[name])  # type: ignore[arg-type]
+        return Trainee(adapted, tasks, self.study.weights())
+
+    def data(self, rows: np.ndarray) -> CohortDataset:
+        """Training records as they are learned from."""
+        config = self.study.config
+        return CohortDataset(
+            self.aligned, rows, seed=self.seed, dropout=config.dropout, augmentation=config.fit.augmentation
+        )
+
+    def _start_head(self, head: Head, task: Any, looks: Looks, penalty: float) -> None:
+        rows = looks.rows
+        start_head(head, task, looks.z_LD, self.study.labels(rows), self.study.groups(rows).tolist(), penalty)
+
+    def _options(self, penalties: Mapping[str, float]) -> Iterator[Choice]:
+        search, given = self.study.config.search, self.study.config.fit.optimiser.learning_rate
+        rates = [None] if isinstance(self.adapt, Frozen) else search.learning_rate or [given]
+        ranks, dropouts = [None], [None]
+        if isinstance(self.adapt, Lora):
+            ranks, dropouts = search.rank or [self.adapt.rank], search.dropout or [self.adapt.dropout]
+        for rate, rank, dropout in itertools.product(rates, ranks, dropouts):
+            yield Choice(rate, rank, dropout, dict(penalties))
+
+    def _adapt_config(self, choice: Choice) -> AdaptConfig:
+        if not isinstance(self.adapt, Lora):
+            return self.adapt
+        scale = self.adapt.alpha / self.adapt.rank
+        # What is added keeps its scale, whatever the rank.
+        changed = {"rank": choice.rank, "alpha": scale * choice.rank, "dropout": choice.dropout}  # type: ignore[operator]
+        return self.adapt.model_copy(update=changed)
+
+    def _fit_config(self, choice: Choice) -> Any:
+        config = self.study.config.fit
+        optimiser = config.optimiser.model_copy(update={"learning_rate": choice.learning_rate})
+        return config.model_copy(update={"optimiser": optimiser})
+
+    def _look(self, rows: np.ndarray) -> Looks:
+        """Embed training records, as they are and under draws of modality dropout."""
+        model = self.base
+        if self.adapt.mode == "none":
+            model = adapt(model, self.adapt, nn.ModuleDict(), seed=self.seed).model
+        drops = bool(self.study.config.dropout.default or self.study.config.dropout.modalities)
+        draws = max(1, min(LOOKS, MOST_LOOKS // len(rows)) - 1) if drops else 0
+        parts = [_embed(model, CohortDataset(self.aligned, rows), rows, 0)]
+        parts += [_embed(model, self.data(rows), rows, epoch) for epoch in range(draws)]
+        return Looks(np.tile(rows, 1 + draws), np.arange(len(rows) * (1 + draws)) < len(rows), torch.cat(parts))
+
+    def _choose_penalties(self, looks: Looks, inner: list[Fold]) -> dict[str, float]:
+        """For each task the penalty under which its head alone is best on the inner folds; the more cautious of equals."""
+        worth = np.full((len(self.study.config.tasks), len(PENALTIES), len(inner)), np.nan)
+        for k, fold in enumerate(inner):
+            tasks = self.study.tasks(fold.train)
+            train, test = looks.of(fold.train), looks.of(self.study.one_each(fold.test), whole=True)
+            for t, task in enumerate(tasks.values()):
+                head = Head(task.head(self.base.config.width), self.base.config.width).to(looks.z_LD.device)
+                for p, penalty in enumerate(PENALTIES):
+                    self._start_head(head, task, train, penalty)
+                    with torch.no_grad():
+                        worth[t, p, k] = self._worth(task, head(test.z_LD), test.rows)
+        mean_TP = np.nanmean(np.where(np.isnan(worth).all(axis=2, keepdims=True), 0.0, worth), axis=2)
+        return {name: PENALTIES[int(row.argmax())] for name, row in zip(self.study.weights(), mean_TP, strict=True)}
+
+    def _worth(self, task: Any, outputs: Tensor, rows: np.ndarray) -> float:
+        truth, groups = self.study.truth(rows), self.study.groups(rows)
+        return score_of(task, truth, task.predict(outputs, groups), groups)
+
+    def _curve(self, choice: Choice, looks: Looks, inner: list[Fold], epochs: int) -> np.ndarray:
+        """[epochs + 1] mean score of the tasks on the inner folds, after each number of epochs."""
+        worth_KE = np.full((len(inner), epochs + 1), np.nan)
+        for k, fold in enumerate(inner):
+            trainee = self.start(choice, fold.train, looks)
+            test = self.study.one_each(fold.test)
+            look = self._looker(trainee, test, worth_KE[k])
+            look(0)
+            if epochs:
+                fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=epochs, seed=self.seed, look=look)
+        mean_E = np.nanmean(np.where(np.isnan(worth_KE).all(axis=0), 0.0, worth_KE), axis=0)
+        if epochs < SMOOTHED:
+            return mean_E
+        kernel = np.ones(SMOOTHED)
+        return np.convolve(mean_E, kernel, "same") / np.convolve(np.ones_like(mean_E), kernel, "same")
+
+    def _looker(self, trainee: Trainee, test: np.ndarray, worth_E: np.ndarray) -> Callable[[int], None]:
+        def look(epoch: int) -> None:
+            trainee.train(False)
+            outputs = outputs_of(trainee, self.aligned, test)
+            scores = [self._worth(task, outputs[name], test) for name, task in trainee.tasks.items()]
+            worth_E[epoch] = np.nanmean(scores) if np.isfinite(scores).any() else np.nan
+
+        return look
+
+
+@torch.no_grad()
+def _embed(model: MultimodalModel, data: CohortDataset, rows: np.ndarray, epoch: int) -> Tensor:
+    """[N, D] fused embeddings of records, by the draws of an epoch."""
+    device = next(model.parameters()).device
+    parts = np.split(rows, range(BATCH, len(rows), BATCH))
+    keys = [BatchKey(part, np.full(len(part), epoch, dtype=np.int64)) for part in parts]
+    batches = (batch.to(device) for batch in load(data, keys))  # type: ignore[arg-type]
+    model.eval()
+    return torch.cat([model(b, View(FUSED, torch.ones_like(b.present_BM))).z_BD.float() for b in batches])
+
+
+@torch.no_grad()
+def outputs_of(trainee: Trainee, aligned: Aligned, rows: np.ndarray) -> dict[str, Tensor]:
+    """Outputs of every head for some records, with all that they have."""
+    device = next(trainee.adapted.parameters()).device
+    parts = [trainee.adapted(batch.to(device)) for batch in load(CohortDataset(aligned, rows), OnePass(rows, BATCH))]
+    return {name: torch.cat([part[name] for part in parts]) for name in trainee.tasks}

@@ -1,0 +1,123 @@
+"""What a fine-tuning YAML may say."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+import foundation.fusion
+import foundation.towers  # noqa: F401  (registers every part)
+from finetune.adapt import AdaptConfig, Frozen, Lora, Scratch
+from finetune.splits import SplitConfig
+from finetune.task import tasks
+from foundation.config import Config, YamlPath
+from foundation.data.augment import Augmentation
+from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.preprocessing import PreprocessingConfig
+from foundation.joining import fusions
+from foundation.optimiser import OptimiserConfig
+from foundation.tower import towers
+
+DECIDES_NOTHING = {"cohort", "out", "processes", "oracle"}
+"""Keys that may change between the start of a run and its resumption."""
+
+OURS, FROM_SCRATCH, FROZEN_PROBE = "ours", "from scratch", "frozen probe"
+
+AnyTask = tasks.configs()
+AnyTower = towers.configs()
+AnyFusion = fusions.configs()
+
+
+class Network(Config):
+    """A network that was not pretrained."""
+
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    towers: dict[str, AnyTower] = Field(min_length=1)  # type: ignore[valid-type]
+    fusion: AnyFusion  # type: ignore[valid-type]
+    width: int = Field(default=128, gt=0, description="Of the fused embedding.")
+
+
+class FitConfig(Config):
+    """How a model is trained on the training patients of a fold."""
+
+    epochs: int = Field(
+        default=20,
+        ge=0,
+        description="Passes over the training patients, at most; inner folds choose how many are best.",
+    )
+    batch_size: int = Field(default=32, ge=1)
+    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-3, betas=(0.9, 0.99))
+    ema: float | None = Field(
+        default=0.9,
+        gt=0,
+        lt=1,
+        description="Decay of a moving average of what is trained, which is then what is judged and kept; or null.",
+    )
+    augmentation: Augmentation | None = None
+
+
+class Search(Config):
+    """What inner folds choose from, beside the number of epochs; an empty list leaves a setting as it is."""
+
+    learning_rate: list[float] = Field(default=[], description="Instead of fit.optimiser.learning_rate.")
+    rank: list[int] = Field(default=[], description="Instead of adapt.rank.")
+    dropout: list[float] = Field(default=[], description="Instead of adapt.dropout.")
+    inner_folds: int = Field(default=1, ge=1, description="How many of splits.inner_folds are tried; more is steadier.")
+
+
+class FinetuneConfig(Config):
+    """A fine-tuning run: one model per fold, for one or several tasks."""
+
+    cohort: YamlPath = Field(description="Folder of a prepared cohort.")
+    out: YamlPath = Field(description="Run folder.")
+    seed: int = Field(default=0, ge=0)
+    pretrain: Literal["per_fold", "none"] | YamlPath = Field(
+        description="A model folder; or per_fold, to pretrain for each fold without its test patients; or none."
+    )
+    pretraining: YamlPath | None = Field(
+        default=None, description="With pretrain: per_fold, the YAML of `chiasma pretrain`."
+    )
+    network: Network | None = Field(default=None, description="With pretrain: none, the network.")
+    allow_seen: bool = Field(
+        default=False, description="Test also on patients whom the model was pretrained on; the report then says so."
+    )
+    tasks: list[AnyTask] = Field(min_length=1)  # type: ignore[valid-type]
+    modalities: list[str] = Field(default=[], description="What may be seen of a patient; empty for all of it.")
+    splits: SplitConfig = SplitConfig()
+    adapt: AdaptConfig = Lora()
+    dropout: ModalityDropout = ModalityDropout(default=0.2)
+    fit: FitConfig = FitConfig()
+    search: Search = Search()
+    compare: list[Literal["from scratch", "frozen probe"]] = Field(
+        default=[FROM_SCRATCH, FROZEN_PROBE], description="What else is trained on the same folds."
+    )
+    labels: list[int] = Field(
+        default=[], description="Numbers of training patients for the curve of what few labels are worth."
+    )
+    final: bool = Field(default=True, description="Train also on all patients, for new ones: the adapter that is kept.")
+    processes: int | None = Field(
+        default=None, ge=1, description="Folds at a time; null for as many as cores and memory allow."
+    )
+    oracle: YamlPath | None = Field(default=None, description="Of a simulated cohort: its truth/oracle.json.")
+
+    @model_validator(mode="after")
+    def _has_what_it_starts_from(self) -> FinetuneConfig:
+        for needs, key in (("per_fold", "pretraining"), ("none", "network")):
+            if self.pretrain == needs and getattr(self, key) is None:
+                raise ValueError(f"`pretrain: {needs}` needs the key `{key}`")
+            if self.pretrain != needs and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` goes with `pretrain: {needs}`")
+        if self.pretrain == "none" and self.adapt.mode != "none":
+            raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: none}`")
+        return self
+
+    def arms(self) -> dict[str, AdaptConfig]:
+        """What is trained on every fold, by name."""
+        others: dict[str, AdaptConfig] = {FROM_SCRATCH: Scratch(), FROZEN_PROBE: Frozen()}
+        chosen = [] if self.pretrain == "none" else self.compare
+        return {OURS: self.adapt, **{name: others[name] for name in chosen if others[name] != self.adapt}}
+
+    def document(self) -> dict[str, Any]:
+        """What decides the result: everything but where things are and how fast it goes."""
+        return self.model_dump(mode="json", exclude=DECIDES_NOTHING)

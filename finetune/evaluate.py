@@ -1,0 +1,210 @@
+"""What predictions of test patients are worth: scores of folds with intervals, against baselines, by what was seen.
+
+Every fold is scored by itself and, where a cohort has groups such as cancers, every group by itself, since a patient is
+only compared with those of the same group. A result is the mean over groups of their means over folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from finetune.compare import averaged, compare
+from finetune.study import EVERYTHING, Study
+from finetune.task import Predicted, Task, Truth
+from foundation.measures.scores import Score, with_interval
+from foundation.page import Picture
+
+Frames = Mapping[str, pd.DataFrame]
+"""Fold to the predictions of its test patients: ``row`` and columns of tasks behind their names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The test patients of one group in one fold.
+
+    Attributes:
+        fold: Its name.
+        group: Its name.
+        at: [n] positions among all patients that are tested in the run.
+        scores: Measure to its score of these patients.
+    """
+
+    fold: str
+    group: str
+    at: np.ndarray
+    scores: dict[str, Score]
+
+
+def score_of(task: Task, truth: Truth, predicted: Predicted, groups: np.ndarray) -> float:
+    """The primary measure of some patients, averaged over their groups; NaN where nothing can be told."""
+    parts = []
+    for group in np.unique(groups):
+        here = np.flatnonzero(groups == group)
+        scores = task.measures(
+            _some(truth, here), {name: values[here] for name, values in predicted.items()}, groups[here]
+        )
+        parts.append((here, scores[task.primary]))
+    return float(averaged(parts)(np.ones((1, len(groups))))[0])
+
+
+def _some(truth: Truth, rows: np.ndarray) -> Truth:
+    return {name: {part: values[rows] for part, values in parts.items()} for name, parts in truth.items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores predictions of a run for one task.
+
+    Attributes:
+        study: Of the run.
+        name: Of the task.
+        fitted: Fold to the task as fitted on its training patients.
+    """
+
+    study: Study
+    name: str
+    fitted: Mapping[str, Task]
+
+    @property
+    def task(self) -> Task:
+        """The task, of any fold."""
+        return next(iter(self.fitted.values()))
+
+    def parts(self, frames: Frames) -> list[Part]:
+        """Every group of every fold."""
+        found = []
+        for fold, frame in frames.items():
+            rows = frame["row"].to_numpy()
+            groups, truth = self.study.groups(rows), self.study.truth(rows)
+            labelled = self.task.labelled(truth)
+            predicted = self._predicted(frame)
+            for group in np.unique(groups[labelled]) if predicted else ():
+                here = np.flatnonzero(labelled & (groups == group))
+                columns = {column: values[here] for column, values in predicted.items()}
+                scores = self.fitted[fold].measures(_some(truth, here), columns, groups[here])
+                found.append(Part(fold, group, np.searchsorted(self.study.tested, rows[here]), scores))
+        return found
+
+    def _predicted(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        start = f"{self.name}/"
+        return {str(c).removeprefix(start): frame[c].to_numpy() for c in frame.columns if str(c).startswith(start)}
+
+    def score(self, parts: Sequence[Part], measure: str) -> Score | None:
+        """The mean over groups of means over folds, over weights of all tested patients; None where nobody has it."""
+        told = [part for part in parts if measure in part.scores]
+        of_group = [
+            averaged([(part.at, part.scores[measure]) for part in told if part.group == group])
+            for group in sorted({part.group for part in told})
+        ]
+        everybody = np.arange(len(self.study.tested))
+        return averaged([(everybody, score) for score in of_group]) if of_group else None
+
+    def summary(self, parts: Sequence[Part], measure: str | None = None) -> dict[str, Any]:
+        """``n``, ``mean``, ``ci95`` and ``folds`` of a measure, by default the primary one."""
+        measure = measure or self.task.primary
+        score = self.score(parts, measure)
+        patients = len(np.unique(np.concatenate([part.at for part in parts]))) if parts else 0
+        if score is None:
+            return {"n": patients, "mean": None, "ci95": [None, None], "folds": []}
+        mean, bounds = with_interval(score, len(self.study.tested), self._random())
+        folds = [
+            {"fold": fold, "n": sum(len(p.at) for p in here), "value": self._value(here, measure)}
+            for fold in dict.fromkeys(part.fold for part in parts)
+            if (here := [part for part in parts if part.fold == fold])
+        ]
+        return {"n": patients, "mean": _number(mean), "ci95": bounds, "folds": folds}
+
+    def _value(self, parts: Sequence[Part], measure: str) -> float | None:
+        score = self.score(parts, measure)
+        return None if score is None else _number(float(score(np.ones((1, len(self.study.tested))))[0]))
+
+    def against(self, ours: Sequence[Part], theirs: Sequence[Part]) -> dict[str, Any]:
+        """Summary of a baseline, and by how much ours is better."""
+        found = self.summary(theirs)
+        first, second = (self.score(parts, self.task.primary) for parts in (ours, theirs))
+        if first is not None and second is not None:
+            compared = compare(first, second, len(self.study.tested), self._random())
+            found["difference"] = {
+                "value": _number(compared.difference),
+                "ci95": list(compared.ci95),
+                "p_value": compared.p_value,
+            }
+        return found
+
+    def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
+        """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
+        groups = sorted({part.group for part in ours})
+        if groups in ([], [""]):
+            return {}
+        return {
+            group: {
+                **_without_folds(self.summary(_of(ours, group))),
+                "baselines": {n: self._value(_of(parts, group), self.task.primary) for n, parts in baselines.items()},
+            }
+            for group in groups
+        }
+
+    def by_subset(self, frames: Frames) -> dict[str, Any]:
+        """Summary of each subset of modalities, of those who have all of it, with all else hidden."""
+        subsets = dict.fromkeys(seen for frame in frames.values() for seen in frame["seen"] if seen != EVERYTHING)
+        return {subset: self.summary(self.parts(_where(frames, "seen", subset))) for subset in subsets}
+
+    def by_pattern(self, frames: Frames) -> dict[str, Any]:
+        """Summary of the patients of each pattern of what they have, seen as they are; the most frequent first."""
+        frames = {
+            fold: frame.assign(pattern=self.study.patterns(frame["row"].to_numpy())) for fold, frame in frames.items()
+        }
+        patterns = pd.concat([frame["pattern"] for frame in frames.values()]).value_counts().index
+        found = {pattern: self.summary(self.parts(_where(frames, "pattern", pattern))) for pattern in patterns}
+        return {pattern: summary for pattern, summary in found.items() if summary["n"]}
+
+    def measures(self, parts: Sequence[Part]) -> dict[str, Any]:
+        """Summary of every measure that any fold has."""
+        names = dict.fromkeys(name for part in parts for name in part.scores)
+        return {name: _without_folds(self.summary(parts, name)) for name in names}
+
+    def counts(self) -> dict[str, Any]:
+        """How many tested patients there are of each class, or with the event."""
+        entry = self.study.cohort.manifest.endpoints[self.task.endpoints[0]]
+        parts = self.study.truth(self.study.tested)[self.task.endpoints[0]]
+        if "event" in parts:
+            return {"events": int((parts["event"] > 0).sum())}
+        if "classes" not in entry or len(self.task.endpoints) > 1:
+            return {}
+        return {"classes": {name: int((parts["code"] == k).sum()) for k, name in enumerate(entry["classes"])}}
+
+    def pictures(self, frames: Frames) -> list[Picture]:
+        """What the task draws of everybody's predictions; risks are compared within a fold only."""
+        frame = pd.concat([frame.assign(fold=fold) for fold, frame in frames.items()])
+        frame = frame.drop_duplicates("row")
+        rows = frame["row"].to_numpy()
+        if not self.task.labelled(self.study.truth(rows)).any():
+            return []
+        within = np.char.add(np.char.add(self.study.groups(rows), " "), frame["fold"].to_numpy().astype(str))
+        return self.task.figures(self.study.truth(rows), self._predicted(frame), within)
+
+    def _random(self) -> np.random.Generator:
+        """The same resamples for every score, so that the better of two is also better in its interval."""
+        return np.random.default_rng(self.study.config.seed)
+
+
+def _of(parts: Iterable[Part], group: str) -> list[Part]:
+    return [part for part in parts if part.group == group]
+
+
+def _where(frames: Frames, column: str, value: str) -> dict[str, pd.DataFrame]:
+    chosen = {fold: frame[frame[column] == value] for fold, frame in frames.items()}
+    return {fold: frame for fold, frame in chosen.items() if len(frame)}
+
+
+def _without_folds(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key != "folds"}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,282 @@
+"""One fold of a run: every arm learns on its training patients and foretells its test patients, once for all time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from finetune import adapter, baselines
+from finetune.adapt import AdaptConfig
+from finetune.choose import BATCH, Learning, outputs_of
+from finetune.config import OURS, FinetuneConfig
+from finetune.fit import Trainee
+from finetune.splits import Fold, refuse_seen
+from finetune.study import EVERYTHING, Study
+from finetune.task import Task
+from foundation import hub
+from foundation.data.alignment import Aligned, align
+from foundation.data.dataset import CohortDataset, load
+from foundation.data.preprocessing import Preprocessing
+from foundation.data.randomness import draw
+from foundation.data.sample import Batch
+from foundation.data.sampler import OnePass
+from foundation.errors import ConfigError
+from foundation.model import MultimodalConfig, MultimodalModel
+from foundation.objective import View
+from foundation.seen_patients import SeenPatients
+
+Pretrain = Callable[[Path, list[str]], Path]
+"""A pretraining YAML and changes to it, to the model folder that it made; goes on where it was stopped."""
+
+FINAL = "all"
+"""The fold whose training patients are everybody."""
+
+PREDICTIONS, CHOICE, DONE = "predictions.parquet", "choice.json", "done"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """Something that learns on every fold.
+
+    Attributes:
+        name: For tables.
+        adapt: How the network is adapted; None for the linear baselines.
+        labels: Training patients that it may learn from; None for all.
+    """
+
+    name: str
+    adapt: AdaptConfig | None = None
+    labels: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder in that of a fold."""
+        few = "" if self.labels is None else f" {self.labels} labels"
+        return f"{self.name}{few}".replace(" ", "-")
+
+
+LINEAR = "linear baselines"
+
+
+def arms_of(config: FinetuneConfig, fold: Fold) -> list[Arm]:
+    """What is to be done for a fold."""
+    ours = Arm(OURS, config.adapt)
+    if fold.name == FINAL:
+        return [ours]
+    networks = [Arm(name, adapt) for name, adapt in config.arms().items()]
+    few = [
+        Arm(arm.name, arm.adapt, labels)
+        for labels in config.labels
+        for arm in [*networks, Arm(LINEAR)]
+        if labels < len(fold.train)
+    ]
+    return [*networks, Arm(LINEAR), *few]
+
+
+def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, done: Callable[[], None]) -> None:
+    """Do what is not yet done of a fold.
+
+    Args:
+        study: Of the run.
+        fold: Of the study, or `FINAL`.
+        folder: Of the fold; each arm's part appears in it when it is whole.
+        pretrain: For `pretrain: per_fold`.
+        done: Called after each arm.
+    """
+    waiting = [arm for arm in arms_of(study.config, fold) if not (folder / arm.folder / DONE).is_file()]
+    base: tuple[MultimodalModel, Preprocessing] | None = None
+    for arm in waiting:
+        with hub.replacing(folder / arm.folder) as partial:
+            if arm.adapt is None:
+                _linear(study, study.few(fold, arm.labels), partial)
+            else:
+                base = base or _base(study, fold, folder, pretrain)
+                _network(study, study.few(fold, arm.labels), arm, base, partial)
+            (partial / DONE).touch()
+        done()
+
+
+def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> tuple[MultimodalModel, Preprocessing]:
+    """The model to adapt and its preprocessing; for `per_fold`, pretrained without the test patients."""
+    config = study.config
+    if config.network is not None:
+        network = config.network
+        preprocessing = Preprocessing.fit(study.cohort, fold.train, network.preprocessing)
+        settings = MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            return MultimodalModel(settings).eval(), preprocessing
+    if config.pretrain != "per_fold":
+        assert isinstance(config.pretrain, Path)
+        return hub.read(config.pretrain)
+    if pretrain is None or config.pretraining is None:
+        raise ConfigError("nothing here can pretrain", where="pretrain", fix="use the command `chiasma finetune`")
+    model = folder / "pretrained" / "model"
+    if not (model / "config.json").is_file():
+        tested = np.unique(study.cohort.patients[fold.test].astype(str))
+        changes = [f"cohort={config.cohort}", f"out={folder / 'pretrained'}", f"seed={config.seed}"]
+        if len(tested):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "test_patients.txt").write_text("\n".join(tested) + "\n", encoding="utf-8")
+            changes.append(f"held_out={{patients: '{folder / 'test_patients.txt'}'}}")
+        with _quiet(folder):
+            model = pretrain(config.pretraining, changes)
+    if len(fold.test):
+        refuse_seen(SeenPatients.read(model), study.cohort.patients[fold.test])
+    return hub.read(model)
+
+
+@contextlib.contextmanager
+def _quiet(folder: Path) -> Iterator[None]:
+    """What pretraining prints goes to a file: several folds at once would talk over each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "pretraining.log").open("a", encoding="utf-8") as log:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            yield
+
+
+def _network(study: Study, fold: Fold, arm: Arm, base: tuple[MultimodalModel, Preprocessing], folder: Path) -> None:
+    """Adapt, foretell, write."""
+    model, preprocessing = base
+    assert arm.adapt is not None
+    aligned = study.read(align(preprocessing, study.cohort))
+    seed = int(draw(study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
+    torch.manual_seed(seed)
+    trainee, choice = Learning(study, model, aligned, arm.adapt, seed).learn(fold)
+    _finish(study, trainee, aligned, fold)
+    document = {"fold": fold.name, "arm": arm.name, "labels": arm.labels, "train": len(fold.train), **choice.document()}
+    document["adaptation"] = trainee.adapted.summary()
+    (folder / CHOICE).write_text(json.dumps(document, indent=2), encoding="utf-8")
+    if arm.name == OURS and arm.labels is None:
+        adapter.write(folder / "adapter", trainee.adapted)
+        torch_tasks = {name: task.state_dict() for name, task in trainee.tasks.items()}
+        _write_buffers(folder / "adapter" / "tasks.safetensors", torch_tasks)
+    if fold.name == FINAL:
+        hub.write(folder / "model", model, preprocessing, "The model that the adapter beside it stands on.\n")
+        return
+    test = study.one_each(fold.test)
+    subsets = list(study.subsets()) if arm.name == OURS and arm.labels is None else []
+    foretell(study, trainee, aligned, test, subsets).to_parquet(folder / PREDICTIONS, index=False)
+
+
+def _write_buffers(path: Path, tasks: dict[str, dict[str, torch.Tensor]]) -> None:
+    from safetensors.torch import save_file
+
+    save_file({f"{task}.{name}": t.contiguous() for task, state in tasks.items() for name, t in state.items()}, path)
+
+
+def _finish(study: Study, trainee: Trainee, aligned: Aligned, fold: Fold) -> None:
+    rows = study.one_each(fold.train)
+    outputs = outputs_of(trainee, aligned, rows)
+    for name, task in trainee.tasks.items():
+        task.finish(outputs[name], study.truth(rows), study.groups(rows))
+
+
+@torch.no_grad()
+def foretell(
+    study: Study, trainee: Trainee, aligned: Aligned, rows: np.ndarray, subsets: list[tuple[str, ...]]
+) -> pd.DataFrame:
+    """Predictions of records: with all that each has, and of those who have it with each subset alone.
+
+    A tower looks once at each part of its modalities, and all subsets are joined from that.
+
+    Returns:
+        Columns ``row``, ``seen`` (a subset, or `EVERYTHING`), and those of each task behind its name.
+    """
+    frames = []
+    for batch in load(CohortDataset(aligned, rows), OnePass(rows, BATCH)):
+        batch = batch.to(next(trainee.adapted.parameters()).device)
+        here = batch.rows.cpu().numpy()
+        frames.append(_frame(study, trainee, here, EVERYTHING, trainee.adapted(batch)))
+        looks: dict[tuple[str, tuple[str, ...]], tuple[torch.Tensor, torch.Tensor]] = {}
+        for subset in subsets:
+            has = study.has(here, subset)
+            if has.any():
+                z_BD = _joined(trainee.adapted.model, batch, subset, looks)[torch.from_numpy(has).to(batch.rows.device)]
+                outputs = {name: head(z_BD) for name, head in trainee.adapted.heads.items()}
+                frames.append(_frame(study, trainee, here[has], "+".join(subset), outputs))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _joined(model: MultimodalModel, batch: Batch, subset: tuple[str, ...], looks: dict) -> torch.Tensor:
+    """[B, D] fused embedding where only a subset is seen; `looks` keeps what towers said of parts of it."""
+    seen = []
+    for site in model.sites:
+        part = tuple(name for name in site.modalities if name in subset)
+        if (site.name, part) not in looks:
+            keep_BM = torch.zeros_like(batch.present_BM)
+            keep_BM[:, [batch.modalities.index(name) for name in part]] = True
+            one = model(batch, View(site.name, keep_BM))
+            looks[site.name, part] = (one.z_BD, one.present_B)
+        seen.append(looks[site.name, part])
+    z_BMD, present_BM = (torch.stack(parts, dim=1) for parts in zip(*seen, strict=True))
+    return model.fusion(z_BMD, present_BM)
+
+
+def _frame(study: Study, trainee: Trainee, rows: np.ndarray, seen: str, outputs: dict) -> pd.DataFrame:
+    columns = {"row": rows, "seen": np.full(len(rows), seen, dtype=object)}
+    for name, task in trainee.tasks.items():
+        predicted = task.predict(outputs[name], study.groups(rows))
+        columns |= {f"{name}/{column}": values for column, values in predicted.items()}
+    return pd.DataFrame(columns)
+
+
+def _linear(study: Study, fold: Fold, folder: Path) -> None:
+    """Fit every linear baseline for every task, and write what each foretells in a file of its own."""
+    test = study.one_each(fold.test)
+    names = [*study.modalities, *({baselines.CLINICAL} & set(study.cohort.modalities) - set(study.modalities))]
+    inner = study.folds.inner(fold)
+    for baseline in baselines.available(study.cohort, names):
+        frame = pd.DataFrame({"row": test, "seen": EVERYTHING})
+        for name, task in study.tasks(None).items():
+            columns = _columns(study, task, baseline, fold, inner, names)
+            for column, values in columns.items():
+                frame[f"{name}/{column}"] = values
+        if len(frame.columns) > 2:
+            frame.to_parquet(folder / f"{baseline}.parquet", index=False)
+
+
+def _columns(
+    study: Study, task: Task, baseline: str, fold: Fold, inner: list[Fold], modalities: list[str]
+) -> dict[str, np.ndarray]:
+    """Columns [N] of a baseline's predictions for the test patients of a fold; NaN for those without a label."""
+    test = study.one_each(fold.test)
+    fitted, known = {}, {}
+    for endpoint in task.endpoints:
+        parts = study.endpoints[endpoint]
+        labelled = parts["code"] >= 0 if "code" in parts else np.isfinite(next(iter(parts.values())))
+        if parts.get("event", np.zeros(1)).max(initial=0) > 1:
+            return {}
+        side = lambda rows, labelled=labelled: study.one_each(rows[labelled[rows]])  # noqa: E731
+        clean = Fold(fold.name, side(fold.train), side(fold.test))
+        within = [Fold(one.name, side(one.train), side(one.test)) for one in inner]
+        known[endpoint] = np.isin(test, clean.test)
+        fitted[endpoint] = baselines.predict(baseline, study.cohort, endpoint, clean, within, modalities)
+    spread = {
+        endpoint: {part: _spread(values, known[endpoint]) for part, values in parts.items()}
+        for endpoint, parts in fitted.items()
+    }
+    return task.columns(spread)
+
+
+def _spread(values_K: np.ndarray, known_N: np.ndarray) -> np.ndarray:
+    spread_N = np.full((len(known_N), *values_K.shape[1:]), np.nan)
+    spread_N[known_N] = values_K
+    return spread_N
+
+
+def count_done(folder: Path) -> int:
+    """Arms that are done, of all folds of a run."""
+    return sum(1 for fold in os.scandir(folder) if fold.is_dir() for arm in os.scandir(fold.path) if _is_done(arm))
+
+
+def _is_done(arm: os.DirEntry) -> bool:
+    return not arm.name.startswith(".") and os.path.isfile(os.path.join(arm.path, DONE))

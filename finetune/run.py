@@ -1,0 +1,253 @@
+"""`chiasma finetune`: a config, a cohort and a model into a run folder; fold by fold, resumed where it stopped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from finetune.config import OURS, FinetuneConfig
+from finetune.evaluate import Evaluation, Frames
+from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, Arm, Pretrain
+from finetune.pool import Job, run_all
+from finetune.report import write_report
+from finetune.splits import Fold
+from finetune.study import EVERYTHING, Study
+from foundation import hub
+from foundation.cohort.manifest import FILE as COHORT_FILE
+from foundation.cohort.staging import sha256_of
+from foundation.cohort.store import PreparedCohort
+from foundation.config import load_config
+from foundation.data.alignment import align
+from foundation.data.preprocessing import Preprocessing
+from foundation.errors import ConfigError
+from foundation.identity import hashes_of, refuse_another
+from foundation.lock import claimed
+from foundation.page import Picture
+from foundation.progress import Progress, Silent
+from foundation.seen_patients import SeenPatients
+
+ORACLE_NAMES = {"auroc": "auroc_responder"}
+"""What truth/oracle.json calls a measure, where that differs."""
+
+
+def finetune(
+    path: Path, overrides: Sequence[str] = (), progress: Progress | None = None, pretrain: Pretrain | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Run a fine-tuning config to its end, without repeating what was done before it was stopped.
+
+    Args:
+        path: The YAML.
+        overrides: ``key=value`` changes to it.
+        progress: Hears of folds and arms.
+        pretrain: Pretrains a model, for ``pretrain: per_fold``; in a module, because other processes call it.
+
+    Returns:
+        The content of metrics.json, and the run folder.
+
+    Raises:
+        ConfigError, DataError: The config does not fit the cohort or the model, or another process works in the folder.
+        CheckpointError: The model folder is damaged, or the run folder belongs to another run.
+    """
+    config = load_config(FinetuneConfig, path, overrides)
+    study = make_study(config)
+    with claimed(config.out, doing="is being fine-tuned in"):
+        _go_on_or_begin(config.out, _identity(study))
+        (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        seconds = _seconds_before(config.out)
+        began = time.monotonic()
+        folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
+        run_all(Job(study, config.out / "folds", pretrain), folds, progress or Silent())
+        seconds += time.monotonic() - began
+        _write_json(config.out / ".run" / "seconds.json", seconds)
+        return _write(study, config.out, seconds), config.out
+
+
+def make_study(config: FinetuneConfig) -> Study:
+    """Open the cohort and split its patients, refusing what cannot be evaluated."""
+    cohort = PreparedCohort(config.cohort)
+    if config.pretrain == "per_fold":
+        return Study.of(config, cohort, cohort.modalities, None)
+    if config.network is not None:
+        known = config.network.preprocessing.modalities or cohort.modalities
+        return Study.of(config, cohort, known, None)
+    assert isinstance(config.pretrain, Path)
+    if not config.pretrain.is_dir():
+        raise ConfigError("no such model folder", where=f"pretrain: {config.pretrain}", fix="name the `model` of a run")
+    preprocessing = Preprocessing.read(config.pretrain)
+    align(preprocessing, cohort)
+    return Study.of(config, cohort, list(preprocessing.modalities), SeenPatients.read(config.pretrain))
+
+
+def _go_on_or_begin(out: Path, identity: dict[str, str]) -> None:
+    """Note what run this is, unless another was begun here."""
+    path = out / ".run" / "identity.json"
+    if path.is_file():
+        refuse_another(json.loads(path.read_text(encoding="utf-8")), identity, out)
+    _write_json(path, identity)
+
+
+def _everybody(study: Study) -> Fold:
+    rows = np.unique(np.concatenate([rows for fold in study.folds.folds for rows in (fold.train, fold.test)]))
+    return Fold(FINAL, rows, rows[:0])
+
+
+def _identity(study: Study) -> dict[str, str]:
+    """Everything that decides the result, by name, as hashes."""
+    config = study.config
+    parts = {"the cohort": sha256_of(config.cohort / COHORT_FILE), "the folds": study.folds.hash()}
+    if isinstance(config.pretrain, Path):
+        parts["the model"] = sha256_of(config.pretrain / "model.safetensors")
+    if config.pretraining is not None:
+        parts["the pretraining"] = sha256_of(config.pretraining)
+    document = config.document()
+    for place in ("pretrain", "pretraining"):
+        # A model is known by its weights, wherever it lies.
+        if document[place] not in ("per_fold", "none"):
+            document.pop(place)
+    return parts | hashes_of(document)
+
+
+def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
+    """Write predictions.parquet, metrics.json, the adapter and the report; returns the metrics."""
+    config, folds = study.config, study.folds.folds
+    fitted = {fold.name: study.tasks(fold.train) for fold in folds}
+    evaluations = [Evaluation(study, name, {fold: t[name] for fold, t in fitted.items()}) for name in study.weights()]
+    frames = _read(study, out, Arm(OURS, config.adapt))
+    others = _baselines(study, out, None)
+    entries = [_entry(evaluation, frames, others) for evaluation in evaluations]
+    _add_oracle(config, entries)
+    _add_few_labels(study, out, evaluations, entries)
+    choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "folds").glob(f"*/*/{CHOICE}"))]
+    metrics = {
+        **entries[0],
+        "other_tasks": entries[1:],
+        "chosen": [{k: v for k, v in choice.items() if k != "adaptation"} for choice in choices],
+        "splits": study.folds.counts(),
+        "pretrain": {
+            "from": config.pretrain if isinstance(config.pretrain, str) else "path",
+            "tested_though_seen": int(study.seen[study.tested].sum()),
+        },
+        "adaptation": next(choice["adaptation"] for choice in choices if choice["arm"] == OURS),
+        "cohort": study.cohort.manifest.name,
+        "modalities": list(study.modalities),
+        "seed": config.seed,
+        "seconds": round(seconds, 1),
+        "versions": {name: importlib.metadata.version(name) for name in ("chiasma", "torch", "peft", "timm")},
+    }
+    _write_predictions(study, frames, out)
+    _write_json(out / "metrics.json", metrics)
+    pictures: dict[str, list[Picture]] = {e.name: e.pictures(_seen_all(frames)) for e in evaluations}
+    write_report(out, pictures)
+    if config.final:
+        _publish_final(out)
+    return metrics
+
+
+def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) -> dict[str, Any]:
+    """A task's part of metrics.json."""
+    task = evaluation.task
+    ours = evaluation.parts(_seen_all(frames))
+    theirs = {name: parts for name, frames in others.items() if (parts := evaluation.parts(frames))}
+    config = next(
+        c
+        for c, name in zip(evaluation.study.config.tasks, evaluation.study.weights(), strict=True)
+        if name == evaluation.name
+    )
+    return {
+        "task": config.task,
+        "endpoint": evaluation.name,
+        "metric": task.primary,
+        "chance": task.chance,
+        **evaluation.counts(),
+        **evaluation.summary(ours),
+        "measures": evaluation.measures(ours),
+        "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
+        "by_modality_subset": evaluation.by_subset(frames),
+        "by_pattern": evaluation.by_pattern(_seen_all(frames)),
+        "by_group": evaluation.by_group(ours, theirs),
+    }
+
+
+def _add_oracle(config: FinetuneConfig, entries: Sequence[dict[str, Any]]) -> None:
+    if config.oracle is None:
+        return
+    try:
+        known = json.loads(config.oracle.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            "cannot be read as JSON", where=f"oracle: {config.oracle}", fix="correct it or leave it out"
+        ) from None
+    for entry in entries:
+        metric = ORACLE_NAMES.get(entry["metric"], entry["metric"])
+        best = known.get(entry["endpoint"], {}).get(metric, {}).get("oracle")
+        if best is not None:
+            entry["oracle"] = best
+
+
+def _add_few_labels(
+    study: Study, out: Path, evaluations: Sequence[Evaluation], entries: Sequence[dict[str, Any]]
+) -> None:
+    """What each arm is worth with few labelled training patients."""
+    for labels in study.config.labels:
+        arms = {OURS: _read(study, out, Arm(OURS, study.config.adapt, labels)), **_baselines(study, out, labels)}
+        for evaluation, entry in zip(evaluations, entries, strict=True):
+            parts = {name: evaluation.parts(_seen_all(frames)) for name, frames in arms.items()}
+            scored = {name: evaluation.against(parts[OURS], those) for name, those in parts.items() if those}
+            entry.setdefault("by_labels", {})[str(labels)] = scored
+
+
+def _baselines(study: Study, out: Path, labels: int | None) -> dict[str, Frames]:
+    """Name of everything that ours is compared with, to its predictions."""
+    found: dict[str, Frames] = {
+        name: _read(study, out, Arm(name, adapt, labels)) for name, adapt in study.config.arms().items() if name != OURS
+    }
+    for fold in study.folds.folds:
+        for path in sorted((out / "folds" / fold.name / Arm(LINEAR, None, labels).folder).glob("*.parquet")):
+            found.setdefault(path.stem, {})[fold.name] = pd.read_parquet(path)  # type: ignore[index]
+    return {name: frames for name, frames in found.items() if frames}
+
+
+def _read(study: Study, out: Path, arm: Arm) -> Frames:
+    paths = {fold.name: out / "folds" / fold.name / arm.folder / PREDICTIONS for fold in study.folds.folds}
+    return {fold: pd.read_parquet(path) for fold, path in paths.items() if path.is_file()}
+
+
+def _seen_all(frames: Frames) -> Frames:
+    return {fold: frame[frame["seen"] == EVERYTHING] for fold, frame in frames.items()}
+
+
+def _write_predictions(study: Study, frames: Frames, out: Path) -> None:
+    """predictions.parquet: out of fold, a row per patient (and fold, where splits are repeated)."""
+    table = pd.concat([frame.assign(fold=fold) for fold, frame in _seen_all(frames).items()], ignore_index=True)
+    table.insert(0, "patient", study.cohort.patients[table["row"].to_numpy()])
+    table.insert(1, "fold", table.pop("fold"))
+    partial = out / "predictions.partial"
+    table.drop(columns=["row", "seen"]).sort_values(["patient", "fold"]).to_parquet(partial, index=False)
+    partial.replace(out / "predictions.parquet")
+
+
+def _publish_final(out: Path) -> None:
+    """The adapter that learned from everybody, and the model below it, at the top of the run folder."""
+    import shutil
+
+    for part in ("adapter", "model"):
+        with hub.replacing(out / part) as partial:
+            shutil.copytree(out / "folds" / FINAL / OURS / part, partial, dirs_exist_ok=True)
+
+
+def _seconds_before(out: Path) -> float:
+    path = out / ".run" / "seconds.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+
+
+def _write_json(path: Path, document: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
