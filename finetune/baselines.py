@@ -1,4 +1,4 @@
-"""Simple models on the same folds: what clinical covariates and principal components of the omics tell by themselves.
+"""Simple models on the same folds: what covariates and principal components of omics and images tell by themselves.
 
 Everything is learned on the training rows of a fold, and every penalty is chosen on inner folds of them. What is chosen
 is the penalty under which held-out patients are most likely, which varies less from fold to fold than a rank statistic.
@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from finetune.image_features import ImageFeatures
 from finetune.splits import Fold
-from foundation.cohort.manifest import OmicsEntry
+from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
@@ -24,18 +25,22 @@ from foundation.measures.ordinal import chances, fit_proportional_odds
 CLINICAL = "clinical"
 """The omics modality that holds covariates; all others are molecular."""
 
+MOLECULAR = "molecular"
+IMAGE = "image"
+
 COMPONENTS = 20
 LEAST_CHANCE = 1e-6
 
 Parts = dict[str, np.ndarray]
 Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-BASELINES: dict[str, tuple[bool, bool]] = {
-    "clinical": (True, False),
-    "omics": (False, True),
-    "clinical + omics": (True, True),
+BASELINES: dict[str, tuple[str, ...]] = {
+    "clinical": (CLINICAL,),
+    "image": (IMAGE,),
+    "omics": (MOLECULAR,),
+    "clinical + omics": (CLINICAL, MOLECULAR),
 }
-"""Name to whether it reads the covariates, and whether it reads the molecular modalities."""
+"""Name to the kinds of modalities that it reads."""
 
 
 def available(cohort: PreparedCohort, modalities: Sequence[str] | None = None) -> list[str]:
@@ -45,9 +50,8 @@ def available(cohort: PreparedCohort, modalities: Sequence[str] | None = None) -
         cohort: The prepared cohort.
         modalities: Those that the task may read; all by default.
     """
-    names = _omics(cohort, modalities)
-    has = (CLINICAL in names, bool(set(names) - {CLINICAL}))
-    return [name for name, needs in BASELINES.items() if all(h or not n for h, n in zip(has, needs, strict=True))]
+    kinds = set(_kinds(cohort, modalities).values())
+    return [name for name, needs in BASELINES.items() if kinds.issuperset(needs)]
 
 
 def predict(
@@ -57,6 +61,7 @@ def predict(
     fold: Fold,
     inner: Sequence[Fold],
     modalities: Sequence[str] | None = None,
+    images: ImageFeatures | None = None,
 ) -> dict[str, np.ndarray]:
     """Fit a baseline on the training rows of a fold and predict its test rows.
 
@@ -69,6 +74,7 @@ def predict(
         fold: Rows; one per patient, lest a patient count twice.
         inner: Folds of the training rows, to choose the penalty on.
         modalities: Those that the task may read; all by default.
+        images: Of the cohort; who holds on to it reads each image once for all folds.
 
     Returns:
         Of the test rows, for survival ``risk`` [N], for classes ``chance`` [N, K] in the order of their codes, for a
@@ -81,16 +87,17 @@ def predict(
         fix = nearest(name, available(cohort, modalities))
         raise ConfigError(f"the cohort has nothing for the baseline '{name}'", where=str(cohort.path), fix=fix)
     learner = LEARNERS[cohort.manifest.endpoints[endpoint]["kind"]](cohort.endpoint(endpoint), cohort.groups)
-    names = _chosen(name, _omics(cohort, modalities))
+    names = [n for n, kind in _kinds(cohort, modalities).items() if kind in BASELINES[name]]
+    images = images or ImageFeatures(cohort)
     if not learner.each_group:
-        return _fit(learner, cohort, names, fold.train, inner)(fold.test)
+        return _fit(learner, cohort, names, images, fold.train, inner)(fold.test)
     risk_N = np.zeros(len(cohort))
     for group in np.unique(cohort.groups[fold.test].astype(str)):
         train, test = (side[cohort.groups[side] == group] for side in (fold.train, fold.test))
         # Fewer than two events teach nothing of a group: its patients stay alike.
         if learner.parts["event"][train].sum() > 1:
             within = [Fold(f.name, *(side[cohort.groups[side] == group] for side in (f.train, f.test))) for f in inner]
-            risk_N[test] = _fit(learner, cohort, names, train, within)(test)["risk"]
+            risk_N[test] = _fit(learner, cohort, names, images, train, within)(test)["risk"]
     return {"risk": risk_N[fold.test]}
 
 
@@ -99,24 +106,27 @@ class Inputs:
 
     Args:
         cohort: The prepared cohort.
-        names: Omics modalities, the covariates among them or not; those that no training row has are left out.
+        names: Modalities; those that no training row has are left out.
+        images: Of the cohort.
         train: Rows.
     """
 
-    def __init__(self, cohort: PreparedCohort, names: Sequence[str], train: np.ndarray) -> None:
+    def __init__(self, cohort: PreparedCohort, names: Sequence[str], images: ImageFeatures, train: np.ndarray) -> None:
         from sklearn.decomposition import PCA
 
         present_NM = cohort.present_NM[train]
+        self.kinds = _kinds(cohort, names)
+        self.images = images
         self.names = [name for name in names if present_NM[:, cohort.modalities.index(name)].any()]
         self.aligned: Aligned | None = None
         if self.names:
             config = PreprocessingConfig(modalities=self.names)
             self.aligned = align(Preprocessing.fit(cohort, train, config), cohort)
         self.center_F = {name: self._center(name, train) for name in self.names}
-        molecular_NF = self._molecular(train)
+        many_NF = self._many(train)
         self.pca = None
-        if molecular_NF.shape[1]:
-            self.pca = PCA(min(COMPONENTS, *molecular_NF.shape), random_state=0).fit(molecular_NF)
+        if many_NF.shape[1]:
+            self.pca = PCA(min(COMPONENTS, *many_NF.shape), random_state=0).fit(many_NF)
         x_ND = self._raw(train)
         scale_D = x_ND.std(axis=0)
         if self.pca is not None:
@@ -130,7 +140,14 @@ class Inputs:
         return (self._raw(rows)[:, self.keep_D] - self.mean_D) / self.scale_D
 
     def _read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scaled values, 0 where not observed, and what was."""
         assert self.aligned is not None
+        if self.kinds[name] == IMAGE:
+            features_NCF, acquired_NC = self.images.read(name, rows)
+            # Every feature is in units of intensity, and so is as if of standardised voxels once it is centred.
+            features_NCF = features_NCF / np.array(self.aligned.preprocessing.images()[name].std)[:, None]
+            acquired_NCF = np.broadcast_to(acquired_NC[:, :, None], features_NCF.shape)
+            return features_NCF.reshape(len(rows), -1), acquired_NCF.reshape(len(rows), -1)
         values_NF, observed_NF, _ = self.aligned.read_omics(name, rows)
         return values_NF.astype(np.float64), observed_NF
 
@@ -143,16 +160,23 @@ class Inputs:
         values_NF, observed_NF = self._read(name, rows)
         return np.where(observed_NF, values_NF - self.center_F[name], 0), observed_NF
 
-    def _molecular(self, rows: np.ndarray) -> np.ndarray:
+    def _many(self, rows: np.ndarray) -> np.ndarray:
+        """Values of all that has so many features that only its components are used."""
         blocks = [self._imputed(name, rows)[0] for name in self.names if name != CLINICAL]
         return np.concatenate(blocks, axis=1) if blocks else np.zeros((len(rows), 0))
 
     def _raw(self, rows: np.ndarray) -> np.ndarray:
-        blocks = [np.zeros((len(rows), 0))] if self.pca is None else [self.pca.transform(self._molecular(rows))]
+        blocks = [np.zeros((len(rows), 0))] if self.pca is None else [self.pca.transform(self._many(rows))]
         for name in self.names:
             values_NF, observed_NF = self._imputed(name, rows)
-            blocks += [values_NF, ~observed_NF] if name == CLINICAL else [~observed_NF.any(axis=1, keepdims=True)]
+            blocks += [values_NF, ~observed_NF] if name == CLINICAL else [self._absent(name, observed_NF)]
         return np.concatenate(blocks, axis=1, dtype=np.float64)
+
+    def _absent(self, name: str, observed_NF: np.ndarray) -> np.ndarray:
+        """Bool, what is missing: [N, C] channels of an image, or the whole of an omics modality, [N, 1]."""
+        assert self.aligned is not None
+        parts = len(self.aligned.preprocessing.images()[name].channels) if self.kinds[name] == IMAGE else 1
+        return np.logical_not(np.logical_or.reduce(observed_NF.reshape(len(observed_NF), parts, -1), axis=2))
 
 
 class Learner(ABC):
@@ -285,10 +309,15 @@ LEARNERS: dict[str, type[Learner]] = {
 
 
 def _fit(
-    learner: Learner, cohort: PreparedCohort, names: Sequence[str], train: np.ndarray, inner: Sequence[Fold]
+    learner: Learner,
+    cohort: PreparedCohort,
+    names: Sequence[str],
+    images: ImageFeatures,
+    train: np.ndarray,
+    inner: Sequence[Fold],
 ) -> Predict:
     """Fit with the penalty that the inner folds choose; what comes back predicts rows."""
-    inputs = Inputs(cohort, names, train)
+    inputs = Inputs(cohort, names, images, train)
     x_ND = inputs(train)
     worth = []
     for penalty in learner.penalties:
@@ -303,11 +332,13 @@ def _fit(
     return lambda rows: best(inputs(rows))
 
 
-def _omics(cohort: PreparedCohort, modalities: Sequence[str] | None) -> list[str]:
+def _kinds(cohort: PreparedCohort, modalities: Sequence[str] | None) -> dict[str, str]:
+    """Modalities of the cohort to their kind."""
     entries = cohort.manifest.modalities
-    return [n for n in modalities or cohort.modalities if isinstance(entries.get(n), OmicsEntry)]
 
+    def kind(name: str) -> str:
+        if isinstance(entries[name], ImageEntry):
+            return IMAGE
+        return CLINICAL if name == CLINICAL else MOLECULAR
 
-def _chosen(baseline: str, names: Sequence[str]) -> list[str]:
-    clinical, molecular = BASELINES[baseline]
-    return [name for name in names if (clinical if name == CLINICAL else molecular)]
+    return {name: kind(name) for name in modalities or cohort.modalities if name in entries}

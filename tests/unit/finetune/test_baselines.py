@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from finetune.baselines import BASELINES, LEARNERS, Cox, Inputs, available, predict
 from finetune.compare import averaged
+from finetune.image_features import ImageFeatures
 from finetune.splits import Fold, Folds, Records, SplitConfig, number_strata, survival_strata, within_groups
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
@@ -186,7 +187,7 @@ def test_one_group_learns_nothing_of_survival_from_another(cohort, tmp_path):
 
 def test_components_are_those_of_mean_imputed_values_and_what_is_missing_is_told(cohort):
     train = np.arange(0, PATIENTS, 2)
-    x = Inputs(cohort, ["rna", "mutation", "clinical"], train)(train)
+    x = Inputs(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)(train)
     rna, mutation = (cohort.values_NF(name, train).astype(float) for name in ("rna", "mutation"))
     quartiles = np.nanquantile(rna, [0.25, 0.75], axis=0)
     rna = rna / (np.diff(quartiles, axis=0) / 1.349)
@@ -210,7 +211,7 @@ def test_a_baseline_reads_only_what_it_may(cohort):
     truth = cohort.endpoint("dose")["value"][fold.test]
     assert np.corrcoef(with_rna, truth)[0, 1] > 0.5
     assert with_mutation.std() < 0.5 * with_rna.std()
-    assert available(cohort) == list(BASELINES)
+    assert available(cohort) == [name for name in BASELINES if name != "image"]
     assert available(cohort, ["rna"]) == ["omics"]
     with pytest.raises(ConfigError, match="nothing for the baseline 'clinical'"):
         predict("clinical", cohort, "dose", fold, inner, ["rna"])

@@ -1,0 +1,92 @@
+"""What a linear model can read of an image: the means of a coarse grid of cells, and how bright the whole of it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from foundation.cohort.store import PreparedCohort
+from foundation.data.alignment import Aligned, align
+from foundation.data.preprocessing import ImageScaling, Preprocessing, PreprocessingConfig
+
+GRID = (8, 8, 4)
+"""Cells along each axis; of an image of two axes the first two."""
+
+PERCENTILES = (5, 25, 50, 75, 95)
+
+SAMPLED_VOXELS = 2**16
+"""Of an image, evenly spaced, for its percentiles: as good as all of them, and quick."""
+
+
+class ImageFeatures:
+    """Features of a cohort's images; each image is read once, when it is first asked for.
+
+    Intensities are 0 to 1 between the image's own bounds, so that no feature depends on who trains.
+
+    Args:
+        cohort: The prepared cohort.
+    """
+
+    def __init__(self, cohort: PreparedCohort) -> None:
+        self.cohort = cohort
+        self._aligned: dict[str, Aligned] = {}
+        self._known: dict[tuple[str, int], np.ndarray] = {}
+
+    def read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features of some records.
+
+        Args:
+            name: An image modality that somebody has.
+            rows: Of the cohort.
+
+        Returns:
+            [N, C, F] float64, F the cells, the mean, the standard deviation and the percentiles of a channel, 0 where
+            the channel is absent; and [N, C] bool, where it is not.
+
+        Raises:
+            DataError: The voxels of an image are damaged.
+        """
+        if name not in self._aligned:
+            self._aligned[name] = self._unscaled(name)
+        present_NM, channels = self._aligned[name].presence(rows)
+        acquired_NC = channels[name] & present_NM
+        for row, acquired_C in zip(rows.tolist(), acquired_NC, strict=True):
+            if (name, row) not in self._known:
+                self._known[name, row] = self._features(name, row, acquired_C)
+        return np.stack([self._known[name, row] for row in rows.tolist()]), acquired_NC
+
+    def _unscaled(self, name: str) -> Aligned:
+        """The cohort through a preprocessing that learned nothing but which channels there are."""
+        everybody = np.arange(len(self.cohort))
+        fitted = Preprocessing.fit(self.cohort, everybody, PreprocessingConfig(modalities=[name]))
+        scaling = fitted.images()[name]
+        channels = len(scaling.channels)
+        unit: ImageScaling = scaling.model_copy(update={"mean": [0.0] * channels, "std": [1.0] * channels})
+        return align(fitted.model_copy(update={"modalities": {name: unit}}), self.cohort)
+
+    def _features(self, name: str, row: int, acquired_C: np.ndarray) -> np.ndarray:
+        """[C, F] of one image."""
+        shape = self.cohort.image(name).shape
+        grid = GRID[: len(shape)]
+        features_CF = np.zeros((len(acquired_C), int(np.prod(grid)) + 2 + len(PERCENTILES)))
+        if not acquired_C.any():
+            return features_CF
+        image_CXYZ = torch.zeros(len(acquired_C), *shape)
+        self._aligned[name].read_image(name, row, acquired_C, image_CXYZ)
+        for c in np.flatnonzero(acquired_C).tolist():
+            cells = _cell_means(image_CXYZ[c].numpy(), grid).reshape(-1)
+            voxels = image_CXYZ[c].reshape(-1)
+            sampled = voxels[:: max(1, len(voxels) // SAMPLED_VOXELS)].numpy()
+            whole = [voxels.mean().item(), voxels.std(correction=0).item(), *np.percentile(sampled, PERCENTILES)]
+            features_CF[c] = np.concatenate([cells, whole])
+        return features_CF
+
+
+def _cell_means(image: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Means of cells that divide an image evenly; where an axis is shorter than its cells are many, some repeat."""
+    for axis, cells in enumerate(grid):
+        bounds = np.linspace(0, image.shape[axis], cells + 1)
+        first, last = np.floor(bounds[:-1]).astype(int), np.ceil(bounds[1:]).astype(int)
+        parts = [image.take(range(a, b), axis).mean(axis=axis) for a, b in zip(first, last, strict=True)]
+        image = np.stack(parts, axis)
+    return image
