@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from finetune.answer import Entry, headline, headlines, tasks_of
+from finetune.answer import Entry, headlines, tasks_of
 from finetune.sections.folds import splits, values_of_folds
 from finetune.sections.groups import groups
 from finetune.sections.modalities import modalities
@@ -37,9 +37,8 @@ def write_report(run: Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
     metrics = read_metrics(run)
     page = Page(f"Fine-tuning on {metrics.get('cohort', 'a cohort')}", "\n".join(headlines(metrics)))
     _key_numbers(page, metrics)
-    entries = tasks_of(metrics)
-    for entry in entries:
-        _task(page, entry, pictures.get(entry["endpoint"], ()), several=len(entries) > 1)
+    for entry in tasks_of(metrics):
+        _task(page, entry, pictures.get(entry["endpoint"], ()))
     splits(page, metrics)
     _provenance(page, run, metrics)
     page.write(run / FILE)
@@ -50,7 +49,7 @@ def _key_numbers(page: Page, metrics: Entry) -> None:
     facts = [("patients", f"{counts['patients']:,}")] if counts.get("patients") is not None else []
     facts += [("folds", f"{len(metrics['folds']):,}")] if metrics.get("folds") else []
     facts += [
-        (f"events of {entry['endpoint']}", f"{entry['events']:,} ({percent(entry['events'], entry['n'])})")
+        (f"events of {entry['endpoint']} ({percent(entry['events'], entry['n'])})", f"{entry['events']:,}")
         for entry in tasks_of(metrics)
         if entry.get("events") is not None
     ]
@@ -60,11 +59,9 @@ def _key_numbers(page: Page, metrics: Entry) -> None:
         page.facts(facts)
 
 
-def _task(page: Page, entry: Entry, pictures: Sequence[Picture], several: bool) -> None:
+def _task(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     name, kind = entry["endpoint"], entry.get("task", "")
     page.section(f"{name} ({kind})" if kind not in ("", name) else name)
-    if several:
-        page.text(headline(entry))
     result(page, entry, pictures)
     modalities(page, entry)
     groups(page, entry)

@@ -13,7 +13,7 @@ from foundation.wording import decimal, interval, shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 560
+WIDTH = 500
 ROW = 22
 """Height of a row in CSS pixels."""
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.answer import OURS, Entry
+from finetune.sections.tables import table
 from foundation.measures.names import plain_name
 from foundation.page import GAP, Cell, Page
 from foundation.wording import counted, decimal, listed
-
-MOST_ROWS = 10
-"""Of a table that stands open; a longer one is folded away."""
 
 
 def values_of_folds(page: Page, entry: Entry) -> None:
@@ -30,7 +28,7 @@ def values_of_folds(page: Page, entry: Entry) -> None:
     if missing:
         page.text(f"Not to be scored: {counted(len(missing), 'fold')} ({listed(missing)}); left out of the mean.")
     header = ["fold", "test patients", *arms]
-    _open_or_folded(page, header, rows, f"{plain_name(entry['metric'])} of each fold's test patients")
+    table(page, header, rows, f"{plain_name(entry['metric'])} of each fold's test patients")
 
 
 def splits(page: Page, metrics: Entry) -> None:
@@ -46,7 +44,7 @@ def splits(page: Page, metrics: Entry) -> None:
     folds = counts.get("folds") or []
     if folds:
         rows = [[fold["fold"], fold["train"], fold["test"]] for fold in folds]
-        _open_or_folded(page, ["fold", "training", "test"], rows, "Patients of each fold")
+        table(page, ["fold", "training", "test"], rows, "Patients of each fold")
     if chosen:
         _chosen(page, chosen)
 
@@ -74,18 +72,10 @@ def _chosen(page: Page, chosen: Sequence[Entry]) -> None:
         for one in sorted(chosen, key=lambda one: str(one.get("arm", "")))
     ]
     header = ["trained", "fold", *(key.replace("_", " ") for key in keys)]
-    _open_or_folded(page, header, rows, "What each fold chose")
+    table(page, header, rows, "What each fold chose")
 
 
 def _cell(value: Any) -> Cell:
     if value is None:
         return GAP
     return Cell(f"{value:g}" if isinstance(value, float) else str(value))
-
-
-def _open_or_folded(page: Page, header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> None:
-    if len(rows) <= MOST_ROWS:
-        page.table(header, rows, caption)
-        return
-    with page.folded(f"{caption} ({len(rows)} rows)"):
-        page.table(header, rows)

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from finetune.answer import Entry, beats_chance, measure_of
 from finetune.figures.forest import Row, forest
+from finetune.sections.tables import table
 from foundation.page import Cell, Page
 from foundation.wording import counted, decimal, interval, listed
-
-MOST_ROWS = 16
-"""Of a table that stands open; those of a longer one beyond it are folded away."""
 
 Scores = Mapping[str, Entry]
 
@@ -101,7 +99,7 @@ def _patients(score: Entry) -> str:
 
 
 def _table(page: Page, first: str, scores: Scores, chance: float, caption: str) -> None:
-    """A table of scores, those beyond MOST_ROWS folded away."""
+    """A table of scores, marking those that are not better than chance."""
     header = [first, "patients", "value", "95 % interval", ""]
     rows = [
         [
@@ -113,9 +111,4 @@ def _table(page: Page, first: str, scores: Scores, chance: float, caption: str) 
         ]
         for name, score in scores.items()
     ]
-    if len(rows) <= MOST_ROWS:
-        page.table(header, rows, caption)
-        return
-    page.table(header, rows[:MOST_ROWS], f"{caption}: the first {MOST_ROWS} of {len(rows)}")
-    with page.folded(f"the other {len(rows) - MOST_ROWS}"):
-        page.table(header, rows[MOST_ROWS:])
+    table(page, header, rows, caption)

@@ -13,6 +13,15 @@ from foundation.wording import decimal, interval, p_number
 
 MOST_CLASSES = 12
 
+MEANINGS = {
+    "clinical": "a linear model of the clinical covariates",
+    "omics": "a linear model of the principal components of the omics",
+    "clinical + omics": "a linear model of both",
+    "from scratch": "the same network, trained for the task without pretraining",
+    "frozen probe": "the pretrained model as it was, on which only a linear layer was trained",
+}
+"""What baselines are, for those who have not met their names."""
+
 
 def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     """Add the comparison with baselines, all measures and a task's own pictures."""
@@ -24,10 +33,11 @@ def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     baselines = entry.get("baselines") or {}
     if baselines:
         _baselines(page, entry)
+        _meanings(page, baselines)
     _measures(page, entry)
     if pictures:
         page.subsection("What it predicts")
-        page.text("Of every patient once, by the model that was trained without the patient's fold.")
+        page.text("Of test patients: each is predicted by a model that was trained without this patient.")
         page.figures(pictures)
 
 
@@ -65,8 +75,14 @@ def _baselines(page: Page, entry: Entry) -> None:
     page.table(
         ["model", "value", "95 % interval", f"{OURS} less it", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}; a difference above 0 is in favour of {OURS}, and is of the same resampled patients",
+        f"{measure_of(entry)}; a difference above 0 is in favour of {OURS}, and both are of the same patients",
     )
+
+
+def _meanings(page: Page, baselines: Iterable[str]) -> None:
+    told = [f"{name} is {MEANINGS[name]}" for name in baselines if name in MEANINGS]
+    if told:
+        page.text(f"Of the baselines, {'; '.join(told)}.")
 
 
 def _measures(page: Page, entry: Entry) -> None:

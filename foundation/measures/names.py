@@ -4,7 +4,7 @@ from __future__ import annotations
 
 NAMES = {
     "absolute_error": "mean absolute error",
-    "auc": "AUC over time",
+    "auc": "time-dependent AUC",
     "auprc": "AUPRC",
     "auroc": "AUROC",
     "auroc_responder": "AUROC of responder",

@@ -47,6 +47,8 @@ def full_page(text="word"):
     picture = Picture(b"abc", "image/png", 200, text, text, text)
     page.figures([picture])
     page.wall([TileRow(text, [(text, [Tile(picture, (text, text, text, text)), Tile(None, gap=text)])])])
+    with page.folded(text):
+        page.listing(text)
     return page
 
 
@@ -139,3 +141,13 @@ def test_wide_figures_scroll_rather_than_shrink_until_their_text_is_too_small():
     text = page.html()
     assert re.findall(r"width:(\d+)px;min-width:(\d+)px", text) == [("1000", "850"), ("300", "300")]
     assert text.count('<figure class="wide">') == 1
+
+
+def test_what_is_folded_away_stands_behind_its_heading_and_a_lead_has_a_paragraph_for_each_line():
+    page = Page("title", "first\nsecond")
+    with page.folded("more"):
+        page.text("hidden")
+    page.text("open")
+    text = page.html()
+    assert re.search(r"<details><summary>more</summary>\s*<p>hidden</p>\s*</details>\s*<p>open</p>", text)
+    assert '<p class="lead">first</p><p class="lead">second</p>' in text

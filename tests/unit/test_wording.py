@@ -1,6 +1,17 @@
 import pytest
 
-from foundation.wording import counted, file_size, listed, percent, shortened
+from foundation.wording import (
+    counted,
+    decimal,
+    duration,
+    file_size,
+    interval,
+    listed,
+    p_number,
+    p_text,
+    percent,
+    shortened,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,3 +37,24 @@ def test_shortened_keeps_to_its_length():
 @pytest.mark.parametrize(("size", "words"), [(0, "0 bytes"), (1500, "1.5 kB"), (2e6, "2.0 MB"), (3.21e9, "3.2 GB")])
 def test_file_sizes(size, words):
     assert file_size(size) == words
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(12.4, "12 s"), (212.3, "3 min 32 s"), (7500, "2 h 5 min")])
+def test_durations(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_p_values_in_a_table_and_in_a_sentence():
+    assert [p_number(p).replace("\u00a0", " ") for p in (0.0004, 0.0123)] == ["< 0.001", "0.012"]
+    assert [p_text(p).replace("\u00a0", " ") for p in (0.0004, 0.0123)] == ["p < 0.001", "p = 0.012"]
+
+
+def test_decimals_have_a_true_minus_and_no_negative_zero():
+    assert [decimal(value) for value in (0.7, -0.0125, -0.0001, None)] == ["0.700", "−0.013", "0.000", "–"]
+    assert [decimal(value, signed=True) for value in (0.7, -0.02, 0.0)] == ["+0.700", "−0.020", "+0.000"]
+
+
+def test_intervals_may_be_missing():
+    assert interval([0.651, 0.77]) == "0.651 to 0.770"
+    assert interval((-0.1, 0.2), signed=True) == "−0.100 to +0.200"
+    assert [interval(bounds) for bounds in (None, [], [None, None])] == ["–"] * 3
