@@ -1,4 +1,4 @@
-"""What inner folds of the training patients choose: ridge penalty of the heads, learning rate, rank, dropout, epochs."""
+"""What inner folds of the training patients choose: ridge penalties of heads, learning rate, rank, dropout, epochs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Learning:
         best, at = max(
             itertools.product(range(len(options)), range(epochs + 1)), key=lambda p: (curves[p[0]][p[1]], -p[1])
         )
-        choice = replace(options[best], epochs=at, worth=float(curves[best][at]))
+        choice = replace(options[best], epochs=int(at), worth=float(curves[best][at]))
         trainee = self.start(choice, fold.train, looks)
         if choice.epochs:
             fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
@@ -173,7 +173,7 @@ class Learning:
         return Looks(np.tile(rows, 1 + draws), np.arange(len(rows) * (1 + draws)) < len(rows), torch.cat(parts))
 
     def _choose_penalties(self, looks: Looks, inner: list[Fold]) -> dict[str, float]:
-        """For each task the penalty under which its head alone is best on the inner folds; the more cautious of equals."""
+        """For each task the penalty with which its head alone does best on inner folds; of equals the more cautious."""
         worth = np.full((len(self.study.config.tasks), len(PENALTIES), len(inner)), np.nan)
         for k, fold in enumerate(inner):
             tasks = self.study.tasks(fold.train)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+import finetune.tasks  # noqa: F401  (registers every task)
 import foundation.fusion
 import foundation.towers  # noqa: F401  (registers every part)
 from finetune.adapt import AdaptConfig, Frozen, Lora, Scratch
@@ -44,7 +45,7 @@ class FitConfig(Config):
     epochs: int = Field(
         default=20,
         ge=0,
-        description="Passes over the training patients, at most; inner folds choose how many are best.",
+        description="Passes over the training patients at most; inner folds choose how many.",
     )
     batch_size: int = Field(default=32, ge=1)
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-3, betas=(0.9, 0.99))

@@ -18,6 +18,7 @@ from finetune.adapt import AdaptConfig
 from finetune.choose import BATCH, Learning, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
+from finetune.image_features import ImageFeatures
 from finetune.splits import Fold, refuse_seen
 from finetune.study import EVERYTHING, Study
 from finetune.task import Task
@@ -138,9 +139,9 @@ def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> 
 def _quiet(folder: Path) -> Iterator[None]:
     """What pretraining prints goes to a file: several folds at once would talk over each other."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "pretraining.log").open("a", encoding="utf-8") as log:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            yield
+    log = (folder / "pretraining.log").open("a", encoding="utf-8")
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
 
 
 def _network(study: Study, fold: Fold, arm: Arm, base: tuple[MultimodalModel, Preprocessing], folder: Path) -> None:
@@ -233,11 +234,11 @@ def _linear(study: Study, fold: Fold, folder: Path) -> None:
     """Fit every linear baseline for every task, and write what each foretells in a file of its own."""
     test = study.one_each(fold.test)
     names = [*study.modalities, *({baselines.CLINICAL} & set(study.cohort.modalities) - set(study.modalities))]
-    inner = study.folds.inner(fold)
+    inner, images = study.folds.inner(fold), ImageFeatures(study.cohort)
     for baseline in baselines.available(study.cohort, names):
         frame = pd.DataFrame({"row": test, "seen": EVERYTHING})
         for name, task in study.tasks(None).items():
-            columns = _columns(study, task, baseline, fold, inner, names)
+            columns = _columns(study, task, baseline, fold, inner, names, images)
             for column, values in columns.items():
                 frame[f"{name}/{column}"] = values
         if len(frame.columns) > 2:
@@ -245,7 +246,13 @@ def _linear(study: Study, fold: Fold, folder: Path) -> None:
 
 
 def _columns(
-    study: Study, task: Task, baseline: str, fold: Fold, inner: list[Fold], modalities: list[str]
+    study: Study,
+    task: Task,
+    baseline: str,
+    fold: Fold,
+    inner: list[Fold],
+    modalities: list[str],
+    images: ImageFeatures,
 ) -> dict[str, np.ndarray]:
     """Columns [N] of a baseline's predictions for the test patients of a fold; NaN for those without a label."""
     test = study.one_each(fold.test)
@@ -259,7 +266,7 @@ def _columns(
         clean = Fold(fold.name, side(fold.train), side(fold.test))
         within = [Fold(one.name, side(one.train), side(one.test)) for one in inner]
         known[endpoint] = np.isin(test, clean.test)
-        fitted[endpoint] = baselines.predict(baseline, study.cohort, endpoint, clean, within, modalities)
+        fitted[endpoint] = baselines.predict(baseline, study.cohort, endpoint, clean, within, modalities, images)
     spread = {
         endpoint: {part: _spread(values, known[endpoint]) for part, values in parts.items()}
         for endpoint, parts in fitted.items()
