@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from peft.tuners.lora import LoraLayer
 from pydantic import Field
 from torch import Tensor, nn
 
+from finetune.direct import direct_values
 from foundation.config import Config
 from foundation.data.sample import Batch
 from foundation.errors import CheckpointError, ConfigError, nearest
@@ -113,14 +114,18 @@ class Adapted(nn.Module):
         heads: Task to its head, [B, D] to outputs.
         config: How the model was adapted.
         base: Fingerprint of the model before that.
+        direct: Omics modalities whose values the heads read too, behind the D of the embedding.
     """
 
-    def __init__(self, model: MultimodalModel, heads: nn.ModuleDict, config: AdaptConfig, base: str) -> None:
+    def __init__(
+        self, model: MultimodalModel, heads: nn.ModuleDict, config: AdaptConfig, base: str, direct: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.model = model
         self.heads = heads
         self.config = config
         self.base = base
+        self.direct = tuple(direct)
 
     def forward(self, batch: Batch, keep_BM: Tensor | None = None, *, seed: int | None = None) -> dict[str, Any]:
         """Outputs of every head.
@@ -131,8 +136,12 @@ class Adapted(nn.Module):
             seed: Of the run, for towers that keep a random part of their tokens; None for evaluation.
         """
         keep_BM = torch.ones_like(batch.present_BM) if keep_BM is None else keep_BM
-        z_BD = self.model(batch, View(FUSED, keep_BM), seed=seed).z_BD
-        return {task: head(z_BD) for task, head in self.heads.items()}
+        return self.outputs(self.model(batch, View(FUSED, keep_BM), seed=seed).z_BD, batch, keep_BM)
+
+    def outputs(self, z_BD: Tensor, batch: Batch, keep_BM: Tensor) -> dict[str, Any]:
+        """Outputs of every head for fused embeddings of what may be seen of a batch."""
+        x_BE = torch.cat([z_BD.float(), direct_values(batch, self.direct, keep_BM)], dim=1)
+        return {task: head(x_BE) for task, head in self.heads.items()}
 
     def train(self, mode: bool = True) -> Adapted:
         """Training or evaluation; what is not trained stays in evaluation.
@@ -201,7 +210,9 @@ class Adapted(nn.Module):
         return "\n".join(lines)
 
 
-def adapt(model: MultimodalModel, config: AdaptConfig, heads: nn.ModuleDict, *, seed: int = 0) -> Adapted:
+def adapt(
+    model: MultimodalModel, config: AdaptConfig, heads: nn.ModuleDict, *, seed: int = 0, direct: Sequence[str] = ()
+) -> Adapted:
     """Make a model ready to be trained for tasks.
 
     Args:
@@ -209,6 +220,7 @@ def adapt(model: MultimodalModel, config: AdaptConfig, heads: nn.ModuleDict, *, 
         config: What is to be trained of it.
         heads: Task to its head; they become part of the result, and are always trained.
         seed: Of the run; decides the numbers that adapters, or a network from scratch, start with.
+        direct: Omics modalities whose values the heads read too.
 
     Raises:
         ConfigError: An adapter would be on nothing, or a tower is named that there is not.
@@ -226,7 +238,7 @@ def adapt(model: MultimodalModel, config: AdaptConfig, heads: nn.ModuleDict, *, 
     for name, parameter in model.named_parameters():
         if name in bare:
             parameter.requires_grad_(True)
-    return Adapted(model, heads.to(device), config, base)
+    return Adapted(model, heads.to(device), config, base, direct)
 
 
 @contextmanager

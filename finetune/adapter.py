@@ -27,12 +27,14 @@ class Document(Config):
         adapt: How the base was adapted.
         base: Fingerprint of the base.
         tensors: SHA-256 of the file of tensors.
+        direct: Omics modalities whose values the heads read too.
     """
 
     format_version: Literal[1] = 1
     adapt: AdaptConfig
     base: str
     tensors: str
+    direct: tuple[str, ...] = ()
 
 
 def write(folder: Path, adapted: Adapted) -> None:
@@ -44,7 +46,8 @@ def write(folder: Path, adapted: Adapted) -> None:
     """
     with replacing(folder) as partial:
         save_file({name: tensor.contiguous() for name, tensor in adapted.state().items()}, partial / TENSORS)
-        document = Document(adapt=adapted.config, base=adapted.base, tensors=sha256_of(partial / TENSORS))
+        digest = sha256_of(partial / TENSORS)
+        document = Document(adapt=adapted.config, base=adapted.base, tensors=digest, direct=adapted.direct)
         (partial / DOCUMENT).write_text(document.model_dump_json(indent=2), encoding="utf-8")
 
 
@@ -64,7 +67,7 @@ def read(folder: Path, model: MultimodalModel, heads: nn.ModuleDict) -> Adapted:
         raise CheckpointError(
             "this adapter was trained on another base model", where=str(folder), fix="load the model it was made from"
         )
-    adapted = adapt(model, document.adapt, heads)
+    adapted = adapt(model, document.adapt, heads, direct=document.direct)
     try:
         adapted.restore(load_file(folder / TENSORS))
     except CheckpointError as error:

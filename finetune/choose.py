@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from finetune.adapt import AdaptConfig, Frozen, Lora, adapt
+from finetune.direct import direct_values, direct_width
 from finetune.evaluate import score_of
 from finetune.fit import Trainee, fit
 from finetune.heads import PENALTIES, Head, start_head
 from finetune.splits import Fold
 from finetune.study import Study
+from finetune.task import Task
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.sampler import BatchKey, OnePass
@@ -66,17 +68,17 @@ class Looks:
     Attributes:
         rows: [L] record of each look.
         whole: [L] bool, nothing was dropped.
-        z_LD: Its embedding.
+        x_LE: What heads read: its embedding, with the direct values behind it.
     """
 
     rows: np.ndarray
     whole: np.ndarray
-    z_LD: Tensor
+    x_LE: Tensor
 
     def of(self, rows: np.ndarray, *, whole: bool = False) -> Looks:
         """Those of some records; with `whole`, only the one of each at all that it has."""
         here = np.isin(self.rows, rows) & (self.whole | (not whole))
-        return Looks(self.rows[here], self.whole[here], self.z_LD[torch.from_numpy(here).to(self.z_LD.device)])
+        return Looks(self.rows[here], self.whole[here], self.x_LE[torch.from_numpy(here).to(self.x_LE.device)])
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,11 @@ class Learning:
     def start(self, choice: Choice, train: np.ndarray, looks: Looks) -> Trainee:
         """An adapted model before training, its heads fitted to the model as it is."""
         tasks = self.study.tasks(train)
-        width = self.base.config.width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            heads = nn.ModuleDict({name: Head(task.head(width), width) for name, task in tasks.items()})
-        adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed)
+            heads = nn.ModuleDict({name: self._head(task) for name, task in tasks.items()})
+        direct = self.study.config.direct
+        adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed, direct=direct)
         looks = looks.of(train)
         for name, task in tasks.items():
             self._start_head(adapted.heads[name], task, looks, choice.penalties[name])  # type: ignore[arg-type]
@@ -135,9 +137,13 @@ class Learning:
             self.aligned, rows, seed=self.seed, dropout=config.dropout, augmentation=config.fit.augmentation
         )
 
-    def _start_head(self, head: Head, task: Any, looks: Looks, penalty: float) -> None:
+    def _head(self, task: Task) -> Head:
+        features = {name: len(names) for name, names, _ in self.base.config.omics}
+        return Head(task, self.base.config.width, direct_width(features, self.study.config.direct))
+
+    def _start_head(self, head: Head, task: Task, looks: Looks, penalty: float) -> None:
         rows = looks.rows
-        start_head(head, task, looks.z_LD, self.study.labels(rows), self.study.groups(rows).tolist(), penalty)
+        start_head(head, task, looks.x_LE, self.study.labels(rows), self.study.groups(rows).tolist(), penalty)
 
     def _options(self, penalties: Mapping[str, float]) -> Iterator[Choice]:
         search, given = self.study.config.search, self.study.config.fit.optimiser.learning_rate
@@ -168,8 +174,9 @@ class Learning:
             model = adapt(model, self.adapt, nn.ModuleDict(), seed=self.seed).model
         drops = bool(self.study.config.dropout.default or self.study.config.dropout.modalities)
         draws = max(1, min(LOOKS, MOST_LOOKS // len(rows)) - 1) if drops else 0
-        parts = [_embed(model, CohortDataset(self.aligned, rows), rows, 0)]
-        parts += [_embed(model, self.data(rows), rows, epoch) for epoch in range(draws)]
+        direct = self.study.config.direct
+        parts = [_embed(model, CohortDataset(self.aligned, rows), rows, 0, direct)]
+        parts += [_embed(model, self.data(rows), rows, epoch, direct) for epoch in range(draws)]
         return Looks(np.tile(rows, 1 + draws), np.arange(len(rows) * (1 + draws)) < len(rows), torch.cat(parts))
 
     def _choose_penalties(self, looks: Looks, inner: list[Fold]) -> dict[str, float]:
@@ -179,15 +186,15 @@ class Learning:
             tasks = self.study.tasks(fold.train)
             train, test = looks.of(fold.train), looks.of(self.study.one_each(fold.test), whole=True)
             for t, task in enumerate(tasks.values()):
-                head = Head(task.head(self.base.config.width), self.base.config.width).to(looks.z_LD.device)
+                head = self._head(task).to(looks.x_LE.device)
                 for p, penalty in enumerate(PENALTIES):
                     self._start_head(head, task, train, penalty)
                     with torch.no_grad():
-                        worth[t, p, k] = self._worth(task, head(test.z_LD), test.rows)
+                        worth[t, p, k] = self._worth(task, head(test.x_LE), test.rows)
         mean_TP = np.nanmean(np.where(np.isnan(worth).all(axis=2, keepdims=True), 0.0, worth), axis=2)
         return {name: PENALTIES[int(row.argmax())] for name, row in zip(self.study.weights(), mean_TP, strict=True)}
 
-    def _worth(self, task: Any, outputs: Tensor, rows: np.ndarray) -> float:
+    def _worth(self, task: Task, outputs: Tensor, rows: np.ndarray) -> float:
         truth, groups = self.study.truth(rows), self.study.groups(rows)
         return score_of(task, truth, task.predict(outputs, groups), groups)
 
@@ -218,14 +225,19 @@ class Learning:
 
 
 @torch.no_grad()
-def _embed(model: MultimodalModel, data: CohortDataset, rows: np.ndarray, epoch: int) -> Tensor:
-    """[N, D] fused embeddings of records, by the draws of an epoch."""
+def _embed(model: MultimodalModel, data: CohortDataset, rows: np.ndarray, epoch: int, direct: Sequence[str]) -> Tensor:
+    """[N, E] what heads read of records, by the draws of an epoch."""
     device = next(model.parameters()).device
     parts = np.split(rows, range(BATCH, len(rows), BATCH))
     keys = [BatchKey(part, np.full(len(part), epoch, dtype=np.int64)) for part in parts]
-    batches = (batch.to(device) for batch in load(data, keys))  # type: ignore[arg-type]
+    found = []
     model.eval()
-    return torch.cat([model(b, View(FUSED, torch.ones_like(b.present_BM))).z_BD.float() for b in batches])
+    for batch in load(data, keys):  # type: ignore[arg-type]
+        batch = batch.to(device)
+        everything_BM = torch.ones_like(batch.present_BM)
+        z_BD = model(batch, View(FUSED, everything_BM)).z_BD.float()
+        found.append(torch.cat([z_BD, direct_values(batch, direct, everything_BM)], dim=1))
+    return torch.cat(found)
 
 
 @torch.no_grad()

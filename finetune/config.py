@@ -79,12 +79,16 @@ class FinetuneConfig(Config):
     pretraining: YamlPath | None = Field(
         default=None, description="With pretrain: per_fold, the YAML of `chiasma pretrain`."
     )
+    pretraining_changes: list[str] = Field(default=[], description="key=value changes to that YAML.")
     network: Network | None = Field(default=None, description="With pretrain: none, the network.")
     allow_seen: bool = Field(
         default=False, description="Test also on patients whom the model was pretrained on; the report then says so."
     )
     tasks: list[AnyTask] = Field(min_length=1)  # type: ignore[valid-type]
     modalities: list[str] = Field(default=[], description="What may be seen of a patient; empty for all of it.")
+    direct: list[str] = Field(
+        default=[], description="Omics modalities, such as clinical, whose values heads read beside the embedding."
+    )
     splits: SplitConfig = SplitConfig()
     adapt: AdaptConfig = Lora()
     dropout: ModalityDropout = ModalityDropout(default=0.2)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from finetune import adapter, baselines
-from finetune.adapt import AdaptConfig
+from finetune.adapt import AdaptConfig, Adapted
 from finetune.choose import BATCH, Learning, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
@@ -123,7 +123,12 @@ def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> 
     model = folder / "pretrained" / "model"
     if not (model / "config.json").is_file():
         tested = np.unique(study.cohort.patients[fold.test].astype(str))
-        changes = [f"cohort={config.cohort}", f"out={folder / 'pretrained'}", f"seed={config.seed}"]
+        changes = [
+            *config.pretraining_changes,
+            f"cohort={config.cohort}",
+            f"out={folder / 'pretrained'}",
+            f"seed={config.seed}",
+        ]
         if len(tested):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "test_patients.txt").write_text("\n".join(tested) + "\n", encoding="utf-8")
@@ -201,25 +206,31 @@ def foretell(
         for subset in subsets:
             has = study.has(here, subset)
             if has.any():
-                z_BD = _joined(trainee.adapted.model, batch, subset, looks)[torch.from_numpy(has).to(batch.rows.device)]
-                outputs = {name: head(z_BD) for name, head in trainee.adapted.heads.items()}
-                frames.append(_frame(study, trainee, here[has], "+".join(subset), outputs))
+                there = torch.from_numpy(has).to(batch.rows.device)
+                outputs = _of_subset(trainee.adapted, batch, subset, looks)
+                shown = {name: output[there] for name, output in outputs.items()}
+                frames.append(_frame(study, trainee, here[has], "+".join(subset), shown))
     return pd.concat(frames, ignore_index=True)
 
 
-def _joined(model: MultimodalModel, batch: Batch, subset: tuple[str, ...], looks: dict) -> torch.Tensor:
-    """[B, D] fused embedding where only a subset is seen; `looks` keeps what towers said of parts of it."""
+def _of_subset(adapted: Adapted, batch: Batch, subset: tuple[str, ...], looks: dict) -> dict[str, torch.Tensor]:
+    """Outputs of heads where only a subset is seen; `looks` keeps what towers said of parts of it."""
     seen = []
-    for site in model.sites:
+    for site in adapted.model.sites:
         part = tuple(name for name in site.modalities if name in subset)
         if (site.name, part) not in looks:
-            keep_BM = torch.zeros_like(batch.present_BM)
-            keep_BM[:, [batch.modalities.index(name) for name in part]] = True
-            one = model(batch, View(site.name, keep_BM))
+            one = adapted.model(batch, View(site.name, _only(batch, part)))
             looks[site.name, part] = (one.z_BD, one.present_B)
         seen.append(looks[site.name, part])
     z_BMD, present_BM = (torch.stack(parts, dim=1) for parts in zip(*seen, strict=True))
-    return model.fusion(z_BMD, present_BM)
+    return adapted.outputs(adapted.model.fusion(z_BMD, present_BM), batch, _only(batch, subset))
+
+
+def _only(batch: Batch, modalities: tuple[str, ...]) -> torch.Tensor:
+    """Bool [B, M] that keeps some modalities."""
+    keep_BM = torch.zeros_like(batch.present_BM)
+    keep_BM[:, [batch.modalities.index(name) for name in modalities]] = True
+    return keep_BM
 
 
 def _frame(study: Study, trainee: Trainee, rows: np.ndarray, seen: str, outputs: dict) -> pd.DataFrame:

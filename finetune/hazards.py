@@ -56,19 +56,34 @@ def efron(patients: Watched, recent: Watched | None = None) -> Tensor:
         recent: Others, who are only at risk.
     """
     risk_N, time_N, event_N, group_N = patients
-    happened = event_N == 1
-    time_E, group_E = time_N[happened, None], group_N[happened, None]
-    together_EE = (time_E == time_E.T) & (group_E == group_E.T)
-    gone_E = together_EE.tril(-1).sum(1).to(risk_N.dtype) / together_EE.sum(1)
-    at_risk_EN = (group_E == group_N) & (time_N >= time_E)
-    tied_EN = at_risk_EN & (time_N == time_E) & happened
-    weight_EN = at_risk_EN.to(risk_N.dtype) - tied_EN * gone_E[:, None]
-    terms_EN = risk_N + weight_EN.log()
     if recent is not None:
-        at_risk_EM = (group_E == recent.group_B) & (recent.time_B >= time_E)
-        terms_EN = torch.cat([terms_EN, recent.risk_B + at_risk_EM.to(risk_N.dtype).log()], dim=1)
-    each_E = terms_EN.logsumexp(dim=1) - risk_N[happened]
+        # Nobody's event among them is counted.
+        counted = torch.cat([event_N, torch.zeros_like(recent.event_B)])
+        risk_N, time_N = torch.cat([risk_N, recent.risk_B.to(risk_N)]), torch.cat([time_N, recent.time_B])
+        event_N, group_N = counted, torch.cat([group_N, recent.group_B])
+    happened_N = event_N == 1
+    each = []
+    for group in group_N[happened_N].unique():
+        here = group_N == group
+        each.append(_of_group(risk_N[here], time_N[here], happened_N[here]))
+    each_E = torch.cat([*each, risk_N[:0]])
     return each_E.sum() / max(len(each_E), 1)
+
+
+def _of_group(risk_N: Tensor, time_N: Tensor, happened_N: Tensor) -> Tensor:
+    """Negative log partial likelihood [E] of each event, in time that grows as sorting does."""
+    time_N, order = time_N.sort(descending=True)
+    risk_N, happened_N = risk_N[order], happened_N[order]
+    _, tie_N, size = time_N.unique_consecutive(return_inverse=True, return_counts=True)
+    # At risk are all up to the last of the same time.
+    at_risk_E = risk_N.logcumsumexp(0)[size.cumsum(0)[tie_N] - 1][happened_N]
+    risk_E, tie_E = risk_N[happened_N], tie_N[happened_N]
+    _, tie_E, events = tie_E.unique_consecutive(return_inverse=True, return_counts=True)
+    place_E = torch.arange(len(tie_E), device=tie_E.device) - (events.cumsum(0) - events)[tie_E]
+    gone_E = place_E.to(risk_E.dtype) / events[tie_E]
+    # Of what is at risk, the share of those whose event is at this time; never above 1, however large the risks.
+    share_T = risk_E.new_zeros(len(events)).index_add(0, tie_E, (risk_E - at_risk_E).exp())
+    return at_risk_E + torch.log1p(-gone_E * share_T[tie_E]) - risk_E
 
 
 def remember(recent: Watched, new: Watched, most: int) -> Watched:

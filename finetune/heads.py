@@ -13,61 +13,71 @@ from torch import Tensor, nn
 
 from finetune.task import Task
 
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 """Half the weight of the squared weights beside the mean loss of a patient or event; the most cautious first."""
 
 STEPS = 60
 
+LEAST_SPREAD = 1e-6
+
 
 class Head(nn.Module):
-    """A task's head behind a centred embedding of unit variance.
+    """A task's head behind inputs about 0 and of unit variance.
 
     Args:
-        inner: The task's own.
+        task: Makes the inner head.
         width: D of the embedding.
+        direct: E, how many values it reads beside the embedding.
     """
 
-    center_D: Tensor
-    scale: Tensor
+    center_E: Tensor
+    scale_E: Tensor
 
-    def __init__(self, inner: nn.Module, width: int) -> None:
+    def __init__(self, task: Task, width: int, direct: int = 0) -> None:
         super().__init__()
-        self.inner = inner
-        self.register_buffer("center_D", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(()))
+        self.width = width
+        self.inner = task.head(width + direct)
+        self.register_buffer("center_E", torch.zeros(width + direct))
+        self.register_buffer("scale_E", torch.ones(width + direct))
 
-    def forward(self, z_BD: Tensor) -> Tensor:
-        """Outputs of the task."""
-        return self.inner((z_BD - self.center_D) / self.scale)
+    def forward(self, x_BE: Tensor) -> Tensor:
+        """Outputs of the task, for embeddings with the direct values behind them."""
+        return self.inner((x_BE - self.center_E) / self.scale_E)
+
+    def center(self, x_NE: Tensor) -> None:
+        """Learn center and scale: one scale for all of the embedding, and one for each direct value."""
+        spread_E = x_NE.std(dim=0, correction=0)
+        spread_E[: self.width] = spread_E[: self.width].square().mean().sqrt()
+        self.center_E.copy_(x_NE.mean(dim=0))
+        self.scale_E.copy_(torch.where(spread_E > LEAST_SPREAD, spread_E, 1.0))
 
 
 def start_head(
     head: Head,
     task: Task,
-    z_ND: Tensor,
+    x_NE: Tensor,
     endpoints: Mapping[str, Mapping[str, Tensor]],
     groups: Sequence[str],
     penalty: float,
 ) -> None:
-    """Center a head on embeddings and fit it to them, by the task's own loss and a ridge penalty.
+    """Center a head on its inputs and fit it to them, by the task's own loss and a ridge penalty.
 
     Args:
         head: Changed in place, from wherever it is.
         task: Fitted on the same patients.
-        z_ND: Embeddings of training records.
+        x_NE: Of training records: embeddings, with the direct values behind them.
         endpoints: Of the same records.
         groups: [N] names.
         penalty: See `PENALTIES`.
     """
-    head.center_D.copy_(z_ND.mean(dim=0))
-    head.scale.copy_(z_ND.std(dim=0, correction=0).square().mean().sqrt().clamp(min=1e-6))
+    head.center(x_NE)
     weights = [parameter for name, parameter in head.named_parameters() if name.endswith("weight")]
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
     task.eval()
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = task.loss(head(z_ND), endpoints, groups)
+        loss = task.loss(head(x_NE), endpoints, groups)
         total = loss + penalty / 2 * torch.stack([weight.square().sum() for weight in weights]).sum()
         total.backward()
         return total

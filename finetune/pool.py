@@ -73,8 +73,9 @@ def _in_processes(job: Job, folds: Sequence[Fold], processes: int, progress: Pro
         while waiting:
             ended, waiting = wait(waiting, LOOK_SECONDS, FIRST_COMPLETED)
             now = count_done(job.folder)
-            progress.advance(now - done)
-            done = now
+            if now > done:
+                progress.advance(now - done)
+                done = now
             for future in ended:
                 future.result()
     except BrokenProcessPool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune.answer import Entry, headlines, tasks_of
+from finetune.sections.few_labels import few_labels
 from finetune.sections.folds import splits, values_of_folds
 from finetune.sections.groups import groups
 from finetune.sections.modalities import modalities
@@ -65,6 +66,7 @@ def _task(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     result(page, entry, pictures)
     modalities(page, entry)
     groups(page, entry)
+    few_labels(page, entry)
     values_of_folds(page, entry)
 
 

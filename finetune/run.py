@@ -195,12 +195,14 @@ def _add_few_labels(
     study: Study, out: Path, evaluations: Sequence[Evaluation], entries: Sequence[dict[str, Any]]
 ) -> None:
     """What each arm is worth with few labelled training patients."""
+    training = round(float(np.mean([len(study.one_each(fold.train)) for fold in study.folds.folds])))
     for labels in study.config.labels:
         arms = {OURS: _read(study, out, Arm(OURS, study.config.adapt, labels)), **_baselines(study, out, labels)}
         for evaluation, entry in zip(evaluations, entries, strict=True):
             parts = {name: evaluation.parts(_seen_all(frames)) for name, frames in arms.items()}
             scored = {name: evaluation.against(parts[OURS], those) for name, those in parts.items() if those}
             entry.setdefault("by_labels", {})[str(labels)] = scored
+            entry["training_patients"] = training
 
 
 def _baselines(study: Study, out: Path, labels: int | None) -> dict[str, Frames]:

@@ -164,6 +164,10 @@ def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str
         if name not in known:
             raise ConfigError(f"the model knows no modality '{name}'", where="modalities", fix=nearest(name, known))
     wanted = config.modalities or known
+    omics = [name for name in known if name in wanted and cohort.manifest.modalities[name].kind == "omics"]
+    for name in config.direct:
+        if name not in omics:
+            raise ConfigError(f"no omics modality '{name}' may be seen", where="direct", fix=nearest(name, omics))
     return tuple(name for name in cohort.modalities if name in wanted)
 
 
