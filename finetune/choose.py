@@ -128,7 +128,7 @@ class Learning:
         looks = looks.of(train)
         for name, task in tasks.items():
             self._start_head(adapted.heads[name], task, looks, choice.penalties[name])  # type: ignore[arg-type]
-        return Trainee(adapted, tasks, self.study.weights())
+        return Trainee(adapted, tasks, self.study.weights(), choice.penalties)
 
     def data(self, rows: np.ndarray) -> CohortDataset:
         """Training records as they are learned from."""

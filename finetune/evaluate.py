@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finetune.baselines import BASELINES
 from finetune.compare import averaged, compare
 from finetune.study import EVERYTHING, Study
 from finetune.task import Predicted, Task, Truth
@@ -136,6 +137,25 @@ class Evaluation:
             }
         return found
 
+    def with_baseline(
+        self, ours: Frames, others: Mapping[str, Frames], parts: Mapping[str, Sequence[Part]]
+    ) -> dict[str, Any]:
+        """Ours averaged with the linear model of everything, and by how much that is better than the linear one alone.
+
+        Log hazards, probabilities or numbers are averaged as they are. Empty where there is no such baseline.
+        """
+        linear = [name for name in BASELINES if name in parts]
+        if not linear:
+            return {}
+        name = linear[-1]
+        both = {
+            fold: _mean(_where({fold: frame}, "seen", EVERYTHING)[fold], others[name][fold])
+            for fold, frame in ours.items()
+        }
+        return {"baseline": name, **self.against(self.parts(both), parts[name])} | {
+            key: value for key, value in self.summary(self.parts(both)).items() if key in ("mean", "ci95", "folds")
+        }
+
     def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
         """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
         groups = sorted({part.group for part in ours})
@@ -191,6 +211,14 @@ class Evaluation:
     def _random(self) -> np.random.Generator:
         """The same resamples for every score, so that the better of two is also better in its interval."""
         return np.random.default_rng(self.study.config.seed)
+
+
+def _mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The mean of the columns that two predictions of the same patients share."""
+    other = other.set_index("row").loc[one["row"]].reset_index()
+    shared = [column for column in one.columns if column in other.columns and "/" in column]
+    mean = pd.DataFrame({column: (one[column].to_numpy() + other[column].to_numpy()) / 2 for column in shared})
+    return mean.assign(row=one["row"].to_numpy(), seen=EVERYTHING)
 
 
 def _of(parts: Iterable[Part], group: str) -> list[Part]:

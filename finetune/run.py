@@ -169,6 +169,7 @@ def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) ->
         **evaluation.summary(ours),
         "measures": evaluation.measures(ours),
         "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
+        "with_baseline": evaluation.with_baseline(frames, others, theirs),
         "by_modality_subset": evaluation.by_subset(frames),
         "by_pattern": evaluation.by_pattern(_seen_all(frames)),
         "by_group": evaluation.by_group(ours, theirs),
