@@ -148,13 +148,9 @@ class Evaluation:
         if not linear:
             return {}
         name = linear[-1]
-        both = {
-            fold: _mean(_where({fold: frame}, "seen", EVERYTHING)[fold], others[name][fold])
-            for fold, frame in ours.items()
-        }
-        return {"baseline": name, **self.against(self.parts(both), parts[name])} | {
-            key: value for key, value in self.summary(self.parts(both)).items() if key in ("mean", "ci95", "folds")
-        }
+        alone = _where(ours, "seen", EVERYTHING)
+        both = self.parts({fold: _mean(frame, others[name][fold]) for fold, frame in alone.items()})
+        return {"baseline": name, **self.summary(both), "difference": self.against(both, parts[name])["difference"]}
 
     def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
         """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
