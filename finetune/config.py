@@ -64,7 +64,7 @@ class Search(Config):
     learning_rate: list[float] = Field(default=[], description="Instead of fit.optimiser.learning_rate.")
     rank: list[int] = Field(default=[], description="Instead of adapt.rank.")
     dropout: list[float] = Field(default=[], description="Instead of adapt.dropout.")
-    inner_folds: int = Field(default=1, ge=1, description="How many of splits.inner_folds are tried; more is steadier.")
+    inner_folds: int = Field(default=1, ge=1, description="On how many of splits.inner_folds training is tried.")
 
 
 class FinetuneConfig(Config):

@@ -16,7 +16,7 @@ import pandas as pd
 from finetune.baselines import BASELINES
 from finetune.compare import averaged, compare
 from finetune.study import EVERYTHING, Study
-from finetune.task import Predicted, Task, Truth
+from finetune.task import Task, Truth
 from foundation.measures.scores import Score, with_interval
 from foundation.page import Picture
 
@@ -39,18 +39,6 @@ class Part:
     group: str
     at: np.ndarray
     scores: dict[str, Score]
-
-
-def score_of(task: Task, truth: Truth, predicted: Predicted, groups: np.ndarray) -> float:
-    """The primary measure of some patients, averaged over their groups; NaN where nothing can be told."""
-    parts = []
-    for group in np.unique(groups):
-        here = np.flatnonzero(groups == group)
-        scores = task.measures(
-            _some(truth, here), {name: values[here] for name, values in predicted.items()}, groups[here]
-        )
-        parts.append((here, scores[task.primary]))
-    return float(averaged(parts)(np.ones((1, len(groups))))[0])
 
 
 def _some(truth: Truth, rows: np.ndarray) -> Truth:
