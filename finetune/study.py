@@ -161,14 +161,16 @@ class Study:
 
 def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str]) -> tuple[str, ...]:
     for name in config.modalities:
-        if name not in known:
-            raise ConfigError(f"the model knows no modality '{name}'", where="modalities", fix=nearest(name, known))
+        for told, there in (("the model knows", known), ("the cohort has", cohort.modalities)):
+            if name not in there:
+                raise ConfigError(f"{told} no modality '{name}'", where="modalities", fix=nearest(name, there))
     wanted = config.modalities or known
-    omics = [name for name in known if name in wanted and cohort.manifest.modalities[name].kind == "omics"]
+    allowed = tuple(name for name in cohort.modalities if name in wanted)
+    omics = [name for name in allowed if cohort.manifest.modalities[name].kind == "omics"]
     for name in config.direct:
         if name not in omics:
             raise ConfigError(f"no omics modality '{name}' may be seen", where="direct", fix=nearest(name, omics))
-    return tuple(name for name in cohort.modalities if name in wanted)
+    return allowed
 
 
 def _refuse_twins(built: Sequence[Task]) -> None:
