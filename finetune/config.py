@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 import finetune.tasks  # noqa: F401  (registers every task)
 import foundation.fusion
@@ -37,6 +37,18 @@ class Network(Config):
     towers: dict[str, AnyTower] = Field(min_length=1)  # type: ignore[valid-type]
     fusion: AnyFusion  # type: ignore[valid-type]
     width: int = Field(default=128, gt=0, description="Of the fused embedding.")
+
+
+class Pretraining(Config):
+    """Of a pretraining YAML, what its model will read; all else is for `chiasma pretrain` to check."""
+
+    model_config = ConfigDict(extra="ignore")
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        return data
 
 
 class FitConfig(Config):
