@@ -98,8 +98,8 @@ class Learning:
     adapt: AdaptConfig
     seed: int
 
-    def learn(self, fold: Fold) -> tuple[Trainee, Choice]:
-        """Choose on inner folds of the training rows, and train on all of them."""
+    def learn(self, fold: Fold) -> tuple[Trainee, Choice, list[dict[str, Any]]]:
+        """Choose on inner folds of the training rows, and train on all of them; with what to log of that."""
         looks = self._look(fold.train)
         inner = self.study.folds.inner(fold)
         penalties = self._choose_penalties(looks, inner)
@@ -113,10 +113,11 @@ class Learning:
         )
         choice = replace(options[best], epochs=int(at), worth=float(curves[best][at]))
         trainee = self.start(choice, fold.train, looks)
+        rows = []
         if choice.epochs:
-            fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
+            rows = fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
         trainee.train(False)
-        return trainee, choice
+        return trainee, choice, rows
 
     def start(self, choice: Choice, train: np.ndarray, looks: Looks) -> Trainee:
         """An adapted model before training, its heads fitted to the model as it is."""

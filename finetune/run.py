@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from finetune.config import OURS, FinetuneConfig, Pretraining
-from finetune.evaluate import Evaluation, Frames
-from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, Arm, Pretrain
+from finetune.evaluate import Evaluation, Frames, where
+from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Arm, Pretrain, summary_of
 from finetune.pool import Job, run_all
 from finetune.report import write_report
 from finetune.splits import Fold
@@ -62,6 +62,8 @@ def finetune(
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         seconds = _seconds_before(config.out)
         began = time.monotonic()
+        if config.pretrain != "per_fold":
+            print(summary_of(study, study.folds.folds[0], config.out / "folds"), flush=True)
         folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
         run_all(Job(study, config.out / "folds", pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began
@@ -143,6 +145,8 @@ def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in ("chiasma", "torch", "peft", "timm")},
     }
     _write_predictions(study, frames, out)
+    steps = [path.read_text(encoding="utf-8") for path in sorted((out / "folds").glob(f"*/*/{STEPS}"))]
+    (out / STEPS).write_text("".join(steps), encoding="utf-8")
     _write_json(out / "metrics.json", metrics)
     pictures: dict[str, list[Picture]] = {e.name: e.pictures(_seen_all(frames)) for e in evaluations}
     write_report(out, pictures)
@@ -224,7 +228,7 @@ def _read(study: Study, out: Path, arm: Arm) -> Frames:
 
 
 def _seen_all(frames: Frames) -> Frames:
-    return {fold: frame[frame["seen"] == EVERYTHING] for fold, frame in frames.items()}
+    return where(frames, "seen", EVERYTHING)
 
 
 def _write_predictions(study: Study, frames: Frames, out: Path) -> None:

@@ -65,8 +65,7 @@ class Study:
         built = [tasks.build(task, cohort.manifest.endpoints) for task in config.tasks]
         _refuse_twins(built)
         strata_N = _strata(built, cohort)
-        columns = [cohort.modalities.index(name) for name in allowed]
-        readable_N = cohort.present_NM[:, columns].any(axis=1)
+        readable_N = np.any(_present(cohort, np.arange(len(cohort)), allowed), axis=1)
         from_folder = config.pretrain not in ("per_fold", "none")
         seen_N = np.zeros(len(cohort), dtype=bool)
         if from_folder:
@@ -149,14 +148,19 @@ class Study:
 
     def has(self, rows: np.ndarray, subset: Sequence[str]) -> np.ndarray:
         """Bool [N], who has all of a subset of modalities."""
-        return self.cohort.present_NM[np.ix_(rows, [self.cohort.modalities.index(name) for name in subset])].all(axis=1)
+        return np.all(_present(self.cohort, rows, subset), axis=1)
 
     def patterns(self, rows: np.ndarray) -> np.ndarray:
         """[N] what each has of the modalities, as ``mri+rna``."""
-        present_NM = self.cohort.present_NM[np.ix_(rows, [self.cohort.modalities.index(n) for n in self.modalities])]
+        present_NM = _present(self.cohort, rows, self.modalities)
         unique, which = np.unique(present_NM, axis=0, return_inverse=True)
         names = ["+".join(n for n, there in zip(self.modalities, row, strict=True) if there) for row in unique]
         return np.array(names, dtype=object)[which.reshape(-1)]
+
+
+def _present(cohort: PreparedCohort, rows: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+    """Bool [N, M], which of some modalities records have."""
+    return cohort.present_NM[rows][:, [cohort.modalities.index(name) for name in modalities]]
 
 
 def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str]) -> tuple[str, ...]:
