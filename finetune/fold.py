@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from finetune import adapter, baselines
+from finetune import adapter
 from finetune.adapt import AdaptConfig, Adapted, adapt
 from finetune.choose import BATCH, Learning, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
-from finetune.image_features import ImageFeatures
+from finetune.linear import write_linear
 from finetune.splits import Fold, refuse_seen
 from finetune.study import EVERYTHING, Study
-from finetune.task import Task
 from foundation import hub
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset, load
@@ -97,7 +96,7 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
     for arm in waiting:
         with hub.replacing(folder / arm.folder) as partial:
             if arm.adapt is None:
-                _linear(study, study.few(fold, arm.labels), partial)
+                write_linear(study, study.few(fold, arm.labels), partial)
             else:
                 base = base or _base(study, fold, folder, pretrain)
                 _network(study, study.few(fold, arm.labels), arm, base, partial)
@@ -254,56 +253,6 @@ def _frame(study: Study, trainee: Trainee, rows: np.ndarray, seen: str, outputs:
         predicted = task.predict(outputs[name], study.groups(rows))
         columns |= {f"{name}/{column}": values for column, values in predicted.items()}
     return pd.DataFrame(columns)
-
-
-def _linear(study: Study, fold: Fold, folder: Path) -> None:
-    """Fit every linear baseline for every task, and write what each foretells in a file of its own."""
-    test = study.one_each(fold.test)
-    names = [*study.modalities, *({baselines.CLINICAL} & set(study.cohort.modalities) - set(study.modalities))]
-    inner, images = study.folds.inner(fold), ImageFeatures(study.cohort)
-    for baseline in baselines.available(study.cohort, names):
-        frame = pd.DataFrame({"row": test, "seen": EVERYTHING})
-        for name, task in study.tasks(None).items():
-            columns = _columns(study, task, baseline, fold, inner, names, images)
-            for column, values in columns.items():
-                frame[f"{name}/{column}"] = values
-        if len(frame.columns) > 2:
-            frame.to_parquet(folder / f"{baseline}.parquet", index=False)
-
-
-def _columns(
-    study: Study,
-    task: Task,
-    baseline: str,
-    fold: Fold,
-    inner: list[Fold],
-    modalities: list[str],
-    images: ImageFeatures,
-) -> dict[str, np.ndarray]:
-    """Columns [N] of a baseline's predictions for the test patients of a fold; NaN for those without a label."""
-    test = study.one_each(fold.test)
-    fitted, known = {}, {}
-    for endpoint in task.endpoints:
-        parts = study.endpoints[endpoint]
-        labelled = parts["code"] >= 0 if "code" in parts else np.isfinite(next(iter(parts.values())))
-        if parts.get("event", np.zeros(1)).max(initial=0) > 1:
-            return {}
-        side = lambda rows, labelled=labelled: study.one_each(rows[labelled[rows]])  # noqa: E731
-        clean = Fold(fold.name, side(fold.train), side(fold.test))
-        within = [Fold(one.name, side(one.train), side(one.test)) for one in inner]
-        known[endpoint] = np.isin(test, clean.test)
-        fitted[endpoint] = baselines.predict(baseline, study.cohort, endpoint, clean, within, modalities, images)
-    spread = {
-        endpoint: {part: _spread(values, known[endpoint]) for part, values in parts.items()}
-        for endpoint, parts in fitted.items()
-    }
-    return task.columns(spread)
-
-
-def _spread(values_K: np.ndarray, known_N: np.ndarray) -> np.ndarray:
-    spread_N = np.full((len(known_N), *values_K.shape[1:]), np.nan)
-    spread_N[known_N] = values_K
-    return spread_N
 
 
 def count_done(folder: Path) -> int:
