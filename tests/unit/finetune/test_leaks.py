@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from finetune.answer import headlines
-
 from finetune.baselines import BASELINES, predict
 from finetune.compare import averaged
 from finetune.image_features import ImageFeatures

@@ -41,7 +41,7 @@ def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
         (["splits.published=true"], ["pretrain", "was pretrained on", "allow_seen: true"]),
         (["pretrain=none", "adapt={mode: none}"], ["`pretrain: none` needs the key `network`"]),
         (["pretrain=per_fold"], ["`pretrain: per_fold` needs the key `pretraining`"]),
-        (["fit.epoch=3"], ["fit.epoch", "did you mean 'epochs'?"]),
+        (["fit.epoch=3"], ["config.yaml: fit: unknown key 'epoch'", "did you mean 'epochs'?"]),
         (["adapt.targets=[query_]"], ["adapt.towers.omics.targets", "query_"]),
         (["out={workplace}/config.yaml"], ["config.yaml", "a file stands in the way"]),
         (["oracle={workplace}/config.yaml"], ["oracle", "cannot be read as JSON"]),
