@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finetune.baselines import BASELINES
 from finetune.compare import averaged, compare
 from finetune.study import EVERYTHING, Study
-from finetune.task import Predicted, Task, Truth
+from finetune.task import Task, Truth
 from foundation.measures.scores import Score, with_interval
 from foundation.page import Picture
 
@@ -38,18 +39,6 @@ class Part:
     group: str
     at: np.ndarray
     scores: dict[str, Score]
-
-
-def score_of(task: Task, truth: Truth, predicted: Predicted, groups: np.ndarray) -> float:
-    """The primary measure of some patients, averaged over their groups; NaN where nothing can be told."""
-    parts = []
-    for group in np.unique(groups):
-        here = np.flatnonzero(groups == group)
-        scores = task.measures(
-            _some(truth, here), {name: values[here] for name, values in predicted.items()}, groups[here]
-        )
-        parts.append((here, scores[task.primary]))
-    return float(averaged(parts)(np.ones((1, len(groups))))[0])
 
 
 def _some(truth: Truth, rows: np.ndarray) -> Truth:
@@ -136,6 +125,21 @@ class Evaluation:
             }
         return found
 
+    def with_baseline(
+        self, ours: Frames, others: Mapping[str, Frames], parts: Mapping[str, Sequence[Part]]
+    ) -> dict[str, Any]:
+        """Ours averaged with the linear model of everything, and by how much that is better than the linear one alone.
+
+        Log hazards, probabilities or numbers are averaged as they are. Empty where there is no such baseline.
+        """
+        linear = [name for name in BASELINES if name in parts]
+        if not linear:
+            return {}
+        name = linear[-1]
+        alone = _where(ours, "seen", EVERYTHING)
+        both = self.parts({fold: _mean(frame, others[name][fold]) for fold, frame in alone.items()})
+        return {"baseline": name, **self.summary(both), "difference": self.against(both, parts[name])["difference"]}
+
     def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
         """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
         groups = sorted({part.group for part in ours})
@@ -191,6 +195,14 @@ class Evaluation:
     def _random(self) -> np.random.Generator:
         """The same resamples for every score, so that the better of two is also better in its interval."""
         return np.random.default_rng(self.study.config.seed)
+
+
+def _mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The mean of the columns that two predictions of the same patients share."""
+    other = other.set_index("row").loc[one["row"]].reset_index()
+    shared = [column for column in one.columns if column in other.columns and "/" in column]
+    mean = pd.DataFrame({column: (one[column].to_numpy() + other[column].to_numpy()) / 2 for column in shared})
+    return mean.assign(row=one["row"].to_numpy(), seen=EVERYTHING)
 
 
 def _of(parts: Iterable[Part], group: str) -> list[Part]:

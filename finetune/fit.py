@@ -29,11 +29,13 @@ class Trainee:
         adapted: The model, with a head for every task.
         tasks: By name, fitted on the training patients.
         weights: Task to the weight of its loss.
+        penalties: Task to the ridge penalty of its head.
     """
 
     adapted: Adapted
     tasks: dict[str, Task]
     weights: dict[str, float]
+    penalties: dict[str, float]
 
     def train(self, mode: bool = True) -> None:
         """Training or evaluation, of the model and of its tasks."""
@@ -91,9 +93,11 @@ def fit(
 
 
 def _loss(trainee: Trainee, outputs: Mapping[str, Any], batch: Any) -> Tensor:
+    """The sum over tasks of what their heads started at the lowest of."""
     losses = [
-        trainee.weights[name] * task.loss(outputs[name], batch.endpoints, batch.groups)
-        for name, task in trainee.tasks.items()
+        trainee.weights[name]
+        * (task.loss(outputs[name], batch.endpoints, batch.groups) + trainee.penalties[name] * head.ridge())
+        for (name, task), head in zip(trainee.tasks.items(), trainee.adapted.heads.values(), strict=True)
     ]
     return torch.stack(losses).sum()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from finetune.task import Task
 
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-"""Half the weight of the squared weights beside the mean loss of a patient or event; the most cautious first."""
+"""Of half the squared weights, beside the mean loss of a patient or event; the most cautious first."""
 
 STEPS = 60
 
@@ -51,6 +51,11 @@ class Head(nn.Module):
         self.center_E.copy_(x_NE.mean(dim=0))
         self.scale_E.copy_(torch.where(spread_E > LEAST_SPREAD, spread_E, 1.0))
 
+    def ridge(self) -> Tensor:
+        """Half the sum of squared weights."""
+        weights = [parameter for name, parameter in self.named_parameters() if name.endswith("weight")]
+        return torch.stack([weight.square().sum() for weight in weights]).sum() / 2
+
 
 def start_head(
     head: Head,
@@ -71,14 +76,13 @@ def start_head(
         penalty: See `PENALTIES`.
     """
     head.center(x_NE)
-    weights = [parameter for name, parameter in head.named_parameters() if name.endswith("weight")]
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
     task.eval()
 
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = task.loss(head(x_NE), endpoints, groups)
-        total = loss + penalty / 2 * torch.stack([weight.square().sum() for weight in weights]).sum()
+        total = loss + penalty * head.ridge()
         total.backward()
         return total
 

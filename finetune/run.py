@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.config import OURS, FinetuneConfig
+from finetune.config import OURS, FinetuneConfig, Pretraining
 from finetune.evaluate import Evaluation, Frames
 from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, Arm, Pretrain
 from finetune.pool import Job, run_all
@@ -72,8 +72,9 @@ def finetune(
 def make_study(config: FinetuneConfig) -> Study:
     """Open the cohort and split its patients, refusing what cannot be evaluated."""
     cohort = PreparedCohort(config.cohort)
-    if config.pretrain == "per_fold":
-        return Study.of(config, cohort, cohort.modalities, None)
+    if config.pretraining is not None:
+        reads = load_config(Pretraining, config.pretraining, config.pretraining_changes).preprocessing.modalities
+        return Study.of(config, cohort, reads or cohort.modalities, None)
     if config.network is not None:
         known = config.network.preprocessing.modalities or cohort.modalities
         return Study.of(config, cohort, known, None)
@@ -129,7 +130,7 @@ def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
         **entries[0],
         "other_tasks": entries[1:],
         "chosen": [{k: v for k, v in choice.items() if k != "adaptation"} for choice in choices],
-        "splits": study.folds.counts(),
+        "splits": {**study.folds.counts(), "tested": len(study.tested)},
         "pretrain": {
             "from": config.pretrain if isinstance(config.pretrain, str) else "path",
             "tested_though_seen": int(study.seen[study.tested].sum()),
@@ -169,6 +170,7 @@ def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) ->
         **evaluation.summary(ours),
         "measures": evaluation.measures(ours),
         "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
+        "with_baseline": evaluation.with_baseline(frames, others, theirs),
         "by_modality_subset": evaluation.by_subset(frames),
         "by_pattern": evaluation.by_pattern(_seen_all(frames)),
         "by_group": evaluation.by_group(ours, theirs),

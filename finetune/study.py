@@ -71,7 +71,7 @@ class Study:
         seen_N = np.zeros(len(cohort), dtype=bool)
         if from_folder:
             seen_N = np.ones(len(cohort), dtype=bool) if seen is None else seen.among(cohort.patients)
-        apart = None if config.allow_seen or not from_folder else seen_N
+        apart = None if config.allow_seen or seen is None else seen_N
         records = Records(cohort.patients, cohort.sites, strata_N, readable_N)
         folds = Folds.make(config.splits, records, config.seed, cohort.folds, seen=apart)
         study = cls(config, cohort, allowed, folds, seen_N)

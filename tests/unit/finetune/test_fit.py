@@ -33,7 +33,12 @@ def make_trainee(workplace: Path, cohort: PreparedCohort, names: list[str]) -> t
         task.fit({name: cohort.endpoint(name) for name in task.endpoints}, cohort.groups.astype(str))
     torch.manual_seed(0)
     heads = nn.ModuleDict({task.name: Head(task, model.config.width) for task in built})
-    trainee = Trainee(adapt(model, Lora(rank=2), heads), {t.name: t for t in built}, {t.name: 1.0 for t in built})
+    trainee = Trainee(
+        adapt(model, Lora(rank=2), heads),
+        {t.name: t for t in built},
+        {t.name: 1.0 for t in built},
+        {t.name: 0.0 for t in built},
+    )
     return trainee, CohortDataset(align(preprocessing, cohort))
 
 
