@@ -52,6 +52,7 @@ def test_it_is_one_message_and_exits_with_2(workplace, tmp_path, capsys, changes
     changes = [change.replace("{workplace}", str(workplace)) for change in changes]
     said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", *changes)
     assert all(part in said for part in expected), said
+    assert not list(tmp_path.rglob("done")), "it is told before anything is trained"
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path, capsys):
