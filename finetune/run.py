@@ -56,7 +56,7 @@ def finetune(
         CheckpointError: The model folder is damaged, or the run folder belongs to another run.
     """
     config = load_config(FinetuneConfig, path, overrides)
-    study = make_study(config)
+    study, oracle = make_study(config), _read_oracle(config.oracle)
     with claimed(config.out, doing="is being fine-tuned in"):
         _go_on_or_begin(config.out, _identity(study))
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
@@ -68,7 +68,7 @@ def finetune(
         run_all(Job(study, config.out / "folds", pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began
         _write_json(config.out / ".run" / "seconds.json", seconds)
-        return _write(study, config.out, seconds), config.out
+        return _write(study, config.out, seconds, oracle), config.out
 
 
 def make_study(config: FinetuneConfig) -> Study:
@@ -117,7 +117,7 @@ def _identity(study: Study) -> dict[str, str]:
     return parts | hashes_of(document)
 
 
-def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
+def _write(study: Study, out: Path, seconds: float, oracle: dict[str, Any]) -> dict[str, Any]:
     """Write predictions.parquet, metrics.json, the adapter and the report; returns the metrics."""
     config, folds = study.config, study.folds.folds
     fitted = {fold.name: study.tasks(fold.train) for fold in folds}
@@ -125,7 +125,7 @@ def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
     frames = _read(study, out, Arm(OURS, config.adapt))
     others = _baselines(study, out, None)
     entries = [_entry(evaluation, frames, others) for evaluation in evaluations]
-    _add_oracle(config, entries)
+    _add_oracle(oracle, entries)
     _add_few_labels(study, out, evaluations, entries)
     choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "folds").glob(f"*/*/{CHOICE}"))]
     metrics = {
@@ -181,15 +181,16 @@ def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) ->
     }
 
 
-def _add_oracle(config: FinetuneConfig, entries: Sequence[dict[str, Any]]) -> None:
-    if config.oracle is None:
-        return
+def _read_oracle(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
     try:
-        known = json.loads(config.oracle.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ConfigError(
-            "cannot be read as JSON", where=f"oracle: {config.oracle}", fix="correct it or leave it out"
-        ) from None
+        raise ConfigError("cannot be read as JSON", where=f"oracle: {path}", fix="correct it or leave it out") from None
+
+
+def _add_oracle(known: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
     for entry in entries:
         metric = ORACLE_NAMES.get(entry["metric"], entry["metric"])
         best = known.get(entry["endpoint"], {}).get(metric, {}).get("oracle")

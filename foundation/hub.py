@@ -39,12 +39,27 @@ def write(
         seen: Whom it was trained on; without it, nobody can know later.
     """
     with replacing(folder) as partial:
-        model.save_pretrained(partial)
+        with _without_bars():
+            model.save_pretrained(partial)
         model.config.settled().save_pretrained(partial)
         preprocessing.write(partial)
         if seen is not None:
             seen.write(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The bars of transformers for what takes a moment, which would stand among the lines of a run."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

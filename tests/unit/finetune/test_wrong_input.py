@@ -41,7 +41,7 @@ def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
         (["splits.published=true"], ["pretrain", "was pretrained on", "allow_seen: true"]),
         (["pretrain=none", "adapt={mode: none}"], ["`pretrain: none` needs the key `network`"]),
         (["pretrain=per_fold"], ["`pretrain: per_fold` needs the key `pretraining`"]),
-        (["fit.epoch=3"], ["fit.epoch", "did you mean 'epochs'?"]),
+        (["fit.epoch=3"], ["config.yaml: fit: unknown key 'epoch'", "did you mean 'epochs'?"]),
         (["adapt.targets=[query_]"], ["adapt.towers.omics.targets", "query_"]),
         (["out={workplace}/config.yaml"], ["config.yaml", "a file stands in the way"]),
         (["oracle={workplace}/config.yaml"], ["oracle", "cannot be read as JSON"]),
@@ -52,6 +52,7 @@ def test_it_is_one_message_and_exits_with_2(workplace, tmp_path, capsys, changes
     changes = [change.replace("{workplace}", str(workplace)) for change in changes]
     said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", *changes)
     assert all(part in said for part in expected), said
+    assert not list(tmp_path.rglob("done")), "it is told before anything is trained"
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path, capsys):
