@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from finetune.adapt import AdaptConfig, Frozen, Lora, adapt
 from finetune.direct import direct_values, direct_width
-from finetune.evaluate import score_of
 from finetune.fit import Trainee, fit
 from finetune.heads import PENALTIES, Head, start_head
 from finetune.splits import Fold
@@ -34,7 +33,7 @@ MOST_LOOKS = 6000
 BATCH = 64
 
 SMOOTHED = 3
-"""Epochs whose mean score counts, because a few patients make the score of one epoch jump."""
+"""Epochs whose mean counts, because a few patients make one epoch jump."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Choice:
         rank, dropout: Of LoRA; None without it.
         penalties: Task to the ridge penalty that its head starts with.
         epochs: After the heads.
-        worth: Mean score on inner folds, which is optimistic, because it was chosen by.
+        worth: Log-likelihood on inner folds, which is optimistic, because it was chosen by.
     """
 
     learning_rate: float | None
@@ -99,11 +98,13 @@ class Learning:
     adapt: AdaptConfig
     seed: int
 
-    def learn(self, fold: Fold) -> tuple[Trainee, Choice]:
-        """Choose on inner folds of the training rows, and train on all of them."""
+    def learn(self, fold: Fold) -> tuple[Trainee, Choice, list[dict[str, Any]]]:
+        """Choose on inner folds of the training rows, and train on all of them; with what to log of that."""
         looks = self._look(fold.train)
-        inner = self.study.folds.inner(fold)[: self.study.config.search.inner_folds]
+        inner = self.study.folds.inner(fold)
         penalties = self._choose_penalties(looks, inner)
+        # Heads alone are quick to fit, so that all inner folds choose their penalty; training is not.
+        inner = inner[: self.study.config.search.inner_folds]
         options = list(self._options(penalties))
         epochs = 0 if isinstance(self.adapt, Frozen) else self.study.config.fit.epochs
         curves = [self._curve(option, looks, inner, epochs) for option in options]
@@ -112,10 +113,11 @@ class Learning:
         )
         choice = replace(options[best], epochs=int(at), worth=float(curves[best][at]))
         trainee = self.start(choice, fold.train, looks)
+        rows = []
         if choice.epochs:
-            fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
+            rows = fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
         trainee.train(False)
-        return trainee, choice
+        return trainee, choice, rows
 
     def start(self, choice: Choice, train: np.ndarray, looks: Looks) -> Trainee:
         """An adapted model before training, its heads fitted to the model as it is."""
@@ -180,8 +182,8 @@ class Learning:
         return Looks(np.tile(rows, 1 + draws), np.arange(len(rows) * (1 + draws)) < len(rows), torch.cat(parts))
 
     def _choose_penalties(self, looks: Looks, inner: list[Fold]) -> dict[str, float]:
-        """For each task the penalty with which its head alone does best on inner folds; of equals the more cautious."""
-        worth = np.full((len(self.study.config.tasks), len(PENALTIES), len(inner)), np.nan)
+        """For each task the penalty under which held-out patients are most likely; of equals the more cautious."""
+        worth = np.zeros((len(self.study.config.tasks), len(PENALTIES), len(inner)))
         for k, fold in enumerate(inner):
             tasks = self.study.tasks(fold.train)
             train, test = looks.of(fold.train), looks.of(self.study.one_each(fold.test), whole=True)
@@ -191,35 +193,40 @@ class Learning:
                     self._start_head(head, task, train, penalty)
                     with torch.no_grad():
                         worth[t, p, k] = self._worth(task, head(test.x_LE), test.rows)
-        mean_TP = np.nanmean(np.where(np.isnan(worth).all(axis=2, keepdims=True), 0.0, worth), axis=2)
+        mean_TP = worth.mean(axis=2)
         return {name: PENALTIES[int(row.argmax())] for name, row in zip(self.study.weights(), mean_TP, strict=True)}
 
     def _worth(self, task: Task, outputs: Tensor, rows: np.ndarray) -> float:
-        truth, groups = self.study.truth(rows), self.study.groups(rows)
-        return score_of(task, truth, task.predict(outputs, groups), groups)
+        """How likely what became of held-out records was; a rank statistic of so few would be noise."""
+        task.eval()
+        return -float(task.loss(outputs, self.study.labels(rows), self.study.groups(rows).tolist()))
 
     def _curve(self, choice: Choice, looks: Looks, inner: list[Fold], epochs: int) -> np.ndarray:
-        """[epochs + 1] mean score of the tasks on the inner folds, after each number of epochs."""
-        worth_KE = np.full((len(inner), epochs + 1), np.nan)
+        """[epochs + 1] log-likelihood on the inner folds after each number of epochs."""
+        worth_KE = np.zeros((len(inner), epochs + 1))
         for k, fold in enumerate(inner):
             trainee = self.start(choice, fold.train, looks)
-            test = self.study.one_each(fold.test)
-            look = self._looker(trainee, test, worth_KE[k])
+            look = self._looker(trainee, fold, worth_KE[k])
             look(0)
             if epochs:
                 fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=epochs, seed=self.seed, look=look)
-        mean_E = np.nanmean(np.where(np.isnan(worth_KE).all(axis=0), 0.0, worth_KE), axis=0)
+        mean_E = worth_KE.mean(axis=0)
         if epochs < SMOOTHED:
             return mean_E
         kernel = np.ones(SMOOTHED)
         return np.convolve(mean_E, kernel, "same") / np.convolve(np.ones_like(mean_E), kernel, "same")
 
-    def _looker(self, trainee: Trainee, test: np.ndarray, worth_E: np.ndarray) -> Callable[[int], None]:
+    def _looker(self, trainee: Trainee, fold: Fold, worth_E: np.ndarray) -> Callable[[int], None]:
+        test = self.study.one_each(fold.test)
+        # Not those that are trained: they remember patients of earlier batches.
+        tasks = self.study.tasks(fold.train)
+
         def look(epoch: int) -> None:
             trainee.train(False)
             outputs = outputs_of(trainee, self.aligned, test)
-            scores = [self._worth(task, outputs[name], test) for name, task in trainee.tasks.items()]
-            worth_E[epoch] = np.nanmean(scores) if np.isfinite(scores).any() else np.nan
+            with torch.no_grad():
+                worth = [trainee.weights[name] * self._worth(task, outputs[name], test) for name, task in tasks.items()]
+            worth_E[epoch] = sum(worth)
 
         return look
 

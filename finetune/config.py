@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 import finetune.tasks  # noqa: F401  (registers every task)
 import foundation.fusion
@@ -39,6 +39,18 @@ class Network(Config):
     width: int = Field(default=128, gt=0, description="Of the fused embedding.")
 
 
+class Pretraining(Config):
+    """Of a pretraining YAML, what its model will read; all else is for `chiasma pretrain` to check."""
+
+    model_config = ConfigDict(extra="ignore")
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        return data
+
+
 class FitConfig(Config):
     """How a model is trained on the training patients of a fold."""
 
@@ -64,7 +76,7 @@ class Search(Config):
     learning_rate: list[float] = Field(default=[], description="Instead of fit.optimiser.learning_rate.")
     rank: list[int] = Field(default=[], description="Instead of adapt.rank.")
     dropout: list[float] = Field(default=[], description="Instead of adapt.dropout.")
-    inner_folds: int = Field(default=1, ge=1, description="How many of splits.inner_folds are tried; more is steadier.")
+    inner_folds: int = Field(default=1, ge=1, description="On how many of splits.inner_folds training is tried.")
 
 
 class FinetuneConfig(Config):

@@ -16,7 +16,7 @@ import pandas as pd
 from finetune.baselines import BASELINES
 from finetune.compare import averaged, compare
 from finetune.study import EVERYTHING, Study
-from finetune.task import Predicted, Task, Truth
+from finetune.task import Task, Truth
 from foundation.measures.scores import Score, with_interval
 from foundation.page import Picture
 
@@ -39,18 +39,6 @@ class Part:
     group: str
     at: np.ndarray
     scores: dict[str, Score]
-
-
-def score_of(task: Task, truth: Truth, predicted: Predicted, groups: np.ndarray) -> float:
-    """The primary measure of some patients, averaged over their groups; NaN where nothing can be told."""
-    parts = []
-    for group in np.unique(groups):
-        here = np.flatnonzero(groups == group)
-        scores = task.measures(
-            _some(truth, here), {name: values[here] for name, values in predicted.items()}, groups[here]
-        )
-        parts.append((here, scores[task.primary]))
-    return float(averaged(parts)(np.ones((1, len(groups))))[0])
 
 
 def _some(truth: Truth, rows: np.ndarray) -> Truth:
@@ -148,7 +136,7 @@ class Evaluation:
         if not linear:
             return {}
         name = linear[-1]
-        alone = _where(ours, "seen", EVERYTHING)
+        alone = where(ours, "seen", EVERYTHING)
         both = self.parts({fold: _mean(frame, others[name][fold]) for fold, frame in alone.items()})
         return {"baseline": name, **self.summary(both), "difference": self.against(both, parts[name])["difference"]}
 
@@ -168,15 +156,15 @@ class Evaluation:
     def by_subset(self, frames: Frames) -> dict[str, Any]:
         """Summary of each subset of modalities, of those who have all of it, with all else hidden."""
         subsets = dict.fromkeys(seen for frame in frames.values() for seen in frame["seen"] if seen != EVERYTHING)
-        return {subset: self.summary(self.parts(_where(frames, "seen", subset))) for subset in subsets}
+        return {subset: self.summary(self.parts(where(frames, "seen", subset))) for subset in subsets}
 
     def by_pattern(self, frames: Frames) -> dict[str, Any]:
         """Summary of the patients of each pattern of what they have, seen as they are; the most frequent first."""
         frames = {
             fold: frame.assign(pattern=self.study.patterns(frame["row"].to_numpy())) for fold, frame in frames.items()
         }
-        patterns = pd.concat([frame["pattern"] for frame in frames.values()]).value_counts().index
-        found = {pattern: self.summary(self.parts(_where(frames, "pattern", pattern))) for pattern in patterns}
+        patterns = [*map(str, pd.concat([frame["pattern"] for frame in frames.values()]).value_counts().index)]
+        found = {pattern: self.summary(self.parts(where(frames, "pattern", pattern))) for pattern in patterns}
         return {pattern: summary for pattern, summary in found.items() if summary["n"]}
 
     def measures(self, parts: Sequence[Part]) -> dict[str, Any]:
@@ -221,8 +209,9 @@ def _of(parts: Iterable[Part], group: str) -> list[Part]:
     return [part for part in parts if part.group == group]
 
 
-def _where(frames: Frames, column: str, value: str) -> dict[str, pd.DataFrame]:
-    chosen = {fold: frame[frame[column] == value] for fold, frame in frames.items()}
+def where(frames: Frames, column: str, value: str) -> dict[str, pd.DataFrame]:
+    """Those predictions of which a column has a value; folds without any are left out."""
+    chosen = {fold: frame.loc[frame[column] == value] for fold, frame in frames.items()}
     return {fold: frame for fold, frame in chosen.items() if len(frame)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from finetune.adapt import Adapted
 from finetune.config import FitConfig
+from finetune.heads import Head
 from finetune.task import Task
 from foundation.average import decay_of
 from foundation.data.dataset import CohortDataset, load
@@ -52,7 +54,7 @@ def fit(
     epochs: int,
     seed: int,
     look: Callable[[int], None] | None = None,
-) -> None:
+) -> list[dict[str, float]]:
     """Train for a number of epochs; what is trained is then at its average, if there is one.
 
     Args:
@@ -62,6 +64,9 @@ def fit(
         epochs: After how many to stop.
         seed: Of the order of patients and of dropout.
         look: Called after every epoch with their number, while the model is at its average.
+
+    Returns:
+        What metrics.jsonl says of every step.
 
     Raises:
         ChiasmaError: A loss or gradient was not finite.
@@ -73,10 +78,12 @@ def fit(
     each = math.ceil(len(data) / config.batch_size)
     order = PatientOrder(data.rows, config.batch_size, seed=seed, batches=each * epochs)
     device = trained[0].device
+    rows = []
     trainee.train()
     for step, batch in enumerate(load(data, order), start=1):
-        batch = batch.to(device)
-        set_learning_rate(optimiser, learning_rate(config.optimiser, step - 1, each * config.epochs))
+        began, batch = time.perf_counter(), batch.to(device)
+        rate = learning_rate(config.optimiser, step - 1, each * config.epochs)
+        set_learning_rate(optimiser, rate)
         optimiser.zero_grad(set_to_none=True)
         outputs = adapted(batch, seed=seed)
         loss = _loss(trainee, outputs, batch)
@@ -85,20 +92,36 @@ def fit(
         _refuse_non_finite(loss, norm, step)
         optimiser.step()
         average.update()
+        rows.append(_row(step, step / each, config.batch_size, loss, norm, rate, time.perf_counter() - began))
         if look is not None and step % each == 0:
             with average.shown():
                 look(step // each)
             trainee.train()
     average.settle()
+    return rows
+
+
+def _row(step: int, epoch: float, size: int, loss: Tensor, norm: Tensor, rate: float, seconds: float) -> dict[str, Any]:
+    return {
+        "step": step,
+        "epoch": round(epoch, 6),
+        "samples_seen": step * size,
+        "split": "train",
+        "loss": loss.item(),
+        "gradient_norm": norm.item(),
+        "learning_rate": rate,
+        "samples_per_second": round(size / seconds, 2),
+    }
 
 
 def _loss(trainee: Trainee, outputs: Mapping[str, Any], batch: Any) -> Tensor:
     """The sum over tasks of what their heads started at the lowest of."""
-    losses = [
-        trainee.weights[name]
-        * (task.loss(outputs[name], batch.endpoints, batch.groups) + trainee.penalties[name] * head.ridge())
-        for (name, task), head in zip(trainee.tasks.items(), trainee.adapted.heads.values(), strict=True)
-    ]
+    losses = []
+    for name, task in trainee.tasks.items():
+        head = trainee.adapted.heads[name]
+        assert isinstance(head, Head)
+        loss = task.loss(outputs[name], batch.endpoints, batch.groups) + trainee.penalties[name] * head.ridge()
+        losses.append(trainee.weights[name] * loss)
     return torch.stack(losses).sum()
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from finetune import adapter, baselines
-from finetune.adapt import AdaptConfig, Adapted
+from finetune.adapt import AdaptConfig, Adapted, adapt
 from finetune.choose import BATCH, Learning, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
@@ -40,7 +40,7 @@ Pretrain = Callable[[Path, list[str]], Path]
 FINAL = "all"
 """The fold whose training patients are everybody."""
 
-PREDICTIONS, CHOICE, DONE = "predictions.parquet", "choice.json", "done"
+PREDICTIONS, CHOICE, STEPS, DONE = "predictions.parquet", "choice.json", "metrics.jsonl", "done"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,18 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
         done()
 
 
+def summary_of(study: Study, fold: Fold, folder: Path) -> str:
+    """What will be trained of the network, part by part.
+
+    Raises:
+        ConfigError: An adapter would be on nothing.
+    """
+    model, _ = _base(study, fold, folder, None)
+    width = model.config.width
+    heads = torch.nn.ModuleDict({name: task.head(width) for name, task in study.tasks(fold.train).items()})
+    return adapt(model, study.config.adapt, heads, seed=study.config.seed).summary()
+
+
 def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> tuple[MultimodalModel, Preprocessing]:
     """The model to adapt and its preprocessing; for `per_fold`, pretrained without the test patients."""
     config = study.config
@@ -156,9 +168,12 @@ def _network(study: Study, fold: Fold, arm: Arm, base: tuple[MultimodalModel, Pr
     aligned = study.read(align(preprocessing, study.cohort))
     seed = int(draw(study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
     torch.manual_seed(seed)
-    trainee, choice = Learning(study, model, aligned, arm.adapt, seed).learn(fold)
+    trainee, choice, rows = Learning(study, model, aligned, arm.adapt, seed).learn(fold)
     _finish(study, trainee, aligned, fold)
-    document = {"fold": fold.name, "arm": arm.name, "labels": arm.labels, "train": len(fold.train), **choice.document()}
+    about = {"fold": fold.name, "arm": arm.name, "labels": arm.labels}
+    lines = [json.dumps({**about, **row}) + "\n" for row in rows]
+    (folder / STEPS).write_text("".join(lines), encoding="utf-8")
+    document = {**about, "train": len(fold.train), **choice.document()}
     document["adaptation"] = trainee.adapted.summary()
     (folder / CHOICE).write_text(json.dumps(document, indent=2), encoding="utf-8")
     if arm.name == OURS and arm.labels is None:

@@ -48,6 +48,8 @@ def write_report(run: Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
 def _key_numbers(page: Page, metrics: Entry) -> None:
     counts = metrics.get("splits") or {}
     facts = [("patients", f"{counts['patients']:,}")] if counts.get("patients") is not None else []
+    if counts.get("tested") not in (None, counts.get("patients")):
+        facts.append(("of them tested", f"{counts['tested']:,}"))
     facts += [("folds", f"{len(metrics['folds']):,}")] if metrics.get("folds") else []
     facts += [
         (f"events of {entry['endpoint']} ({percent(entry['events'], entry['n'])})", f"{entry['events']:,}")

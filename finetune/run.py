@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.config import OURS, FinetuneConfig
-from finetune.evaluate import Evaluation, Frames
-from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, Arm, Pretrain
+from finetune.config import OURS, FinetuneConfig, Pretraining
+from finetune.evaluate import Evaluation, Frames, where
+from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Arm, Pretrain, summary_of
 from finetune.pool import Job, run_all
 from finetune.report import write_report
 from finetune.splits import Fold
@@ -62,6 +62,8 @@ def finetune(
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         seconds = _seconds_before(config.out)
         began = time.monotonic()
+        if config.pretrain != "per_fold":
+            print(summary_of(study, study.folds.folds[0], config.out / "folds"), flush=True)
         folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
         run_all(Job(study, config.out / "folds", pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began
@@ -72,8 +74,9 @@ def finetune(
 def make_study(config: FinetuneConfig) -> Study:
     """Open the cohort and split its patients, refusing what cannot be evaluated."""
     cohort = PreparedCohort(config.cohort)
-    if config.pretrain == "per_fold":
-        return Study.of(config, cohort, cohort.modalities, None)
+    if config.pretraining is not None:
+        reads = load_config(Pretraining, config.pretraining, config.pretraining_changes).preprocessing.modalities
+        return Study.of(config, cohort, reads or cohort.modalities, None)
     if config.network is not None:
         known = config.network.preprocessing.modalities or cohort.modalities
         return Study.of(config, cohort, known, None)
@@ -129,7 +132,7 @@ def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
         **entries[0],
         "other_tasks": entries[1:],
         "chosen": [{k: v for k, v in choice.items() if k != "adaptation"} for choice in choices],
-        "splits": study.folds.counts(),
+        "splits": {**study.folds.counts(), "tested": len(study.tested)},
         "pretrain": {
             "from": config.pretrain if isinstance(config.pretrain, str) else "path",
             "tested_though_seen": int(study.seen[study.tested].sum()),
@@ -142,6 +145,8 @@ def _write(study: Study, out: Path, seconds: float) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in ("chiasma", "torch", "peft", "timm")},
     }
     _write_predictions(study, frames, out)
+    steps = [path.read_text(encoding="utf-8") for path in sorted((out / "folds").glob(f"*/*/{STEPS}"))]
+    (out / STEPS).write_text("".join(steps), encoding="utf-8")
     _write_json(out / "metrics.json", metrics)
     pictures: dict[str, list[Picture]] = {e.name: e.pictures(_seen_all(frames)) for e in evaluations}
     write_report(out, pictures)
@@ -223,7 +228,7 @@ def _read(study: Study, out: Path, arm: Arm) -> Frames:
 
 
 def _seen_all(frames: Frames) -> Frames:
-    return {fold: frame[frame["seen"] == EVERYTHING] for fold, frame in frames.items()}
+    return where(frames, "seen", EVERYTHING)
 
 
 def _write_predictions(study: Study, frames: Frames, out: Path) -> None:

@@ -111,8 +111,8 @@ class Folds:
             records: Of the whole cohort.
             seed: Of the order of patients.
             published: Fold to patient to ``train``, ``val`` or ``test``, as `PreparedCohort.folds` gives it.
-            seen: [N] bool: a pretrained model has learned from the record's patient, who then trains in every fold and
-                every inner fold, together with all of their site where split by site. Published folds stay as they are.
+            seen: [N] bool: a pretrained model has learned from the record's patient, who then trains in every fold,
+                together with all of their site where split by site. Published folds stay as they are.
 
         Raises:
             ConfigError: There are fewer patients or sites that may be tested than folds, or no published folds.
@@ -135,11 +135,14 @@ class Folds:
         return cls(config, seed, records, folds, left_out, only_train)
 
     def inner(self, fold: Fold) -> list[Fold]:
-        """Folds of a fold's training rows, to choose on; no row of its test side is in them."""
+        """Folds of a fold's training rows, to choose on; no row of its test side is in them.
+
+        Whom a pretrained model has seen is in them like anybody else: it saw no labels, and to choose on the few others
+        would be to choose by chance.
+        """
         purpose = f"inner folds of {fold.name}"
-        return _split(
-            self.config, self.records, fold.train, self.only_train, self.config.inner_folds, self.seed, purpose
-        )
+        nobody = np.zeros(len(self.records.patients), dtype=bool)
+        return _split(self.config, self.records, fold.train, nobody, self.config.inner_folds, self.seed, purpose)
 
     def used(self) -> np.ndarray:
         """Names of the patients who take part."""

@@ -65,13 +65,12 @@ class Study:
         built = [tasks.build(task, cohort.manifest.endpoints) for task in config.tasks]
         _refuse_twins(built)
         strata_N = _strata(built, cohort)
-        columns = [cohort.modalities.index(name) for name in allowed]
-        readable_N = cohort.present_NM[:, columns].any(axis=1)
+        readable_N = np.any(_present(cohort, np.arange(len(cohort)), allowed), axis=1)
         from_folder = config.pretrain not in ("per_fold", "none")
         seen_N = np.zeros(len(cohort), dtype=bool)
         if from_folder:
             seen_N = np.ones(len(cohort), dtype=bool) if seen is None else seen.among(cohort.patients)
-        apart = None if config.allow_seen or not from_folder else seen_N
+        apart = None if config.allow_seen or seen is None else seen_N
         records = Records(cohort.patients, cohort.sites, strata_N, readable_N)
         folds = Folds.make(config.splits, records, config.seed, cohort.folds, seen=apart)
         study = cls(config, cohort, allowed, folds, seen_N)
@@ -149,26 +148,33 @@ class Study:
 
     def has(self, rows: np.ndarray, subset: Sequence[str]) -> np.ndarray:
         """Bool [N], who has all of a subset of modalities."""
-        return self.cohort.present_NM[np.ix_(rows, [self.cohort.modalities.index(name) for name in subset])].all(axis=1)
+        return np.all(_present(self.cohort, rows, subset), axis=1)
 
     def patterns(self, rows: np.ndarray) -> np.ndarray:
         """[N] what each has of the modalities, as ``mri+rna``."""
-        present_NM = self.cohort.present_NM[np.ix_(rows, [self.cohort.modalities.index(n) for n in self.modalities])]
+        present_NM = _present(self.cohort, rows, self.modalities)
         unique, which = np.unique(present_NM, axis=0, return_inverse=True)
         names = ["+".join(n for n, there in zip(self.modalities, row, strict=True) if there) for row in unique]
         return np.array(names, dtype=object)[which.reshape(-1)]
 
 
+def _present(cohort: PreparedCohort, rows: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+    """Bool [N, M], which of some modalities records have."""
+    return cohort.present_NM[rows][:, [cohort.modalities.index(name) for name in modalities]]
+
+
 def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str]) -> tuple[str, ...]:
     for name in config.modalities:
-        if name not in known:
-            raise ConfigError(f"the model knows no modality '{name}'", where="modalities", fix=nearest(name, known))
+        for told, there in (("the model knows", known), ("the cohort has", cohort.modalities)):
+            if name not in there:
+                raise ConfigError(f"{told} no modality '{name}'", where="modalities", fix=nearest(name, there))
     wanted = config.modalities or known
-    omics = [name for name in known if name in wanted and cohort.manifest.modalities[name].kind == "omics"]
+    allowed = tuple(name for name in cohort.modalities if name in wanted)
+    omics = [name for name in allowed if cohort.manifest.modalities[name].kind == "omics"]
     for name in config.direct:
         if name not in omics:
             raise ConfigError(f"no omics modality '{name}' may be seen", where="direct", fix=nearest(name, omics))
-    return tuple(name for name in cohort.modalities if name in wanted)
+    return allowed
 
 
 def _refuse_twins(built: Sequence[Task]) -> None:

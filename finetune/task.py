@@ -61,7 +61,7 @@ class Task(nn.Module, ABC):
     Attributes:
         name: What it is about, for keys and headings: the endpoint.
         endpoints: Names of the endpoints that it reads.
-        primary: The measure that inner splits choose by; higher is better.
+        primary: The measure that the result is told by; higher is better.
         chance: What `primary` is worth where nothing is known.
 
     Raises:

@@ -94,7 +94,8 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         )
     preprocessing = Preprocessing.read(folder)
     try:
-        model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        with _no_bar():
+            model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot be read: {' '.join(str(error).split())[:300]}", where=str(folder), fix="copy the folder again"
@@ -103,3 +104,17 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         # In the file, tensors lie at any address; where memory is not aligned, sums are rounded in another order.
         tensor.data = tensor.data.clone()
     return model.eval(), preprocessing
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without the progress bar of transformers, which says nothing of a model that is read in a moment."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -55,8 +55,10 @@ def _how(counts: Entry) -> str:
     left_out = sum((counts.get("left_out") or {}).values())
     used = counted(counts.get("patients") or 0, "patient")
     out = f"{left_out:,} {'is' if left_out == 1 else 'are'} left out" if left_out else "none is left out"
+    seen = counts.get("seen_train_only") or 0
+    known = f"{counted(seen, 'patient')} whom the model saw in pretraining train only. " if seen else ""
     return (
-        f"{used} take part and {out}. The folds are {made}, and no "
+        f"{used} take part and {out}. {known}The folds are {made}, and no "
         f"{unit} is in both training and test of a fold. SHA-256 of who is where begins with "
         f"{counts.get('hash', '')[:12] or 'nothing'}; two runs with the same hash had the same folds."
     )

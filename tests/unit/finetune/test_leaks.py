@@ -1,13 +1,18 @@
-"""Leak detector: labels that mean nothing are told no better than by chance, and a planted patient is caught.
+"""Leak detector: labels that mean nothing are told no better than by chance, and nobody is tested who was learned from.
 
 The cohort has fewer patients than inputs, so that a model that was fitted on its test patients would know them.
 """
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from finetune.answer import headlines
 from finetune.baselines import BASELINES, predict
 from finetune.compare import averaged
 from finetune.image_features import ImageFeatures
@@ -28,7 +33,8 @@ STRAY = 0.06
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
+    """With images."""
     folder = tmp_path_factory.mktemp("leaks")
     simulate(folder / "source", patients=100, seed=5, progress=lambda done, total: None)
     prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
@@ -49,8 +55,8 @@ def measured(
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
-def test_shuffled_labels_are_told_by_chance_and_a_leak_is_noticed(cohort, monkeypatch, name):
-    images = ImageFeatures(cohort)
+def test_shuffled_labels_are_told_by_chance_and_a_leak_is_noticed(scanned, monkeypatch, name):
+    cohort, images = scanned, ImageFeatures(scanned)
     values, covered, leaked = [], 0, []
     for seed in range(SHUFFLES):
         code = np.random.default_rng(seed).permutation(np.arange(len(cohort)) % CLASSES)
@@ -84,3 +90,87 @@ def test_a_patient_planted_in_both_sides_of_a_published_fold_is_caught(tmp_path)
     planted = Fold("0", np.append(made.train, 1), np.setdiff1d(made.test, 1))
     with pytest.raises(DataError, match="1 patient on both sides"):
         refuse_overlap(records, config, planted)
+
+
+SUBTYPE = "tasks=[{task: subtype, endpoint: subtype}]"
+PUBLISHED = ["splits.published=true", "allow_seen=true"]
+
+
+def with_endpoint(monkeypatch: pytest.MonkeyPatch, change) -> None:
+    """Endpoints are what `change(cohort, name, parts)` makes of them."""
+    endpoint = PreparedCohort.endpoint
+    monkeypatch.setattr(PreparedCohort, "endpoint", lambda self, name: change(self, name, endpoint(self, name)))
+
+
+def test_a_network_tells_shuffled_labels_by_chance(tune, untrained, monkeypatch):
+    """Every parameter is trained, and what to choose is chosen, on labels that belong to somebody else."""
+    areas = []
+    for seed in range(3):
+
+        def shuffled(cohort, name, parts, seed=seed):
+            _, patient = np.unique(cohort.patients.astype(str), return_inverse=True)
+            return {"code": np.random.default_rng(seed).permutation(patient.max() + 1)[patient] % 3}
+
+        with monkeypatch.context() as patch:
+            with_endpoint(patch, shuffled)
+            metrics, _ = tune(*untrained, SUBTYPE, "fit.epochs=6", "fit.optimiser.learning_rate=1e-2")
+        areas.append(metrics["measures"]["auroc"]["mean"])
+    # One such area of 60 patients strays by .05, the mean of three by .03.
+    assert abs(np.mean(areas) - 0.5) < 0.1
+
+
+def test_whom_the_model_has_seen_trains_and_is_never_tested(tune, seen):
+    metrics, folder = tune(SUBTYPE)
+    assert not seen & set(pd.read_parquet(folder / "predictions.parquet")["patient"])
+    assert metrics["pretrain"] == {"from": "path", "tested_though_seen": 0}
+    used = metrics["splits"]["patients"]
+    assert 0 < metrics["splits"]["seen_train_only"] < used
+    for fold in metrics["splits"]["folds"]:
+        assert fold["train"] + fold["test"] == used
+    assert "seen" not in " ".join(headlines(metrics))
+
+
+def test_published_folds_that_test_whom_the_model_has_seen_are_refused_unless_allowed(tune, seen):
+    with pytest.raises(DataError, match=r"was pretrained on \d+ of the \d+ patients") as caught:
+        tune(SUBTYPE, "splits.published=true")
+    assert "allow_seen: true" in caught.value.fix
+    metrics, folder = tune(SUBTYPE, *PUBLISHED)
+    tested = seen & set(pd.read_parquet(folder / "predictions.parquet")["patient"])
+    assert metrics["pretrain"]["tested_though_seen"] == len(tested) > 1
+    [_, told] = headlines(metrics)
+    assert told.startswith(f"{len(tested)} patients of those tested were already seen in pretraining")
+    assert f"{len(tested)} patients of those tested were already seen" in (folder / "report.html").read_text()
+
+
+def test_a_model_that_does_not_say_whom_it_has_seen_is_taken_to_have_seen_everybody(tune, workplace, tmp_path):
+    model = Path(shutil.copytree(workplace / "model", tmp_path / "model"))
+    (model / "patients.json").unlink()
+    with pytest.raises(DataError, match="does not say which patients") as caught:
+        tune(SUBTYPE, f"pretrain={model}", "splits.published=true")
+    assert "allow_seen" in caught.value.fix
+
+
+def test_nothing_of_the_test_patients_is_read_before_they_are_foretold(tune, monkeypatch):
+    """Folds are published, because those that are made spread the outcomes of everybody evenly."""
+    changes = [*PUBLISHED, "compare=[from scratch, frozen probe]", "fit.epochs=2"]
+
+    def predicted() -> dict[str, pd.DataFrame]:
+        table = pd.read_parquet(tune(*changes)[1] / "predictions.parquet")
+        return {str(fold): here.reset_index(drop=True) for fold, here in table.groupby("fold")}
+
+    before = predicted()
+
+    def exchanged(cohort, name, parts):
+        """Whoever is tested in fold 0 gets the outcome of another who is."""
+        split = cohort.folds["0"]
+        known = np.isfinite(parts["time"]) if "time" in parts else parts.get("code", np.zeros(len(cohort))) >= 0
+        rows = np.flatnonzero([split[patient] == "val" for patient in cohort.patients] & known)
+        changed = {part: values.copy() for part, values in parts.items()}
+        for part, values in parts.items():
+            changed[part][rows] = values[np.roll(rows, 1)]
+        return changed
+
+    with_endpoint(monkeypatch, exchanged)
+    after = predicted()
+    pd.testing.assert_frame_equal(after["0"], before["0"], check_exact=True)
+    assert not after["1"].equals(before["1"]), "there, they train"

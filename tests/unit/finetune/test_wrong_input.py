@@ -1,0 +1,73 @@
+"""Whatever a user gets wrong is one message that says what, where and what to do, and no traceback."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main
+
+HEAD = "tasks=[{task: subtype, endpoint: subtype}]"
+
+
+def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
+    """What a command that fails says, which is one message."""
+    assert main(["finetune", *map(str, args)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("chiasma finetune: ")
+    assert "Traceback" not in said.err and "unexpected" not in said.err
+    what, fix = said.err.rstrip("\n").rsplit("\n  what to do: ", 1)
+    assert what and fix
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["tasks=[{task: subtyp, endpoint: subtype}]"], ["tasks", "subtyp", "subtype"]),
+        (["tasks=[{task: subtype, endpoint: subtip}]"], ["endpoint 'subtip'", "did you mean 'subtype'?"]),
+        (["tasks=[{task: survival, endpoint: subtype}]"], ["endpoint 'subtype'", "of kind subtype", "survival"]),
+        (["tasks=[{task: subtype, endpoint: subtype}, {task: subtype, endpoint: subtype}]"], ["tasks", "two tasks"]),
+        (["pretrain=nowhere/model"], ["pretrain: ", "nowhere/model", "no such model folder"]),
+        (["pretrain={workplace}/cohort"], ["cohort", "name", "model"]),
+        (["cohort={workplace}/model"], ["model", "is not a prepared cohort", "chiasma prepare"]),
+        (["modalities=[rna, clinica]"], ["modalities", "no modality 'clinica'", "did you mean 'clinical'?"]),
+        (["direct=[clinica]"], ["direct", "'clinica'", "did you mean 'clinical'?"]),
+        (["splits.folds=500"], ["too few for 500 folds"]),
+        (["allow_seen=true", "splits.folds=500"], ["splits", "cannot be split into 500 folds", "use fewer folds"]),
+        (["splits.published=true"], ["pretrain", "was pretrained on", "allow_seen: true"]),
+        (["pretrain=none", "adapt={mode: none}"], ["`pretrain: none` needs the key `network`"]),
+        (["pretrain=per_fold"], ["`pretrain: per_fold` needs the key `pretraining`"]),
+        (["fit.epoch=3"], ["fit.epoch", "did you mean 'epochs'?"]),
+        (["adapt.targets=[query_]"], ["adapt.towers.omics.targets", "query_"]),
+        (["out={workplace}/config.yaml"], ["config.yaml", "a file stands in the way"]),
+        (["oracle={workplace}/config.yaml"], ["oracle", "cannot be read as JSON"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_it_is_one_message_and_exits_with_2(workplace, tmp_path, capsys, changes, expected):
+    changes = [change.replace("{workplace}", str(workplace)) for change in changes]
+    said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", *changes)
+    assert all(part in said for part in expected), said
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path, capsys):
+    assert "nowhere.yaml: no such file" in said_of(capsys, tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessing.json", "patients.json"])
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_damaged_model_is_named(workplace, tmp_path, capsys, name, damage):
+    if (name, damage) == ("patients.json", "gone"):
+        pytest.skip("a model need not have it")
+    model = Path(shutil.copytree(workplace / "model", tmp_path / "model"))
+    content = (model / name).read_bytes()
+    if damage == "gone":
+        (model / name).unlink()
+    else:
+        (model / name).write_bytes(content[: len(content) // 2])
+    said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", f"pretrain={model}", HEAD)
+    assert str(model) in said
