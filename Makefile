@@ -11,11 +11,17 @@ ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.installed ## simulate a cohort, prepare it, print and draw what is in it
+demo: $(VENV)/.installed ## simulate a cohort, prepare it, pretrain on it, fine-tune: all in demo/
 	rm -rf demo
 	$(BIN)/chiasma simulate demo/source --patients 300 --seed 0
 	$(BIN)/chiasma prepare demo/source/cohort.yaml --out demo/cohort
-	@echo "Look at demo/cohort/summary.html"
+	$(BIN)/chiasma pretrain configs/pretrain/tiny.yaml
+	$(BIN)/chiasma finetune configs/finetune/tiny.yaml
+	@echo
+	@echo "Open these pages in a browser:"
+	@echo "  demo/cohort/summary.html      who the patients are, and what each of them lacks"
+	@echo "  demo/pretrained/report.html   what the model learned before it was told any outcome"
+	@echo "  demo/finetuned/report.html    how well it foretells subtype, response and survival, and what does better"
 
 test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)

@@ -50,6 +50,19 @@ def measure_of(entry: Entry) -> str:
     return f"mean {name} over {groups} groups" if groups > 1 else name
 
 
+def difference(score: Entry) -> str:
+    """The end of a sentence on two scores: by how much one is higher and, where so, that this may be chance."""
+    less = score.get("difference") or {}
+    if less.get("value") is None:
+        return ""
+    bounds, p_value = _bounds(less), less.get("p_value")
+    details = [f"95\u00a0% interval {interval(bounds, signed=True)}"] if bounds else []
+    details += [p_text(p_value)] if p_value is not None else []
+    brackets = f" ({', '.join(details)})" if details else ""
+    doubt = " that may be chance" if bounds and bounds[0] <= 0 <= bounds[1] else ""
+    return f", a difference of {decimal(less['value'], signed=True)}{brackets}{doubt}"
+
+
 def _answer(entry: Entry) -> str:
     name = entry["endpoint"]
     if entry.get("mean") is None:
@@ -70,32 +83,19 @@ def _lost(entry: Entry, best: str) -> str:
     failed = "" if beats_chance(entry, entry["chance"]) else f", and {OURS} is not better than chance"
     return (
         f"A baseline does better{failed}: for {entry['endpoint']}, the {measure_of(entry)} is {_value(theirs)} for "
-        f"{best} and {_value(entry)} for {OURS}{_difference(theirs)}, in {_patients(entry)}, where chance is "
+        f"{best} and {_value(entry)} for {OURS}{difference(theirs)}, in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}."
     )
 
 
 def _runner_up(entry: Entry, best: str) -> str:
     theirs = entry["baselines"][best]
-    return f"the best baseline, {best}, has {decimal(theirs['mean'])}{_difference(theirs)}"
+    return f"the best baseline, {best}, has {decimal(theirs['mean'])}{difference(theirs)}"
 
 
 def _value(score: Entry) -> str:
     bounds = f"95\u00a0% interval {interval(score['ci95'])}" if _bounds(score) else "no interval"
     return f"{decimal(score['mean'])} ({bounds})"
-
-
-def _difference(baseline: Entry) -> str:
-    """Ours less theirs; where the interval holds both signs, that this may be chance."""
-    difference = baseline.get("difference") or {}
-    if difference.get("value") is None:
-        return ""
-    bounds, p_value = _bounds(difference), difference.get("p_value")
-    details = [f"95\u00a0% interval {interval(bounds, signed=True)}"] if bounds else []
-    details += [p_text(p_value)] if p_value is not None else []
-    brackets = f" ({', '.join(details)})" if details else ""
-    doubt = " that may be chance" if bounds and bounds[0] <= 0 <= bounds[1] else ""
-    return f", a difference of {decimal(difference['value'], signed=True)}{brackets}{doubt}"
 
 
 def _patients(entry: Entry) -> str:

@@ -36,7 +36,7 @@ def few_labels(
             color = BLUE if place == 0 else PALETTE[place % len(PALETTE)]
             axes.plot(x, y, "o-", color=color, markersize=4, linewidth=2 if place == 0 else 1.2, label=name)
             for at, score in zip(x, known.values(), strict=True):
-                if None not in score["ci95"]:
+                if None not in (score.get("ci95") or [None]):
                     axes.plot([at, at], score["ci95"], color=color, linewidth=0.8)
         ticks = sorted({n for scores in curves.values() for n in scores})
         axes.set_xscale("log")

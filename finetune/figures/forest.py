@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from foundation.drawing import BLUE, GREEN, GREY, ORANGE, drawing, picture
 from foundation.page import Picture
-from foundation.wording import decimal, interval, shortened
+from foundation.wording import decimal, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 WIDTH = 500
 ROW = 22
 """Height of a row in CSS pixels."""
+
+LINE = 34
+"""Characters of a name that stand in one line."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def forest(
             _draw(axes, place, row)
         if any(row.rival is not None for row in rows):
             axes.plot([], [], "D", color=ORANGE, markersize=4.5, fillstyle="none", label="best baseline")
-        axes.set_yticks(range(len(rows)), [shortened(row.name, 34) for row in rows])
+        axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.06)
         axes.set_xlabel(measure)
@@ -84,6 +88,11 @@ def _draw(axes: Axes, place: int, row: Row) -> None:
     if low is not None and high is not None:
         axes.plot([low, high], [place, place], color=color, linewidth=2)
     axes.plot(row.score["mean"], place, "o" if row.ours else "s", color=color, markersize=6)
+
+
+def _label(name: str) -> str:
+    """A name in as many as two lines."""
+    return "\n".join(wrap(name, LINE, max_lines=2, placeholder="…"))
 
 
 def _numbers(score: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from finetune.answer import OURS, Entry, measure_of
+from finetune.answer import OURS, Entry, difference, measure_of
 from finetune.figures.forest import Row, forest
 from finetune.task import LOWER_IS_BETTER
 from foundation.measures.names import plain_name
@@ -34,6 +34,8 @@ def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     if baselines:
         _baselines(page, entry)
         _meanings(page, baselines)
+    if entry.get("with_baseline"):
+        _averaged(page, entry["with_baseline"])
     _measures(page, entry)
     if pictures:
         page.subsection("What it predicts")
@@ -50,7 +52,8 @@ def _classes(page: Page, classes: Entry) -> None:
 
 def _forest(entry: Entry) -> Picture:
     others = sorted((entry.get("baselines") or {}).items(), key=lambda item: -(item[1].get("mean") or 0))
-    rows = [Row(OURS, entry), *(Row(name, score, ours=False) for name, score in others)]
+    rows = [Row(name, score) for name, score in _own(entry).items()]
+    rows += [Row(name, score, ours=False) for name, score in others]
     caption = "Points with 95\u00a0% intervals by bootstrap over patients; all on the same folds and patients."
     if entry.get("oracle") is not None:
         caption += " Best possible: what someone reaches who knows how this cohort was simulated."
@@ -58,17 +61,20 @@ def _forest(entry: Entry) -> Picture:
 
 
 def _baselines(page: Page, entry: Entry) -> None:
-    rows = [[OURS, Cell(decimal(entry.get("mean"))), Cell(interval(entry.get("ci95"))), GAP, GAP, GAP]]
+    rows = [
+        [name, Cell(decimal(score.get("mean"))), Cell(interval(score.get("ci95"))), GAP, GAP, GAP]
+        for name, score in _own(entry).items()
+    ]
     for name, score in entry["baselines"].items():
-        difference = score.get("difference") or {}
-        p_value = difference.get("p_value")
+        less = score.get("difference") or {}
+        p_value = less.get("p_value")
         rows.append(
             [
                 name,
                 Cell(decimal(score.get("mean"))),
                 Cell(interval(score.get("ci95"))),
-                Cell(decimal(difference.get("value"), signed=True)),
-                Cell(interval(difference.get("ci95"), signed=True)),
+                Cell(decimal(less.get("value"), signed=True)),
+                Cell(interval(less.get("ci95"), signed=True)),
                 GAP if p_value is None else Cell(p_number(p_value)),
             ]
         )
@@ -83,6 +89,23 @@ def _meanings(page: Page, baselines: Iterable[str]) -> None:
     told = [f"{name} is {MEANINGS[name]}" for name in baselines if name in MEANINGS]
     if told:
         page.text(f"Of the baselines, {'; '.join(told)}.")
+
+
+def _own(entry: Entry) -> dict[str, Entry]:
+    """Scores that are no baseline's: of this model, and of its mean with a linear one where there is that."""
+    both = entry.get("with_baseline")
+    return {OURS: entry, _named(both): both} if both else {OURS: entry}
+
+
+def _named(both: Entry) -> str:
+    return f"{OURS} averaged with {both['baseline']}"
+
+
+def _averaged(page: Page, both: Entry) -> None:
+    page.text(
+        f"{_named(both).capitalize()} is no baseline: what the two foretell for a patient is averaged in equal parts. "
+        f"Beside {both['baseline']} alone it has {decimal(both.get('mean'))}{difference(both)}."
+    )
 
 
 def _measures(page: Page, entry: Entry) -> None:

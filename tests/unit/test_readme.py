@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,16 +27,19 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which demo/cohort exists, as `make demo` leaves it, with fewer patients."""
+    """A folder with configs/ and demo/, as `make demo` leaves it, of fewer patients and one epoch."""
     folder = tmp_path_factory.mktemp("readme")
-    for arguments in (["simulate", "demo/source", "--patients", "60"], prepare_of_make()):
+    shutil.copytree(REPOSITORY / "configs", folder / "configs")
+    simulate, prepare, pretrain, _ = steps_of_make()
+    for arguments in ([*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"]):
         run(["-m", "launch.cli", *arguments], folder)
     return folder
 
 
-def prepare_of_make() -> list[str]:
-    line = next(line for line in (REPOSITORY / "Makefile").read_text().splitlines() if "chiasma prepare" in line)
-    return line.split("chiasma ")[1].split()
+def steps_of_make() -> list[list[str]]:
+    """What `make demo` calls."""
+    lines = (REPOSITORY / "Makefile").read_text().splitlines()
+    return [line.split("/chiasma ")[1].split() for line in lines if line.startswith("\t$(BIN)/chiasma ")]
 
 
 def run(arguments: list[str], folder: Path) -> str:
@@ -51,33 +55,51 @@ def test_make_targets_exist():
     assert {"demo", "test"} <= targets <= listed
 
 
+def test_the_demo_takes_every_step_and_names_pages_that_they_write():
+    steps, text = steps_of_make(), (REPOSITORY / "Makefile").read_text()
+    assert [step[0] for step in steps] == ["simulate", "prepare", "pretrain", "finetune"]
+    configs = [yaml.safe_load((REPOSITORY / step[1]).read_text()) for step in steps[2:]]
+    folders = [(REPOSITORY / "configs" / "any" / config["out"]).resolve() for config in configs]
+    reports = [f"{folder.relative_to(REPOSITORY)}/report.html" for folder in folders]
+    assert re.findall(r'echo "  (\S+)', text) == [f"{steps[1][-1]}/summary.html", *reports]
+
+
 def test_every_chiasma_command_is_one_that_exists():
     from launch.cli import cli
 
     used = [command for command in commands() if command[0] == "chiasma"]
-    assert {command[1] for command in used} >= {"doctor", "prepare"}
+    assert {command[1] for command in used} >= {"doctor", "prepare", "pretrain", "finetune"}
     for command in used:
         options = {name for parameter in cli.commands[command[1]].params for name in parameter.opts}
         assert {word for word in command if word.startswith("--")} <= options, command
 
 
-def test_the_minimal_cohort_is_valid(tmp_path):
+def test_every_yaml_is_valid(tmp_path):
+    from finetune.config import FinetuneConfig
     from foundation.cohort.spec import CohortSpec
     from foundation.config import load_config
 
-    documents = blocks("yaml")
-    assert documents
+    documents = [yaml.safe_load(document) for document in blocks("yaml")]
+    assert {"patients" in document for document in documents} == {True, False}
     for position, document in enumerate(documents):
         path = tmp_path / f"{position}.yaml"
-        path.write_text(document)
-        assert load_config(CohortSpec, path).name == yaml.safe_load(document)["name"]
+        path.write_text(blocks("yaml")[position])
+        read = load_config(CohortSpec if "patients" in document else FinetuneConfig, path)
+        assert set(document) <= read.model_fields_set
+
+
+def test_tasks_of_the_readme_fit_the_cohort_of_the_readme():
+    cohort, run = (yaml.safe_load(document) for document in blocks("yaml"))
+    assert {task["endpoint"]: task["task"] for task in run["tasks"]} == {
+        name: endpoint["kind"] for name, endpoint in cohort["endpoints"].items()
+    }
+    assert {*run["modalities"], *run["direct"]} <= set(cohort["modalities"])
 
 
 def test_python_lines_run_on_the_demo(demo):
-    scripts = blocks("python")
-    assert scripts
-    for script in scripts:
-        assert "torch.Size([16, 2, 40, 48, 24])" in run(["-c", script], demo)
+    expected = ["subtype/probability/S1", "torch.Size([16, 2, 40, 48, 24])"]
+    for script, output in zip(blocks("python"), expected, strict=True):
+        assert output in run(["-c", script], demo)
 
 
 def test_links_lead_somewhere():

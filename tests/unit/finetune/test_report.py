@@ -116,6 +116,12 @@ def survival(random):
             "integrated_brier": {"mean": None, "ci95": [None, None]},
         },
         "baselines": {name: against(0.716, value) for name, value in baselines.items()},
+        "with_baseline": {"baseline": "clinical + omics", "n": 280, **against(0.724, 0.7), **score(0.724)},
+        "by_labels": {
+            "50": {"ours": against(0.62, 0.62), "clinical": against(0.62, 0.64), "from scratch": against(0.62, 0.53)},
+            "100": {"ours": against(0.66, 0.66), "clinical": against(0.66, 0.65)},
+        },
+        "training_patients": 224,
         "by_modality_subset": subsets,
         "by_pattern": {"mri+rna": score(0.7, n=40), "clinical+mri+rna": score(0.72, n=130)},
         "by_group": groups,
@@ -271,6 +277,34 @@ def test_the_model_stands_beside_its_baselines(tmp_path, metrics):
     forest = next(alt for alt in page.alts if "this model 0.716" in alt)
     assert forest.startswith("mean C-index (Harrell) over 8 groups, chance 0.5: this model 0.716 (0.666 to 0.766); ")
     assert forest.index("clinical + omics 0.700") < forest.index("frozen probe 0.690") < forest.index("from scratch")
+
+
+def test_the_average_with_a_linear_model_is_shown_and_is_no_baseline(tmp_path, metrics):
+    page = write(tmp_path, metrics)
+    name = "this model averaged with clinical + omics"
+    assert row(page, name) == [[name, "0.724", "0.674 to 0.774", "–", "–", "–"]]
+    forest = next(alt for alt in page.alts if f"{name} 0.724" in alt)
+    assert forest.index(name) < forest.index("; clinical + omics 0.700")
+    assert (
+        "This model averaged with clinical + omics is no baseline: what the two foretell for a patient is averaged in "
+        "equal parts. Beside clinical + omics alone it has 0.724, a difference of +0.024 (95 % interval −0.006 to "
+        "+0.054, p = 0.21) that may be chance."
+    ) in page.text
+    assert "averaged" not in " ".join(page.lead)
+    assert "averaged with" not in write(tmp_path, metrics | {"with_baseline": {}}).text
+
+
+def test_few_labels_are_a_curve_that_ends_with_all_of_them(tmp_path, metrics):
+    page = write(tmp_path, metrics)
+    curve = next(alt for alt in page.alts if "over labelled patients" in alt)
+    assert "this model 0.620 with 50, 0.660 with 100, 0.716 with 224" in curve
+    assert "clinical 0.640 with 50, 0.650 with 100, 0.660 with 224" in curve
+    assert "from scratch 0.530 with 50, 0.610 with 224" in curve
+    assert "clinical + omics" not in curve
+    assert row(page, "50", "this model") == [["50", "this model", "0.620", "0.570 to 0.670", "", "", ""]]
+    assert row(page, "50", "from scratch")[0][4:] == ["+0.090", "+0.060 to +0.120", "< 0.001"]
+    assert row(page, "50", "clinical")[0][4:] == ["−0.020", "−0.050 to +0.010", "0.21"]
+    assert "With few labels" not in write(tmp_path, metrics | {"by_labels": {}}).text
 
 
 def test_measures_have_plain_names_and_say_which_way_is_better(tmp_path, metrics):
