@@ -18,6 +18,9 @@ PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 STEPS = 60
 
+FLAT = 1e-8
+"""A gradient or a step that is no more than this ends the fit."""
+
 LEAST_SPREAD = 1e-6
 
 
@@ -76,7 +79,13 @@ def start_head(
         penalty: See `PENALTIES`.
     """
     head.center(x_NE)
-    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        head.parameters(),
+        max_iter=STEPS,
+        tolerance_grad=1e-6,
+        tolerance_change=FLAT,
+        line_search_fn="strong_wolfe",
+    )
     task.eval()
 
     def closure() -> Tensor:
