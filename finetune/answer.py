@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundation.measures.names import plain_name
-from foundation.wording import counted, decimal, interval, p_text
+from foundation.wording import counted, decimal, interval, listed, p_text
 
 OURS = "this model"
 """What the adapted model is called beside its baselines."""
@@ -31,8 +31,13 @@ def headline(entry: Entry) -> str:
 
 
 def best_baseline(entry: Entry) -> str | None:
-    """Name of the baseline with the highest score; None where none has one."""
-    scored = {name: score for name, score in (entry.get("baselines") or {}).items() if score.get("mean") is not None}
+    """Name of the baseline with the highest score, of those that do not foretell the same; None where none has one."""
+    same = _twins(entry)
+    scored = {
+        name: score
+        for name, score in (entry.get("baselines") or {}).items()
+        if score.get("mean") is not None and name not in same
+    }
     return max(scored, key=lambda name: scored[name]["mean"]) if scored else None
 
 
@@ -72,6 +77,9 @@ def _answer(entry: Entry) -> str:
         return _lost(entry, best)
     first = "For" if beats_chance(entry, entry["chance"]) else "Not better than chance: for"
     rest = _runner_up(entry, best) if best is not None else "no baseline could be compared"
+    twins = _twins(entry)
+    if twins:
+        rest += f"; {listed(twins)} foretells the same"
     return (
         f"{first} {name}, {OURS}'s {measure_of(entry)} is {_value(entry)} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}; {rest}."
@@ -101,6 +109,12 @@ def _value(score: Entry) -> str:
 def _patients(entry: Entry) -> str:
     text = counted(entry["n"], "patient")
     return text if entry.get("events") is None else f"{text} with {counted(entry['events'], 'event')}"
+
+
+def _twins(entry: Entry) -> list[str]:
+    """Baselines that differ from ours in no resample, such as the frozen probe where no training was chosen."""
+    differences = {name: score.get("difference") or {} for name, score in (entry.get("baselines") or {}).items()}
+    return [name for name, found in differences.items() if found.get("value") == 0 and found.get("ci95") == [0, 0]]
 
 
 def _seen(entry: Entry) -> str:

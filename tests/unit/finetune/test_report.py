@@ -414,3 +414,12 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, metrics, pictures):
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(DataError, match="is missing"):
         write_report(tmp_path, {})
+
+
+def test_a_probe_that_foretells_the_same_is_no_rival():
+    same = score(0.7, difference={"value": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0})
+    sentence = plain(
+        headline(response() | score(0.7) | {"baselines": {"clinical": against(0.7, 0.6), "frozen probe": same}})
+    )
+    assert "the best baseline, clinical, has 0.600" in sentence
+    assert sentence.rstrip(".").endswith("frozen probe foretells the same")
