@@ -187,7 +187,8 @@ def _read_oracle(path: Path | None) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ConfigError("cannot be read as JSON", where=f"oracle: {path}", fix="correct it or leave it out") from None
+        what = "cannot be read as JSON" if path.is_file() else "no such file"
+        raise ConfigError(what, where=f"oracle: {path}", fix="correct it, or write oracle=null") from None
 
 
 def _add_oracle(known: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
