@@ -204,7 +204,7 @@ def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
 def finetune(config: Path, overrides: Sequence[str]) -> None:
-    """Adapt a model to the tasks of a CONFIG.yaml, and tell what it is worth.
+    """Adapt a model to tasks, and tell what it is worth.
 
     Patients are split into folds; whatever is chosen is chosen on inner folds, and beside the result stand simple
     baselines on the same folds. Interrupted and started again, it goes on with what is not yet done. The run folder
