@@ -125,6 +125,8 @@ class FinetuneConfig(Config):
                 raise ValueError(f"`pretrain: {needs}` needs the key `{key}`")
             if self.pretrain != needs and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` goes with `pretrain: {needs}`")
+        if any(count < 2 * self.splits.inner_folds for count in self.labels):
+            raise ValueError(f"`labels` are too few for {self.splits.inner_folds} inner folds: twice as many at least")
         if self.pretrain == "none" and self.adapt.mode != "none":
             raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: none}`")
         return self

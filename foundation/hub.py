@@ -109,7 +109,7 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         )
     preprocessing = Preprocessing.read(folder)
     try:
-        with _no_bar():
+        with _without_bars():
             model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -119,17 +119,3 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         # In the file, tensors lie at any address; where memory is not aligned, sums are rounded in another order.
         tensor.data = tensor.data.clone()
     return model.eval(), preprocessing
-
-
-@contextmanager
-def _no_bar() -> Iterator[None]:
-    """Without the progress bar of transformers, which says nothing of a model that is read in a moment."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
