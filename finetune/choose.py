@@ -81,6 +81,19 @@ class Looks:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What the start of training is made from; arms that start from the same model share it.
+
+    Attributes:
+        looks: At the training records.
+        penalties: Task to the ridge penalty that its head starts with.
+    """
+
+    looks: Looks
+    penalties: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Learning:
     """One arm of one fold: whatever learns, learns here.
 
@@ -98,14 +111,17 @@ class Learning:
     adapt: AdaptConfig
     seed: int
 
-    def learn(self, fold: Fold) -> tuple[Trainee, Choice, list[dict[str, Any]]]:
-        """Choose on inner folds of the training rows, and train on all of them; with what to log of that."""
+    def ready(self, fold: Fold) -> Ready:
+        """Look at the training records with the model as it is, and choose the penalties of heads."""
         looks = self._look(fold.train)
-        inner = self.study.folds.inner(fold)
-        penalties = self._choose_penalties(looks, inner)
+        return Ready(looks, self._choose_penalties(looks, self.study.inner(fold)))
+
+    def learn(self, fold: Fold, ready: Ready) -> tuple[Trainee, Choice, list[dict[str, Any]]]:
+        """Choose on inner folds of the training rows, and train on all of them; with what to log of that."""
+        looks = ready.looks
         # Heads alone are quick to fit, so that all inner folds choose their penalty; training is not.
-        inner = inner[: self.study.config.search.inner_folds]
-        options = list(self._options(penalties))
+        inner = self.study.inner(fold)[: self.study.config.search.inner_folds]
+        options = list(self._options(ready.penalties))
         epochs = 0 if isinstance(self.adapt, Frozen) else self.study.config.fit.epochs
         curves = [self._curve(option, looks, inner, epochs) for option in options]
         best, at = max(

@@ -15,7 +15,7 @@ import torch
 
 from finetune import adapter
 from finetune.adapt import AdaptConfig, Adapted, adapt
-from finetune.choose import BATCH, Learning, outputs_of
+from finetune.choose import BATCH, Learning, Ready, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
 from finetune.linear import write_linear
@@ -35,6 +35,9 @@ from foundation.seen_patients import SeenPatients
 
 Pretrain = Callable[[Path, list[str]], Path]
 """A pretraining YAML and changes to it, to the model folder that it made; goes on where it was stopped."""
+
+Readies = dict[tuple[bool, int | None], Ready]
+"""From scratch or not, and how many labels, to what arms of that kind start from."""
 
 FINAL = "all"
 """The fold whose training patients are everybody."""
@@ -93,13 +96,14 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
     """
     waiting = [arm for arm in arms_of(study.config, fold) if not (folder / arm.folder / DONE).is_file()]
     base: tuple[MultimodalModel, Preprocessing] | None = None
+    readies: Readies = {}
     for arm in waiting:
         with hub.replacing(folder / arm.folder) as partial:
             if arm.adapt is None:
                 write_linear(study, study.few(fold, arm.labels), partial)
             else:
                 base = base or _base(study, fold, folder, pretrain)
-                _network(study, study.few(fold, arm.labels), arm, base, partial)
+                _network(study, study.few(fold, arm.labels), arm, base, readies, partial)
             (partial / DONE).touch()
         done()
 
@@ -160,14 +164,25 @@ def _quiet(folder: Path) -> Iterator[None]:
         yield
 
 
-def _network(study: Study, fold: Fold, arm: Arm, base: tuple[MultimodalModel, Preprocessing], folder: Path) -> None:
+def _network(
+    study: Study,
+    fold: Fold,
+    arm: Arm,
+    base: tuple[MultimodalModel, Preprocessing],
+    readies: Readies,
+    folder: Path,
+) -> None:
     """Adapt, foretell, write."""
     model, preprocessing = base
     assert arm.adapt is not None
     aligned = study.read(align(preprocessing, study.cohort))
     seed = int(draw(study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
     torch.manual_seed(seed)
-    trainee, choice, rows = Learning(study, model, aligned, arm.adapt, seed).learn(fold)
+    learning = Learning(study, model, aligned, arm.adapt, seed)
+    start = (arm.adapt.mode == "none", arm.labels)
+    if start not in readies:
+        readies[start] = learning.ready(fold)
+    trainee, choice, rows = learning.learn(fold, readies[start])
     _finish(study, trainee, aligned, fold)
     about = {"fold": fold.name, "arm": arm.name, "labels": arm.labels}
     lines = [json.dumps({**about, **row}) + "\n" for row in rows]

@@ -24,7 +24,7 @@ def write_linear(study: Study, fold: Fold, folder: Path) -> None:
         folder: Gets a file for each baseline, called like it.
     """
     names = [*study.modalities, *({baselines.CLINICAL} & set(study.cohort.modalities) - set(study.modalities))]
-    fitting = _Fitting(study, fold, study.folds.inner(fold), names, ImageFeatures(study.cohort))
+    fitting = _Fitting(study, fold, study.inner(fold), names, ImageFeatures(study.cohort))
     for baseline in baselines.available(study.cohort, names):
         columns = {
             f"{name}/{column}": values

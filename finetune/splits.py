@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -134,15 +134,20 @@ class Folds:
             refuse_overlap(records, config, fold)
         return cls(config, seed, records, folds, left_out, only_train)
 
-    def inner(self, fold: Fold) -> list[Fold]:
+    def inner(self, fold: Fold, strata_N: np.ndarray | None = None) -> list[Fold]:
         """Folds of a fold's training rows, to choose on; no row of its test side is in them.
 
         Whom a pretrained model has seen is in them like anybody else: it saw no labels, and to choose on the few others
         would be to choose by chance.
+
+        Args:
+            fold: One of these.
+            strata_N: [N] what inner folds spread evenly, as learned from the training rows; that of the records by default.
         """
         purpose = f"inner folds of {fold.name}"
         nobody = np.zeros(len(self.records.patients), dtype=bool)
-        return _split(self.config, self.records, fold.train, nobody, self.config.inner_folds, self.seed, purpose)
+        records = self.records if strata_N is None else replace(self.records, strata=strata_N)
+        return _split(self.config, records, fold.train, nobody, self.config.inner_folds, self.seed, purpose)
 
     def used(self) -> np.ndarray:
         """Names of the patients who take part."""

@@ -64,7 +64,7 @@ class Study:
         allowed = _allowed(config, cohort, modalities)
         built = [tasks.build(task, cohort.manifest.endpoints) for task in config.tasks]
         _refuse_twins(built)
-        strata_N = _strata(built, cohort)
+        strata_N = _strata(built, cohort, np.arange(len(cohort)))
         readable_N = np.any(_present(cohort, np.arange(len(cohort)), allowed), axis=1)
         from_folder = config.pretrain not in ("per_fold", "none")
         seen_N = np.zeros(len(cohort), dtype=bool)
@@ -129,6 +129,10 @@ class Study:
         """The cohort as the model reads it, without the modalities that may not be seen."""
         return replace(aligned, positions={n: p for n, p in aligned.positions.items() if n in self.modalities})
 
+    def inner(self, fold: Fold) -> list[Fold]:
+        """Folds of a fold's training rows, to choose on, in which nothing of its test patients has a part."""
+        return self.folds.inner(fold, _strata(list(self.tasks(None).values()), self.cohort, fold.train))
+
     def few(self, fold: Fold, labels: int | None) -> Fold:
         """The fold with so many training patients, the same ones for every arm; with all of them for None."""
         if labels is None:
@@ -188,11 +192,17 @@ def _refuse_twins(built: Sequence[Task]) -> None:
             )
 
 
-def _strata(built: Sequence[Task], cohort: PreparedCohort) -> np.ndarray:
-    """[N] what folds spread evenly: the outcome by the first task that a record has a label for, within its group."""
-    strata_N = np.full(len(cohort), -1)
+def _strata(built: Sequence[Task], cohort: PreparedCohort, rows: np.ndarray) -> np.ndarray:
+    """[N] what folds of some rows spread evenly; -1 for all other rows.
+
+    It is the outcome by the first task that a record has a label for, within its group.
+    """
+    strata_R = np.full(len(rows), -1)
     for task in built:
-        codes_N = task.strata({name: cohort.endpoint(name) for name in task.endpoints})
-        new = (strata_N < 0) & (codes_N >= 0)
-        strata_N[new] = codes_N[new] + strata_N.max(initial=-1) + 1
+        parts = {name: cohort.endpoint(name) for name in task.endpoints}
+        codes_R = task.strata({name: {part: v[rows] for part, v in one.items()} for name, one in parts.items()})
+        new = (strata_R < 0) & (codes_R >= 0)
+        strata_R[new] = codes_R[new] + strata_R.max(initial=-1) + 1
+    strata_N = np.full(len(cohort), -1)
+    strata_N[rows] = strata_R
     return within_groups(cohort.groups, strata_N)

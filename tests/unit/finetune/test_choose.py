@@ -20,7 +20,7 @@ def test_the_penalty_is_that_under_which_held_out_patients_are_most_likely(workp
     model, preprocessing = hub.read(config.pretrain)
     fold = study.folds.folds[0]
     learning = Learning(study, model, study.read(align(preprocessing, study.cohort)), config.adapt, 1)
-    looks, inner = learning._look(fold.train), study.folds.inner(fold)
+    looks, inner = learning._look(fold.train), study.inner(fold)
     lost = {name: np.zeros(len(PENALTIES)) for name in study.weights()}
     for one in inner:
         train, test = looks.of(one.train), looks.of(study.one_each(one.test), whole=True)
@@ -32,7 +32,7 @@ def test_the_penalty_is_that_under_which_held_out_patients_are_most_likely(workp
                 with torch.no_grad():
                     rest = study.labels(test.rows), study.groups(test.rows).tolist()
                     lost[name][place] += float(task.loss(head(test.x_LE), *rest))
-    chosen = learning._choose_penalties(looks, inner)
+    chosen = learning.ready(fold).penalties
     for name, losses in lost.items():
         assert np.ptp(losses) > 0
         assert losses[PENALTIES.index(chosen[name])] <= losses.min() + 1e-3
