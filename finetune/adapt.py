@@ -210,6 +210,14 @@ class Adapted(nn.Module):
         return "\n".join(lines)
 
 
+def leaving_blind(config: AdaptConfig, model: MultimodalModel, modalities: Iterable[str]) -> AdaptConfig:
+    """The same config without adapters on towers that may see none of some modalities, where they would never learn."""
+    blind = {site.name: None for site in model.sites if set(site.modalities).isdisjoint(modalities)}
+    if not isinstance(config, Lora) or not blind:
+        return config
+    return config.model_copy(update={"towers": {**config.towers, **blind}})
+
+
 def adapt(
     model: MultimodalModel, config: AdaptConfig, heads: nn.ModuleDict, *, seed: int = 0, direct: Sequence[str] = ()
 ) -> Adapted:

@@ -7,8 +7,8 @@ is the penalty under which held-out patients are most likely, which varies less 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def predict(
         images: Of the cohort; who holds on to it reads each image once for all folds.
 
     Returns:
-        Of the test rows, for survival ``risk`` [N], for classes ``chance`` [N, K] in the order of their codes, for a
+        Of the test rows, for survival ``risk`` [N] (``risk/CAUSE`` where there are several), for classes ``chance`` [N, K] in the order of their codes, for a
         number ``value`` [N].
 
     Raises:
@@ -86,9 +86,33 @@ def predict(
     if name not in available(cohort, modalities):
         fix = nearest(name, available(cohort, modalities))
         raise ConfigError(f"the cohort has nothing for the baseline '{name}'", where=str(cohort.path), fix=fix)
-    learner = LEARNERS[cohort.manifest.endpoints[endpoint]["kind"]](cohort.endpoint(endpoint), cohort.groups)
+    entry, parts = cohort.manifest.endpoints[endpoint], cohort.endpoint(endpoint)
     names = [n for n, kind in _kinds(cohort, modalities).items() if kind in BASELINES[name]]
     images = images or ImageFeatures(cohort)
+    found = {}
+    for column, of_cause in _causes(entry, parts).items():
+        learner = LEARNERS[entry["kind"]](of_cause, cohort.groups)
+        for part, values in _foretell(learner, cohort, names, images, fold, inner).items():
+            found[part + column] = values
+    return found
+
+
+def _causes(entry: Mapping[str, Any], parts: Parts) -> dict[str, Parts]:
+    """Ending of a column to the endpoint that it is about: of each kind of event, to which others are censoring."""
+    if not entry.get("causes"):
+        return {"": parts}
+    return {f"/{cause}": {**parts, "event": parts["event"] == c} for c, cause in enumerate(entry["causes"], start=1)}
+
+
+def _foretell(
+    learner: Learner,
+    cohort: PreparedCohort,
+    names: Sequence[str],
+    images: ImageFeatures,
+    fold: Fold,
+    inner: Sequence[Fold],
+) -> dict[str, np.ndarray]:
+    """What a model foretells of the test rows, of all groups or of each by itself."""
     if not learner.each_group:
         return _fit(learner, cohort, names, images, fold.train, inner)(fold.test)
     risk_N = np.zeros(len(cohort))

@@ -138,19 +138,22 @@ class Evaluation:
         name = linear[-1]
         alone = where(ours, "seen", EVERYTHING)
         both = self.parts({fold: _mean(frame, others[name][fold]) for fold, frame in alone.items()})
-        return {"baseline": name, **self.summary(both), "difference": self.against(both, parts[name])["difference"]}
+        of_group = {group: self._value(_of(both, group), self.task.primary) for group in _groups(both)}
+        return {
+            "baseline": name,
+            **self.summary(both),
+            "difference": self.against(both, parts[name])["difference"],
+            **({"by_group": of_group} if of_group else {}),
+        }
 
     def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
         """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
-        groups = sorted({part.group for part in ours})
-        if groups in ([], [""]):
-            return {}
         return {
             group: {
                 **_without_folds(self.summary(_of(ours, group))),
                 "baselines": {n: self._value(_of(parts, group), self.task.primary) for n, parts in baselines.items()},
             }
-            for group in groups
+            for group in _groups(ours)
         }
 
     def by_subset(self, frames: Frames) -> dict[str, Any]:
@@ -203,6 +206,11 @@ def _mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     shared = [column for column in one.columns if column in other.columns and "/" in column]
     mean = pd.DataFrame({column: (one[column].to_numpy() + other[column].to_numpy()) / 2 for column in shared})
     return mean.assign(row=one["row"].to_numpy(), seen=EVERYTHING)
+
+
+def _groups(parts: Iterable[Part]) -> list[str]:
+    """Their groups; none, where the cohort has no groups."""
+    return sorted({part.group for part in parts} - {""})
 
 
 def _of(parts: Iterable[Part], group: str) -> list[Part]:

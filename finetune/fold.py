@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from finetune import adapter
-from finetune.adapt import AdaptConfig, Adapted, adapt
+from finetune.adapt import AdaptConfig, Adapted, adapt, leaving_blind
 from finetune.choose import BATCH, Learning, Ready, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
@@ -117,7 +117,8 @@ def summary_of(study: Study, fold: Fold, folder: Path) -> str:
     model, _ = _base(study, fold, folder, None)
     width = model.config.width
     heads = torch.nn.ModuleDict({name: task.head(width) for name, task in study.tasks(fold.train).items()})
-    return adapt(model, study.config.adapt, heads, seed=study.config.seed).summary()
+    settings = leaving_blind(study.config.adapt, model, study.modalities)
+    return adapt(model, settings, heads, seed=study.config.seed).summary()
 
 
 def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> tuple[MultimodalModel, Preprocessing]:
@@ -178,7 +179,7 @@ def _network(
     aligned = study.read(align(preprocessing, study.cohort))
     seed = int(draw(study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
     torch.manual_seed(seed)
-    learning = Learning(study, model, aligned, arm.adapt, seed)
+    learning = Learning(study, model, aligned, leaving_blind(arm.adapt, model, study.modalities), seed)
     start = (arm.adapt.mode == "none", arm.labels)
     if start not in readies:
         readies[start] = learning.ready(fold)

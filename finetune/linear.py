@@ -29,18 +29,10 @@ def write_linear(study: Study, fold: Fold, folder: Path) -> None:
         columns = {
             f"{name}/{column}": values
             for name, task in study.tasks(None).items()
-            if not _has_several_events(study, task)
             for column, values in fitting.columns(baseline, task).items()
         }
-        if columns:
-            frame = pd.DataFrame({"row": fitting.test, "seen": EVERYTHING, **columns})
-            frame.to_parquet(folder / f"{baseline}.parquet", index=False)
-
-
-def _has_several_events(study: Study, task: Task) -> bool:
-    """Kinds of event that compete: there is no linear baseline for them."""
-    parts = [study.endpoints[endpoint] for endpoint in task.endpoints]
-    return any(one["event"].max(initial=0) > 1 for one in parts if "event" in one)
+        frame = pd.DataFrame({"row": fitting.test, "seen": EVERYTHING, **columns})
+        frame.to_parquet(folder / f"{baseline}.parquet", index=False)
 
 
 class _Fitting:

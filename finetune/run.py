@@ -25,6 +25,7 @@ from foundation.cohort.staging import sha256_of
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import align
+from foundation.data.preprocessing import FILE as PREPROCESSING_FILE
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
 from foundation.identity import hashes_of, refuse_another
@@ -107,6 +108,7 @@ def _identity(study: Study) -> dict[str, str]:
     parts = {"the cohort": sha256_of(config.cohort / COHORT_FILE), "the folds": study.folds.hash()}
     if isinstance(config.pretrain, Path):
         parts["the model"] = sha256_of(config.pretrain / "model.safetensors")
+        parts["the model's preprocessing"] = sha256_of(config.pretrain / PREPROCESSING_FILE)
     if config.pretraining is not None:
         parts["the pretraining"] = sha256_of(config.pretraining)
     document = config.document()

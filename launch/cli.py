@@ -151,7 +151,7 @@ def prepare(cohort: Path, overrides: Sequence[str], out: Path, root: Path | None
     example="chiasma pretrain configs/pretrain/tiny.yaml\n"
     "chiasma pretrain my.yaml out=runs/second optimiser.learning_rate=3e-4\n"
     "chiasma pretrain configs/pretrain/ct-large.yaml --plan --gpus 64",
-    goes_on="from its newest checkpoint",
+    goes_on="from its newest checkpoint, if there is one",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
@@ -199,7 +199,7 @@ def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool
 @cli.command(
     example="chiasma finetune configs/finetune/tiny.yaml\n"
     "chiasma finetune my.yaml out=runs/idh 'tasks=[{task: subtype, endpoint: idh}]' 'modalities=[mri]'",
-    goes_on="with the fold where it stopped",
+    goes_on="with what is not yet done",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)

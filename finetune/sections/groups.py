@@ -51,6 +51,8 @@ def _best(score: Entry) -> tuple[str, Any]:
 
 
 def _table(page: Page, entry: Entry, scores: Mapping[str, Entry]) -> None:
+    both = entry.get("with_baseline") or {}
+    averaged = both.get("by_group") or {}
     baselines = list(dict.fromkeys(name for score in scores.values() for name in score.get("baselines") or {}))
     rows = []
     for name, score in scores.items():
@@ -61,11 +63,13 @@ def _table(page: Page, entry: Entry, scores: Mapping[str, Entry]) -> None:
                 score.get("n") or 0,
                 Cell(decimal(score.get("mean"))),
                 Cell(interval(score.get("ci95"))),
+                *([Cell(decimal(averaged.get(name)))] if averaged else []),
                 *(Cell(decimal(of_baseline.get(baseline))) for baseline in baselines),
                 Cell(_less_best(score)),
             ]
         )
-    header = ["group", "patients", OURS, "95 % interval", *baselines, f"{OURS} less the best"]
+    mean = [f"averaged with {both['baseline']}"] if averaged else []
+    header = ["group", "patients", OURS, "95 % interval", *mean, *baselines, f"{OURS} less the best"]
     page.table(header, rows, f"{plain_name(entry['metric'])} by group; ▼ marks where a baseline is better")
 
 

@@ -15,6 +15,7 @@ MOST_CLASSES = 12
 
 MEANINGS = {
     "clinical": "a linear model of the clinical covariates",
+    "image": "a linear model of what the intensities of the scans are by and large",
     "omics": "a linear model of the principal components of the omics",
     "clinical + omics": "a linear model of both",
     "from scratch": "the same network, trained for the task without pretraining",

@@ -118,7 +118,7 @@ def test_ended_in_a_later_fold_it_repeats_none_and_ends_with_the_same_bytes(work
     assert process.returncode == code
     assert not (run / "metrics.json").exists(), "it was to be ended in the middle"
     if said:
-        last = f"chiasma finetune: {said}; start the same command again and it goes on with the fold where it stopped"
+        last = f"chiasma finetune: {said}; start the same command again and it goes on with what is not yet done"
         assert message.splitlines()[-1] == last and "Traceback" not in message
     done = [states(path.parent) for path in (run / "folds").glob("*/*/done")]
     assert len(done) >= 3

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune import adapter
-from finetune.adapt import AdaptConfig, Adapted, Frozen, Full, Lora, Scratch, TowerLora, adapt
+from finetune.adapt import AdaptConfig, Adapted, Frozen, Full, Lora, Scratch, TowerLora, adapt, leaving_blind
 from foundation import hub
 from foundation.cohort.spec import Percentile
 from foundation.config import Config, load_config
@@ -491,6 +491,17 @@ def test_a_frozen_part_stays_in_evaluation(batch):
     assert probe.training and probe.heads.training and not probe.model.towers["omics"].training
     lora = adapt(base, Lora(towers={"ct": None}), make_heads()).train()
     assert lora.model.towers["omics"].training and not lora.model.towers["ct"].training
+
+
+def test_a_tower_that_may_see_nothing_gets_no_adapter(base):
+    assert leaving_blind(Lora(), base, MODALITIES) == Lora()
+    assert leaving_blind(Full(), base, ["rna"]) == Full()
+    adapted = adapt(base, leaving_blind(Lora(rank=2), base, ["rna", "mri"]), make_heads())
+    assert {part.name: bool(part.layers) for part in adapted.parts() if part.name in TOWERS} == {
+        "mri": True,
+        "ct": False,
+        "omics": True,
+    }
 
 
 @pytest.mark.parametrize(("config", "moves"), [(Frozen(), False), (Lora(), False), (Full(), True)])

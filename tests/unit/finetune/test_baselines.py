@@ -185,6 +185,27 @@ def test_one_group_learns_nothing_of_survival_from_another(cohort, tmp_path):
     assert np.abs(said[~of_a] - again[~of_a]).max() > 0.1
 
 
+def test_to_each_kind_of_event_all_others_are_censoring(tmp_path):
+    records = people()
+    for record in records[::3]:
+        record.endpoints["os/event"] *= 2
+    write(tmp_path / "several", records)
+    manifest = json.loads((tmp_path / "several" / FILE).read_text())
+    manifest["endpoints"]["os"]["causes"] = {"death": 0, "relapse": 0}
+    (tmp_path / "several" / FILE).write_text(json.dumps(manifest))
+    several = PreparedCohort(tmp_path / "several")
+    fold = Fold("0", np.arange(0, PATIENTS, 2), np.arange(1, PATIENTS, 2))
+    inner = [Fold("0", fold.train[::2], fold.train[1::2])]
+    said = predict("clinical", several, "os", fold, inner)
+    assert set(said) == {"risk/death", "risk/relapse"}
+    for code, cause in enumerate(["death", "relapse"], start=1):
+        alone = people()
+        for one, record in zip(alone, records, strict=True):
+            one.endpoints["os/event"] = int(record.endpoints["os/event"] == code)
+        cohort = write(tmp_path / cause, alone)
+        np.testing.assert_array_equal(said[f"risk/{cause}"], predict("clinical", cohort, "os", fold, inner)["risk"])
+
+
 def test_components_are_those_of_mean_imputed_values_and_what_is_missing_is_told(cohort):
     train = np.arange(0, PATIENTS, 2)
     x = Inputs(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)(train)
