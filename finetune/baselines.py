@@ -77,8 +77,8 @@ def predict(
         images: Of the cohort; who holds on to it reads each image once for all folds.
 
     Returns:
-        Of the test rows, for survival ``risk`` [N] (``risk/CAUSE`` where there are several), for classes ``chance`` [N, K] in the order of their codes, for a
-        number ``value`` [N].
+        Of the test rows, for survival ``risk`` [N], or ``risk/CAUSE`` of each cause where there are several, for
+        classes ``chance`` [N, K] in the order of their codes, for a number ``value`` [N].
 
     Raises:
         ConfigError: The cohort lacks what the baseline reads.

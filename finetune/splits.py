@@ -142,7 +142,7 @@ class Folds:
 
         Args:
             fold: One of these.
-            strata_N: [N] what inner folds spread evenly, as learned from the training rows; that of the records by default.
+            strata_N: [N] what inner folds spread evenly, as learned from training rows; that of the records by default.
         """
         purpose = f"inner folds of {fold.name}"
         nobody = np.zeros(len(self.records.patients), dtype=bool)
