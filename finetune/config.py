@@ -51,6 +51,20 @@ class Pretraining(Config):
         return data
 
 
+class FitOptimiser(OptimiserConfig):
+    """As in pretraining; but short trainings need an average of gradients that follows sooner."""
+
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+class TaskDropout(ModalityDropout):
+    """As in pretraining; but there is some unless it is set to 0, so that one model serves every subset."""
+
+    default: float = Field(
+        default=0.2, ge=0, le=1, description="Probability for a modality that `modalities` leaves out."
+    )
+
+
 class FitConfig(Config):
     """How a model is trained on the training patients of a fold."""
 
@@ -60,7 +74,7 @@ class FitConfig(Config):
         description="Passes over the training patients at most; inner folds choose how many.",
     )
     batch_size: int = Field(default=32, ge=1)
-    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-3, betas=(0.9, 0.99))
+    optimiser: FitOptimiser = FitOptimiser()
     ema: float | None = Field(
         default=0.9,
         gt=0,
@@ -103,7 +117,7 @@ class FinetuneConfig(Config):
     )
     splits: SplitConfig = SplitConfig()
     adapt: AdaptConfig = Lora()
-    dropout: ModalityDropout = ModalityDropout(default=0.2)
+    dropout: TaskDropout = TaskDropout()
     fit: FitConfig = FitConfig()
     search: Search = Search()
     compare: list[Literal["from scratch", "frozen probe"]] = Field(
