@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -87,9 +87,11 @@ class FitConfig(Config):
 class Search(Config):
     """What inner folds choose from, beside the number of epochs; an empty list leaves a setting as it is."""
 
-    learning_rate: list[float] = Field(default=[], description="Instead of fit.optimiser.learning_rate.")
-    rank: list[int] = Field(default=[], description="Instead of adapt.rank.")
-    dropout: list[float] = Field(default=[], description="Instead of adapt.dropout.")
+    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[], description="Instead of fit.optimiser.learning_rate."
+    )
+    rank: list[Annotated[int, Field(ge=1)]] = Field(default=[], description="Instead of adapt.rank.")
+    dropout: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[], description="Instead of adapt.dropout.")
     inner_folds: int = Field(default=1, ge=1, description="On how many of splits.inner_folds training is tried.")
 
 
@@ -139,8 +141,13 @@ class FinetuneConfig(Config):
                 raise ValueError(f"`pretrain: {needs}` needs the key `{key}`")
             if self.pretrain != needs and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` goes with `pretrain: {needs}`")
-        if any(count < 2 * self.splits.inner_folds for count in self.labels):
-            raise ValueError(f"`labels` are too few for {self.splits.inner_folds} inner folds: twice as many at least")
+        least = 2 * self.splits.inner_folds
+        if any(count < least for count in self.labels):
+            raise ValueError(f"`labels` are too few for {self.splits.inner_folds} inner folds: {least} at least")
+        if self.search.inner_folds > self.splits.inner_folds:
+            raise ValueError("`search.inner_folds` is more than there are: `splits.inner_folds`")
+        if self.adapt.mode != "lora" and (self.search.rank or self.search.dropout):
+            raise ValueError("`search.rank` and `search.dropout` go with `adapt: {mode: lora}`")
         if self.pretrain == "none" and self.adapt.mode != "none":
             raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: none}`")
         return self

@@ -20,6 +20,9 @@ from finetune.task import Task, Truth
 from foundation.measures.scores import Score, with_interval
 from foundation.page import Picture
 
+FEWEST = 10
+"""Patients; of fewer a resample says nothing, and an interval would look like certainty."""
+
 Frames = Mapping[str, pd.DataFrame]
 """Fold to the predictions of its test patients: ``row`` and columns of tasks behind their names."""
 
@@ -101,6 +104,7 @@ class Evaluation:
         if score is None:
             return {"n": patients, "mean": None, "ci95": [None, None], "folds": []}
         mean, bounds = with_interval(score, len(self.study.tested), self._random())
+        bounds = bounds if patients >= FEWEST else [None, None]
         folds = [
             {"fold": fold, "n": sum(len(p.at) for p in here), "value": self._value(here, measure)}
             for fold in dict.fromkeys(part.fold for part in parts)

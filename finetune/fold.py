@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from finetune.choose import BATCH, Learning, Ready, outputs_of
 from finetune.config import OURS, FinetuneConfig
 from finetune.fit import Trainee
 from finetune.linear import write_linear
+from finetune.resuming import is_done, seal
 from finetune.splits import Fold, refuse_seen
 from finetune.study import EVERYTHING, Study
 from foundation import hub
@@ -42,7 +42,7 @@ Readies = dict[tuple[bool, int | None], Ready]
 FINAL = "all"
 """The fold whose training patients are everybody."""
 
-PREDICTIONS, CHOICE, STEPS, DONE = "predictions.parquet", "choice.json", "metrics.jsonl", "done"
+PREDICTIONS, CHOICE, STEPS = "predictions.parquet", "choice.json", "metrics.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
         pretrain: For `pretrain: per_fold`.
         done: Called after each arm.
     """
-    waiting = [arm for arm in arms_of(study.config, fold) if not (folder / arm.folder / DONE).is_file()]
+    waiting = [arm for arm in arms_of(study.config, fold) if not is_done(folder / arm.folder)]
     base: tuple[MultimodalModel, Preprocessing] | None = None
     readies: Readies = {}
     for arm in waiting:
@@ -104,7 +104,7 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
             else:
                 base = base or _base(study, fold, folder, pretrain)
                 _network(study, study.few(fold, arm.labels), arm, base, readies, partial)
-            (partial / DONE).touch()
+            seal(partial)
         done()
 
 
@@ -269,12 +269,3 @@ def _frame(study: Study, trainee: Trainee, rows: np.ndarray, seen: str, outputs:
         predicted = task.predict(outputs[name], study.groups(rows))
         columns |= {f"{name}/{column}": values for column, values in predicted.items()}
     return pd.DataFrame(columns)
-
-
-def count_done(folder: Path) -> int:
-    """Arms that are done, of all folds of a run."""
-    return sum(1 for fold in os.scandir(folder) if fold.is_dir() for arm in os.scandir(fold.path) if _is_done(arm))
-
-
-def _is_done(arm: os.DirEntry) -> bool:
-    return not arm.name.startswith(".") and os.path.isfile(os.path.join(arm.path, DONE))

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from finetune.fold import Pretrain, arms_of, count_done, run_fold
+from finetune.fold import Pretrain, arms_of, run_fold
+from finetune.resuming import count_done
 from finetune.splits import Fold
 from finetune.study import Study
 from foundation.errors import ChiasmaError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import time
@@ -17,6 +18,7 @@ from finetune.evaluate import Evaluation, Frames, where
 from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Arm, Pretrain, summary_of
 from finetune.pool import Job, run_all
 from finetune.report import write_report
+from finetune.resuming import FOLDS, WORKING, begin_or_go_on, read_json, refuse_foreign, write_json
 from finetune.splits import Fold
 from finetune.study import EVERYTHING, Study
 from foundation import hub
@@ -28,7 +30,7 @@ from foundation.data.alignment import align
 from foundation.data.preprocessing import FILE as PREPROCESSING_FILE
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
-from foundation.identity import hashes_of, refuse_another
+from foundation.identity import hashes_of
 from foundation.lock import claimed
 from foundation.page import Picture
 from foundation.progress import Progress, Silent
@@ -57,18 +59,21 @@ def finetune(
         CheckpointError: The model folder is damaged, or the run folder belongs to another run.
     """
     config = load_config(FinetuneConfig, path, overrides)
-    study, oracle = make_study(config), _read_oracle(config.oracle)
+    refuse_foreign(config.out)
+    study = make_study(config)
+    oracle = _read_oracle(config, study)
     with claimed(config.out, doing="is being fine-tuned in"):
-        _go_on_or_begin(config.out, _identity(study))
+        begin_or_go_on(config.out, _identity(study))
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        seconds = _seconds_before(config.out)
+        spent = config.out / WORKING / "seconds.json"
+        seconds = read_json(spent) if spent.is_file() else 0.0
         began = time.monotonic()
         if config.pretrain != "per_fold":
-            print(summary_of(study, study.folds.folds[0], config.out / "folds"), flush=True)
+            print(summary_of(study, study.folds.folds[0], config.out / FOLDS), flush=True)
         folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
-        run_all(Job(study, config.out / "folds", pretrain), folds, progress or Silent())
+        run_all(Job(study, config.out / FOLDS, pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began
-        _write_json(config.out / ".run" / "seconds.json", seconds)
+        write_json(spent, seconds)
         return _write(study, config.out, seconds, oracle), config.out
 
 
@@ -82,19 +87,20 @@ def make_study(config: FinetuneConfig) -> Study:
         known = config.network.preprocessing.modalities or cohort.modalities
         return Study.of(config, cohort, known, None)
     assert isinstance(config.pretrain, Path)
-    if not config.pretrain.is_dir():
-        raise ConfigError("no such model folder", where=f"pretrain: {config.pretrain}", fix="name the `model` of a run")
+    _refuse_no_model(config.pretrain)
     preprocessing = Preprocessing.read(config.pretrain)
     align(preprocessing, cohort)
     return Study.of(config, cohort, list(preprocessing.modalities), SeenPatients.read(config.pretrain))
 
 
-def _go_on_or_begin(out: Path, identity: dict[str, str]) -> None:
-    """Note what run this is, unless another was begun here."""
-    path = out / ".run" / "identity.json"
-    if path.is_file():
-        refuse_another(json.loads(path.read_text(encoding="utf-8")), identity, out)
-    _write_json(path, identity)
+def _refuse_no_model(folder: Path) -> None:
+    """Say which folder may be meant where this is none of a model."""
+    if (folder / "config.json").is_file():
+        return
+    what = "is no model folder" if folder.is_dir() else "no such model folder"
+    inside = folder / "model"
+    fix = f"name {inside}" if (inside / "config.json").is_file() else "name the `model` folder of a pretraining run"
+    raise ConfigError(what, where=f"pretrain: {folder}", fix=fix)
 
 
 def _everybody(study: Study) -> Fold:
@@ -119,7 +125,7 @@ def _identity(study: Study) -> dict[str, str]:
     return parts | hashes_of(document)
 
 
-def _write(study: Study, out: Path, seconds: float, oracle: dict[str, Any]) -> dict[str, Any]:
+def _write(study: Study, out: Path, seconds: float, oracle: dict[str, float]) -> dict[str, Any]:
     """Write predictions.parquet, metrics.json, the adapter and the report; returns the metrics."""
     config, folds = study.config, study.folds.folds
     fitted = {fold.name: study.tasks(fold.train) for fold in folds}
@@ -127,9 +133,11 @@ def _write(study: Study, out: Path, seconds: float, oracle: dict[str, Any]) -> d
     frames = _read(study, out, Arm(OURS, config.adapt))
     others = _baselines(study, out, None)
     entries = [_entry(evaluation, frames, others) for evaluation in evaluations]
-    _add_oracle(oracle, entries)
+    for entry in entries:
+        if entry["endpoint"] in oracle:
+            entry["oracle"] = oracle[entry["endpoint"]]
     _add_few_labels(study, out, evaluations, entries)
-    choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "folds").glob(f"*/*/{CHOICE}"))]
+    choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / FOLDS).glob(f"*/*/{CHOICE}"))]
     metrics = {
         **entries[0],
         "other_tasks": entries[1:],
@@ -147,9 +155,9 @@ def _write(study: Study, out: Path, seconds: float, oracle: dict[str, Any]) -> d
         "versions": {name: importlib.metadata.version(name) for name in ("chiasma", "torch", "peft", "timm")},
     }
     _write_predictions(study, frames, out)
-    steps = [path.read_text(encoding="utf-8") for path in sorted((out / "folds").glob(f"*/*/{STEPS}"))]
+    steps = [path.read_text(encoding="utf-8") for path in sorted((out / FOLDS).glob(f"*/*/{STEPS}"))]
     (out / STEPS).write_text("".join(steps), encoding="utf-8")
-    _write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics)
     pictures: dict[str, list[Picture]] = {e.name: e.pictures(_seen_all(frames)) for e in evaluations}
     write_report(out, pictures)
     if config.final:
@@ -183,22 +191,32 @@ def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) ->
     }
 
 
-def _read_oracle(path: Path | None) -> dict[str, Any]:
+def _read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
+    """Task to what an oracle reaches in its primary measure.
+
+    Raises:
+        ConfigError: The file does not tell it of any task.
+    """
+    path = config.oracle
     if path is None:
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         what = "cannot be read as JSON" if path.is_file() else "no such file"
         raise ConfigError(what, where=f"oracle: {path}", fix="correct it, or write oracle=null") from None
-
-
-def _add_oracle(known: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
-    for entry in entries:
-        metric = ORACLE_NAMES.get(entry["metric"], entry["metric"])
-        best = known.get(entry["endpoint"], {}).get(metric, {}).get("oracle")
-        if best is not None:
-            entry["oracle"] = best
+    reached = {}
+    for name, task in study.tasks(None).items():
+        with contextlib.suppress(KeyError, TypeError, IndexError):
+            best = known[name][ORACLE_NAMES.get(task.primary, task.primary)]["oracle"]
+            reached |= {} if best is None else {name: float(best)}
+    if not reached:
+        raise ConfigError(
+            "holds nothing of the tasks' measures",
+            where=f"oracle: {path}",
+            fix="name the truth/oracle.json of a simulated cohort, or write oracle=null",
+        )
+    return reached
 
 
 def _add_few_labels(
@@ -221,13 +239,13 @@ def _baselines(study: Study, out: Path, labels: int | None) -> dict[str, Frames]
         name: _read(study, out, Arm(name, adapt, labels)) for name, adapt in study.config.arms().items() if name != OURS
     }
     for fold in study.folds.folds:
-        for path in sorted((out / "folds" / fold.name / Arm(LINEAR, None, labels).folder).glob("*.parquet")):
+        for path in sorted((out / FOLDS / fold.name / Arm(LINEAR, None, labels).folder).glob("*.parquet")):
             found.setdefault(path.stem, {})[fold.name] = pd.read_parquet(path)  # type: ignore[index]
     return {name: frames for name, frames in found.items() if frames}
 
 
 def _read(study: Study, out: Path, arm: Arm) -> Frames:
-    paths = {fold.name: out / "folds" / fold.name / arm.folder / PREDICTIONS for fold in study.folds.folds}
+    paths = {fold.name: out / FOLDS / fold.name / arm.folder / PREDICTIONS for fold in study.folds.folds}
     return {fold: pd.read_parquet(path) for fold, path in paths.items() if path.is_file()}
 
 
@@ -251,15 +269,4 @@ def _publish_final(out: Path) -> None:
 
     for part in ("adapter", "model"):
         with hub.replacing(out / part) as partial:
-            shutil.copytree(out / "folds" / FINAL / OURS / part, partial, dirs_exist_ok=True)
-
-
-def _seconds_before(out: Path) -> float:
-    path = out / ".run" / "seconds.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
-
-
-def _write_json(path: Path, document: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+            shutil.copytree(out / FOLDS / FINAL / OURS / part, partial, dirs_exist_ok=True)

@@ -336,7 +336,7 @@ def _split(
 
 def _too_few(config: SplitConfig, unseen: int, units: int, count: int) -> ConfigError:
     """Why units of which some were seen, or none, cannot be split."""
-    if unseen < units:
+    if unseen < count <= units:
         return ConfigError(
             f"only {unseen} of {counted(units, config.by)} were not seen in pretraining: too few for {count} folds",
             where="pretrain",

@@ -67,6 +67,8 @@ class Study:
         strata_N = _strata(built, cohort, np.arange(len(cohort)))
         readable_N = np.any(_present(cohort, np.arange(len(cohort)), allowed), axis=1)
         from_folder = config.pretrain not in ("per_fold", "none")
+        for task in built:
+            task.check({name: cohort.endpoint(name) for name in task.endpoints})
         seen_N = np.zeros(len(cohort), dtype=bool)
         if from_folder:
             seen_N = np.ones(len(cohort), dtype=bool) if seen is None else seen.among(cohort.patients)
@@ -74,9 +76,19 @@ class Study:
         records = Records(cohort.patients, cohort.sites, strata_N, readable_N)
         folds = Folds.make(config.splits, records, config.seed, cohort.folds, seen=apart)
         study = cls(config, cohort, allowed, folds, seen_N)
+        study._refuse_too_many_labels()
         if from_folder:
             refuse_seen(seen, cohort.patients[study.tested], allowed=config.allow_seen)
         return study
+
+    def _refuse_too_many_labels(self) -> None:
+        fewest = min(len(self.one_each(fold.train)) for fold in self.folds.folds)
+        if any(count >= fewest for count in self.config.labels):
+            raise ConfigError(
+                f"{max(self.config.labels)} are no few of {fewest} training patients",
+                where="labels",
+                fix=f"name numbers below {fewest}, or leave it out",
+            )
 
     @cached_property
     def endpoints(self) -> dict[str, dict[str, np.ndarray]]:
@@ -176,6 +188,12 @@ def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str
     allowed = tuple(name for name in cohort.modalities if name in wanted)
     omics = [name for name in allowed if cohort.manifest.modalities[name].kind == "omics"]
     for name in config.direct:
+        if name in cohort.modalities and name not in known:
+            raise ConfigError(
+                f"the model was pretrained without '{name}'",
+                where="direct",
+                fix="pretrain with it among `preprocessing.modalities`, or leave it out here",
+            )
         if name not in omics:
             raise ConfigError(f"no omics modality '{name}' may be seen", where="direct", fix=nearest(name, omics))
     return allowed

@@ -91,6 +91,16 @@ class Task(nn.Module, ABC):
     def strata(self, endpoints: Truth) -> np.ndarray:
         """[N] int64, numbers of alike outcomes that splits should spread evenly; -1 where not labelled."""
 
+    def check(self, endpoints: Truth) -> None:
+        """Refuse what its config asks of endpoints that cannot tell it.
+
+        Args:
+            endpoints: Of the whole cohort.
+
+        Raises:
+            ConfigError: So it is.
+        """
+
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Learn from the labels of training patients.
 

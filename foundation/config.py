@@ -75,7 +75,7 @@ class _Typed(str):
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str | Path):
-        return value
+        raise ValueError("needs a path")
     path = os.path.expanduser(value)
     folder = Path.cwd() if isinstance(value, _Typed) else (info.context or {}).get("folder")
     return Path(path) if folder is None else Path(os.path.normpath(folder / path))
@@ -104,7 +104,8 @@ def load_config(model: type[AnyConfig], path: Path, overrides: Sequence[str] = (
     document, lines = _read(path)
     for override in overrides:
         changed = _apply(document, override)
-        lines = {place: line for place, line in lines.items() if place[: len(changed)] != changed}
+        # What is wrong with a key, or with one that holds it, then need not be in the file.
+        lines = {place: line for place, line in lines.items() if place[: len(changed)] != changed[: len(place)]}
     environment = Environment()
     filled = environment.fill(document, where=str(path))
     try:
@@ -122,7 +123,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
         text = path.read_text(encoding="utf-8-sig")
         document, lines = parse(text), lines_of(text)
     except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        siblings = [p.name for p in path.parent.glob("[!.]*.y*ml")] if path.parent.is_dir() else []
         fix = nearest(path.name, siblings) if siblings else "correct the path"
         raise ConfigError("no such file", where=where, fix=fix) from None
     except UnicodeDecodeError:
@@ -223,6 +224,10 @@ def _message(item: ErrorDetails) -> str:
     context: Mapping[str, Any] = item.get("ctx", {})
     if item["type"] == "missing":
         return "has to be given"
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "needs keys of its own, as `key: value` lines"
+    if item["type"] == "too_short":
+        return f"needs {context['min_length']} or more"
     if item["type"] == "union_tag_not_found":
         return f"needs the key {context['discriminator']}"
     if item["type"] == "union_tag_invalid":

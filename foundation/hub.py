@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def write(
         seen: Whom it was trained on; without it, nobody can know later.
     """
     with replacing(folder) as partial:
-        with _without_bars():
+        with _quietly():
             model.save_pretrained(partial)
         model.config.settled().save_pretrained(partial)
         preprocessing.write(partial)
@@ -49,17 +50,26 @@ def write(
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """The bars of transformers for what takes a moment, which would stand among the lines of a run."""
-    from transformers.utils import logging
+def _quietly() -> Iterator[None]:
+    """Without what would stand among the lines of a run.
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    That is the bars of transformers for what takes a moment, and that deepspeed, which it imports, found no GPU.
+    """
+    from transformers.utils import logging as of_transformers
+
+    deepspeed, shown = logging.getLogger("DeepSpeed"), of_transformers.is_progress_bar_enabled()
+    of_transformers.disable_progress_bar()
+    deepspeed.addFilter(_is_error)
     try:
         yield
     finally:
+        deepspeed.removeFilter(_is_error)
         if shown:
-            logging.enable_progress_bar()
+            of_transformers.enable_progress_bar()
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 @contextmanager
@@ -109,7 +119,7 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         )
     preprocessing = Preprocessing.read(folder)
     try:
-        with _without_bars():
+        with _quietly():
             model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -118,4 +128,8 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
     for tensor in (*model.parameters(), *model.buffers()):
         # In the file, tensors lie at any address; where memory is not aligned, sums are rounded in another order.
         tensor.data = tensor.data.clone()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        raise CheckpointError(
+            "has weights that are not finite", where=str(folder), fix="take the folder of another run"
+        )
     return model.eval(), preprocessing

@@ -61,8 +61,8 @@ class SeenPatients(Config):
             return None
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
-            what = f"cannot be understood: {' '.join(str(error).split())[:300]}"
+        except (OSError, UnicodeDecodeError, ValidationError):
+            what = "does not say whom the model has seen, as it should"
             raise CheckpointError(what, where=str(path), fix="take the model folder from its source again") from None
 
 

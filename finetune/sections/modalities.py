@@ -94,6 +94,14 @@ def _in_words(telling: Telling, subsets: Scores, chance: float) -> str:
     return " ".join(said)
 
 
+def _verdict(score: Entry, chance: float) -> str:
+    if score.get("mean") is None:
+        return ""
+    if None in (score.get("ci95") or [None]):
+        return "too few to tell"
+    return "" if beats_chance(score, chance) else "not better than chance"
+
+
 def _patients(score: Entry) -> str:
     return counted(score.get("n") or 0, "patient")
 
@@ -107,7 +115,7 @@ def _table(page: Page, first: str, scores: Scores, chance: float, caption: str) 
             score.get("n") or 0,
             Cell(decimal(score.get("mean"))),
             Cell(interval(score.get("ci95"))),
-            "" if score.get("mean") is None or beats_chance(score, chance) else "not better than chance",
+            _verdict(score, chance),
         ]
         for name, score in scores.items()
     ]

@@ -112,6 +112,16 @@ class Survival(Task):
         """Those who were watched: whose time and event are known."""
         return np.isfinite(endpoints[self.name]["time"])
 
+    def check(self, endpoints: Truth) -> None:
+        """Refuse times that nobody was watched for."""
+        longest = np.nanmax(endpoints[self.name]["time"], initial=0)
+        if self.config.times and max(self.times) >= longest:
+            raise ConfigError(
+                f"nobody was watched for {max(self.times):g} {self.unit}",
+                where=f"endpoint '{self.name}': times",
+                fix=f"the longest is {longest:g} {self.unit}: name times below it",
+            )
+
     def strata(self, endpoints: Truth) -> np.ndarray:
         """The kind of event, and the third of its times."""
         time_N, event_N = (endpoints[self.name][part] for part in ("time", "event"))

@@ -103,6 +103,6 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"cannot be understood: {str(error).splitlines()[0]}", where=str(path), fix="prepare the cohort again"
-            ) from None
+            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is not text"}
+            what = ": ".join([*map(str, first["loc"]), first["msg"]])
+            raise DataError(f"cannot be understood: {what}", where=str(path), fix="prepare the cohort again") from None

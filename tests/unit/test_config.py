@@ -271,7 +271,7 @@ def test_home_is_expanded(write, monkeypatch):
 
 
 def test_what_is_no_path_is_told(write):
-    assert "cohort: Input is not a valid path" in message(Run, write("cohort: [1]"))
+    assert "cohort: needs a path" in message(Run, write("cohort: [1]"))
 
 
 # The environment

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from finetune.adapt import Lora, adapt
-from finetune.config import FitConfig
+from finetune.config import FitConfig, FitOptimiser
 from finetune.fit import Average, Trainee, fit
 from finetune.heads import Head
 from finetune.task import tasks
@@ -21,7 +21,6 @@ from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
 from foundation.errors import ChiasmaError
-from foundation.optimiser import OptimiserConfig
 
 TASKS = {"subtype": "subtype", "survival": "os"}
 
@@ -51,7 +50,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def config(**optimiser) -> FitConfig:
-    return FitConfig(epochs=2, batch_size=16, optimiser=OptimiserConfig(learning_rate=1e-2, **optimiser))
+    return FitConfig(epochs=2, batch_size=16, optimiser=FitOptimiser(learning_rate=1e-2, **optimiser))
 
 
 def test_the_average_is_that_of_its_definition():

@@ -173,6 +173,12 @@ def test_every_pattern_is_of_those_who_have_just_that(metrics, predictions, coho
             assert fold["value"] == pytest.approx(right_classes(here))
 
 
+def test_few_patients_have_a_score_and_no_interval(metrics):
+    rows = [row for key in ("by_modality_subset", "by_pattern") for row in metrics[key].values() if row["mean"]]
+    assert {row["n"] < 10 for row in rows} == {True, False}, "or nothing is compared"
+    assert all((row["ci95"] == [None, None]) == (row["n"] < 10) for row in rows)
+
+
 def test_who_has_everything_is_told_the_same_whether_or_not_the_rest_is_hidden(metrics):
     for entry in (metrics, *metrics["other_tasks"]):
         assert entry["by_modality_subset"][SUBSETS[-1]] == entry["by_pattern"][SUBSETS[-1]]

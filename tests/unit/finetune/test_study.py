@@ -1,4 +1,4 @@
-"""What folds share: inner folds know nothing of test patients."""
+"""What folds share: settings, of which one key changes no other, and inner folds that know nothing of test patients."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def test_inner_folds_are_the_same_whatever_became_of_test_patients(workplace):
     for one, again in zip(study.inner(fold), changed.inner(fold), strict=True):
         np.testing.assert_array_equal(one.test, again.test)
         assert not np.isin(one.test, fold.test).any()
+
+
+def test_one_key_leaves_its_neighbours_as_they_are(workplace):
+    changes = ["fit.optimiser.learning_rate=0.5", "dropout.channels=0.5"]
+    plain, changed = (load_config(FinetuneConfig, workplace / "config.yaml", some) for some in ([], changes))
+    assert changed.fit.optimiser == plain.fit.optimiser.model_copy(update={"learning_rate": 0.5})
+    assert changed.dropout == plain.dropout.model_copy(update={"channels": 0.5})

@@ -36,7 +36,8 @@ def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
         (["cohort={workplace}/model"], ["model", "is not a prepared cohort", "chiasma prepare"]),
         (["modalities=[rna, clinica]"], ["modalities", "no modality 'clinica'", "did you mean 'clinical'?"]),
         (["direct=[clinica]"], ["direct", "'clinica'", "did you mean 'clinical'?"]),
-        (["splits.folds=500"], ["too few for 500 folds"]),
+        (["splits.folds=56"], ["pretrain", "not seen in pretraining: too few for 56 folds", "per_fold"]),
+        (["splits.folds=500"], ["splits", "cannot be split into 500 folds", "use fewer folds"]),
         (["allow_seen=true", "splits.folds=500"], ["splits", "cannot be split into 500 folds", "use fewer folds"]),
         (["splits.published=true"], ["pretrain", "was pretrained on", "allow_seen: true"]),
         (["pretrain=none", "adapt={mode: none}"], ["`pretrain: none` needs the key `network`"]),
@@ -45,13 +46,28 @@ def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
         (["adapt.targets=[query_]"], ["adapt.towers.omics.targets", "query_"]),
         (["out={workplace}/config.yaml"], ["config.yaml", "a file stands in the way"]),
         (["oracle={workplace}/config.yaml"], ["oracle", "cannot be read as JSON"]),
+        (["oracle={workplace}/cohort/cohort.json"], ["oracle", "nothing of the tasks' measures"]),
+        (["out={workplace}/model"], ["out: ", "holds something", "name a new folder"]),
+        (["pretrain={workplace}"], ["pretrain: ", "is no model folder", "name {workplace}/model"]),
+        (["labels=[5000]"], ["labels: 5000 are no few of", "training patients"]),
+        (["labels=[3]"], ["`labels` are too few for 2 inner folds: 4 at least"]),
+        (["search.rank=[0]"], ["search.rank", "greater than or equal to 1"]),
+        (["search.inner_folds=9"], ["`search.inner_folds` is more than there are"]),
+        (["adapt={mode: full}", "search.rank=[4]"], ["go with `adapt: {mode: lora}`"]),
+        (
+            ["tasks=[{task: survival, endpoint: os, times: [1e6]}]"],
+            ["'os': times", "nobody was watched for 1e+06 days"],
+        ),
+        (["tasks=[]"], ["tasks", "needs 1 or more"]),
+        (["fit=3"], ["fit", "needs keys of its own"]),
+        (["out="], ["out", "needs a path"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
 def test_it_is_one_message_and_exits_with_2(workplace, tmp_path, capsys, changes, expected):
     changes = [change.replace("{workplace}", str(workplace)) for change in changes]
     said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", *changes)
-    assert all(part in said for part in expected), said
+    assert all(part.replace("{workplace}", str(workplace)) in said for part in expected), said
     assert not list(tmp_path.rglob("done")), "it is told before anything is trained"
 
 
@@ -76,3 +92,32 @@ def test_a_damaged_model_is_named(workplace, tmp_path, capsys, name, damage):
         (model / name).write_bytes(content[: len(content) // 2])
     said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", f"pretrain={model}", HEAD)
     assert str(model) in said
+
+
+def test_a_model_without_a_modality_is_told_apart_from_a_cohort_without_it(workplace, tmp_path, capsys):
+    from finetune.config import Network
+    from foundation import hub
+    from foundation.cohort.store import PreparedCohort
+    from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
+    from foundation.model import MultimodalConfig, MultimodalModel
+    from foundation.seen_patients import SeenPatients
+    from tests.unit.finetune.conftest import NETWORK
+
+    cohort, network = PreparedCohort(workplace / "cohort"), Network.model_validate(NETWORK)
+    preprocessing = Preprocessing.fit(cohort, [0, 1, 2, 3], PreprocessingConfig(modalities=["rna"]))
+    model = MultimodalModel(MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width))
+    hub.write(tmp_path / "model", model, preprocessing, "", SeenPatients.of([]))
+    changes = [f"out={tmp_path / 'run'}", f"pretrain={tmp_path / 'model'}", "direct=[clinical]"]
+    said = said_of(capsys, workplace / "config.yaml", *changes)
+    assert "direct: the model was pretrained without 'clinical'" in said
+
+
+def test_weights_that_are_no_numbers_are_refused(workplace, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    model = Path(shutil.copytree(workplace / "model", tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    next(weight for weight in weights.values() if weight.is_floating_point()).fill_(float("nan"))
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", f"pretrain={model}", HEAD)
+    assert "has weights that are not finite" in said and str(model) in said

@@ -1,0 +1,102 @@
+"""What of a run is done, and whether another start may go on in its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from foundation.cohort.staging import sha256_of
+from foundation.errors import CheckpointError, ConfigError
+from foundation.identity import refuse_another
+
+DONE, FOLDS, WORKING = "done", "folds", ".run"
+IDENTITY = "identity.json"
+
+
+def seal(arm: Path) -> None:
+    """Note that an arm of a fold is done, with the SHA-256 of each of its files."""
+    files = {str(path.relative_to(arm)): sha256_of(path) for path in sorted(arm.rglob("*")) if path.is_file()}
+    (arm / DONE).write_text(json.dumps(files, indent=1), encoding="utf-8")
+
+
+def is_done(arm: Path) -> bool:
+    """Whether an arm is there as a whole."""
+    return (arm / DONE).is_file()
+
+
+def count_done(folds: Path) -> int:
+    """Arms that are done, of all folds of a run."""
+    return len(_arms(folds))
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds something and is no fine-tuning run, before anything is written there.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    if out.is_dir() and not (out / WORKING / IDENTITY).is_file() and any(p.name != WORKING for p in out.iterdir()):
+        raise ConfigError(
+            "holds something, and no fine-tuning run that could be gone on with",
+            where=f"out: {out}",
+            fix="name a new folder; or, where it is a copy of a run, copy its hidden folder .run too",
+        )
+
+
+def begin_or_go_on(out: Path, identity: dict[str, str]) -> None:
+    """Note what run this is; or go on with what is done, if it is of the same run and whole.
+
+    Of a run that ended before anything was done nothing is kept, so that a mistake can be corrected and started again.
+
+    Raises:
+        CheckpointError: What is done belongs to another run, or was damaged.
+    """
+    path = out / WORKING / IDENTITY
+    if path.is_file() and _worth_keeping(out / FOLDS):
+        refuse_another(read_json(path), identity, out)
+        _refuse_damaged(out / FOLDS)
+    else:
+        shutil.rmtree(out / FOLDS, ignore_errors=True)
+    write_json(path, identity)
+
+
+def read_json(path: Path) -> Any:
+    """A file of the run's own.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointError("is damaged", where=str(path), fix="start the run in a new folder") from None
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _arms(folds: Path) -> list[Path]:
+    """Those that are done."""
+    return sorted(seal.parent for seal in folds.glob(f"[!.]*/[!.]*/{DONE}"))
+
+
+def _worth_keeping(folds: Path) -> bool:
+    """Whether an arm is done, or pretraining for a fold has come to a checkpoint."""
+    return bool(_arms(folds) or list(folds.glob("*/pretrained/checkpoints/*")))
+
+
+def _refuse_damaged(folds: Path) -> None:
+    for arm in _arms(folds):
+        for name, known in read_json(arm / DONE).items():
+            if not (arm / name).is_file() or sha256_of(arm / name) != known:
+                raise CheckpointError(
+                    "was lost or changed since this run made it",
+                    where=str(arm / name),
+                    fix=f"remove the folder {arm} to have it made again",
+                )
