@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from foundation.cohort.staging import sha256_of
-from foundation.errors import CheckpointError, ConfigError
+from foundation.errors import CheckpointError
 from foundation.identity import refuse_another
+from foundation.lock import WORKING
 
-DONE, FOLDS, WORKING = "done", "folds", ".run"
-IDENTITY = "identity.json"
+DONE, FOLDS = "done", "folds"
+IDENTITY = f"{WORKING}/identity.json"
 
 
 def seal(arm: Path) -> None:
@@ -31,20 +32,6 @@ def count_done(folds: Path) -> int:
     return len(_arms(folds))
 
 
-def refuse_foreign(out: Path) -> None:
-    """Refuse a folder that holds something and is no fine-tuning run, before anything is written there.
-
-    Raises:
-        ConfigError: So it is.
-    """
-    if out.is_dir() and not (out / WORKING / IDENTITY).is_file() and any(p.name != WORKING for p in out.iterdir()):
-        raise ConfigError(
-            "holds something, and no fine-tuning run that could be gone on with",
-            where=f"out: {out}",
-            fix="name a new folder; or, where it is a copy of a run, copy its hidden folder .run too",
-        )
-
-
 def begin_or_go_on(out: Path, identity: dict[str, str]) -> None:
     """Note what run this is; or go on with what is done, if it is of the same run and whole.
 
@@ -53,7 +40,7 @@ def begin_or_go_on(out: Path, identity: dict[str, str]) -> None:
     Raises:
         CheckpointError: What is done belongs to another run, or was damaged.
     """
-    path = out / WORKING / IDENTITY
+    path = out / IDENTITY
     if path.is_file() and _worth_keeping(out / FOLDS):
         refuse_another(read_json(path), identity, out)
         _refuse_damaged(out / FOLDS)

@@ -18,7 +18,7 @@ from finetune.evaluate import Evaluation, Frames, where
 from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Arm, Pretrain, summary_of
 from finetune.pool import Job, run_all
 from finetune.report import write_report
-from finetune.resuming import FOLDS, WORKING, begin_or_go_on, read_json, refuse_foreign, write_json
+from finetune.resuming import FOLDS, IDENTITY, begin_or_go_on, read_json, write_json
 from finetune.splits import Fold
 from finetune.study import EVERYTHING, Study
 from foundation import hub
@@ -31,7 +31,7 @@ from foundation.data.preprocessing import FILE as PREPROCESSING_FILE
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
 from foundation.identity import hashes_of
-from foundation.lock import claimed
+from foundation.lock import WORKING, claimed, refuse_foreign
 from foundation.page import Picture
 from foundation.progress import Progress, Silent
 from foundation.seen_patients import SeenPatients
@@ -59,7 +59,7 @@ def finetune(
         CheckpointError: The model folder is damaged, or the run folder belongs to another run.
     """
     config = load_config(FinetuneConfig, path, overrides)
-    refuse_foreign(config.out)
+    refuse_foreign(config.out, IDENTITY)
     study = make_study(config)
     oracle = _read_oracle(config, study)
     with claimed(config.out, doing="is being fine-tuned in"):

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from foundation.errors import ConfigError, DataError, WriteError
 
+WORKING = ".run"
+"""Folder inside a run folder, for what only the run itself reads."""
+
 LOCK = "lock"
 HOLDER = "process"
 
@@ -43,6 +46,24 @@ def held(folder: Path, *, working: Path, doing: str, fix: str) -> Iterator[None]
         lock.release()
 
 
+def refuse_foreign(out: Path, mark: str) -> None:
+    """Refuse a folder that holds something and is no run of this kind, before anything is written there.
+
+    Args:
+        out: The run folder, which need not be there.
+        mark: File that every such run leaves in its folder when it begins.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    if out.is_dir() and not (out / mark).is_file() and any(path.name != WORKING for path in out.iterdir()):
+        raise ConfigError(
+            "holds something, and no run that could be gone on with",
+            where=f"out: {out}",
+            fix="name a new folder; or, where it is a copy of a run, copy its hidden folder .run too",
+        )
+
+
 @contextlib.contextmanager
 def claimed(out: Path, *, doing: str) -> Iterator[None]:
     """Hold a run folder, made if it is not there.
@@ -56,7 +77,7 @@ def claimed(out: Path, *, doing: str) -> Iterator[None]:
         DataError: Another process holds it.
         WriteError: It cannot be made.
     """
-    working = out / ".run"
+    working = out / WORKING
     try:
         working.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

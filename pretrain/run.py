@@ -23,7 +23,7 @@ from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
 from foundation.layers.running import compiled, recomputed
-from foundation.lock import claimed
+from foundation.lock import claimed, refuse_foreign
 from foundation.model import MultimodalConfig, MultimodalModel
 from foundation.optimiser import build_optimiser
 from foundation.progress import Progress, Silent
@@ -41,6 +41,9 @@ from pretrain.report import write_report
 from pretrain.split import split
 from pretrain.start import start
 from pretrain.step import Pretraining
+
+START = "start.json"
+"""What the model could do before training; every run leaves it when it begins."""
 
 
 def pretrain(
@@ -61,6 +64,7 @@ def pretrain(
         CheckpointError: The run folder belongs to another run.
     """
     config = load_config(PretrainConfig, path, overrides)
+    refuse_foreign(config.out, START)
     cohort = PreparedCohort(config.cohort)
     training, held_out = split(cohort, config.held_out, config.seed)
     aligned = align(Preprocessing.fit(cohort, training, config.preprocessing), cohort)
@@ -73,7 +77,7 @@ def pretrain(
     evaluation = Evaluation(config, aligned, training, held_out, state.best.model, progress or Silent())
     with claimed(config.out, doing="is being trained in"):
         identity = identify(config, cohort, training)
-        before = _before_training(config.out / "start.json", evaluation, identity)
+        before = _before_training(config.out / START, evaluation, identity)
         position = _restore(config, identity, state)
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))

@@ -307,3 +307,10 @@ def test_a_run_that_was_compiled_goes_on_uncompiled(workplace, whole, tmp_path):
     pretrain(workplace / "config.yaml", [f"out={run}"])
     assert losses(run)[:6] == compiled[:6]
     assert losses(run)[-1][2] == pytest.approx(compiled[-1][2], rel=1e-3)
+
+
+def test_a_folder_of_something_else_is_not_written_to(workplace, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds something"):
+        pretrain(workplace / "config.yaml", [f"out={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
