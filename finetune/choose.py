@@ -86,10 +86,12 @@ class Ready:
 
     Attributes:
         looks: At the training records.
+        inner: Folds of these, to choose on.
         penalties: Task to the ridge penalty that its head starts with.
     """
 
     looks: Looks
+    inner: list[Fold]
     penalties: dict[str, float]
 
 
@@ -113,14 +115,14 @@ class Learning:
 
     def ready(self, fold: Fold) -> Ready:
         """Look at the training records with the model as it is, and choose the penalties of heads."""
-        looks = self._look(fold.train)
-        return Ready(looks, self._choose_penalties(looks, self.study.inner(fold)))
+        looks, inner = self._look(fold.train), self.study.inner(fold)
+        return Ready(looks, inner, self._choose_penalties(looks, inner))
 
     def learn(self, fold: Fold, ready: Ready) -> tuple[Trainee, Choice, list[dict[str, Any]]]:
         """Choose on inner folds of the training rows, and train on all of them; with what to log of that."""
         looks = ready.looks
         # Heads alone are quick to fit, so that all inner folds choose their penalty; training is not.
-        inner = self.study.inner(fold)[: self.study.config.search.inner_folds]
+        inner = ready.inner[: self.study.config.search.inner_folds]
         options = list(self._options(ready.penalties))
         epochs = 0 if isinstance(self.adapt, Frozen) else self.study.config.fit.epochs
         curves = [self._curve(option, looks, inner, epochs) for option in options]

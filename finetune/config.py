@@ -52,7 +52,7 @@ class Pretraining(Config):
 
 
 class FitOptimiser(OptimiserConfig):
-    """As in pretraining; but short trainings need an average of gradients that follows sooner."""
+    """As in pretraining; but squared gradients are averaged over more steps, since few labels make them noisy."""
 
     betas: tuple[float, float] = (0.9, 0.99)
 

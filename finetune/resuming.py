@@ -74,8 +74,10 @@ def _arms(folds: Path) -> list[Path]:
 
 
 def _worth_keeping(folds: Path) -> bool:
-    """Whether an arm is done, or pretraining for a fold has come to a checkpoint."""
-    return bool(_arms(folds) or list(folds.glob("*/pretrained/checkpoints/*")))
+    """Whether an arm is done, or pretraining for a fold has come to a checkpoint or its end."""
+    return bool(
+        _arms(folds) or list(folds.glob("*/pretrained/checkpoints/*")) or list(folds.glob("*/pretrained/model"))
+    )
 
 
 def _refuse_damaged(folds: Path) -> None:

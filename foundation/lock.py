@@ -60,7 +60,7 @@ def refuse_foreign(out: Path, mark: str) -> None:
         raise ConfigError(
             "holds something, and no run that could be gone on with",
             where=f"out: {out}",
-            fix="name a new folder; or, where it is a copy of a run, copy its hidden folder .run too",
+            fix=f"name a new folder; or, where it is a copy of a run, copy its {mark} too",
         )
 
 

@@ -15,10 +15,10 @@ from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
 
 CONFIG = """
-cohort: /home/someone/secret-cohort
+cohort: /someone/secret-cohort
 out: run
 towers:
-  mri: {tower: vit2d, weights: /home/someone/weights.safetensors}
+  mri: {tower: vit2d, weights: /someone/weights.safetensors}
   omics: {tower: omics_transformer, tokenizer: {tokenizer: pathway, gene_sets: "${env:GENE_SETS}"}}
 fusion: {fusion: gated_mean}
 objectives: {contrast: {loss: {objective: infonce}}}
@@ -26,7 +26,7 @@ objectives: {contrast: {loss: {objective: infonce}}}
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> PretrainConfig:
-    monkeypatch.setenv("GENE_SETS", "/home/someone/sentinel.gmt")
+    monkeypatch.setenv("GENE_SETS", "/someone/sentinel.gmt")
     (folder / "config.yaml").write_text(CONFIG)
     (folder / "run").mkdir()
     return load_config(PretrainConfig, folder / "config.yaml", overrides)
