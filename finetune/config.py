@@ -12,7 +12,7 @@ import foundation.towers  # noqa: F401  (registers every part)
 from finetune.adapt import AdaptConfig, Frozen, Lora, Scratch
 from finetune.splits import SplitConfig
 from finetune.task import tasks
-from foundation.config import Config, YamlPath
+from foundation.config import Config, YamlPath, load_config
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.preprocessing import PreprocessingConfig
@@ -39,11 +39,10 @@ class Network(Config):
     width: int = Field(default=128, gt=0, description="Of the fused embedding.")
 
 
-class Pretraining(Config):
-    """Of a pretraining YAML, what its model will read; all else is for `chiasma pretrain` to check."""
+class Pretraining(Network):
+    """Of a pretraining YAML, what its model will be; all else is for `chiasma pretrain` to check."""
 
     model_config = ConfigDict(extra="ignore")
-    preprocessing: PreprocessingConfig = PreprocessingConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +150,12 @@ class FinetuneConfig(Config):
         if self.pretrain == "none" and self.adapt.mode != "none":
             raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: none}`")
         return self
+
+    def to_be_built(self) -> Network | None:
+        """The network, where it is not read from a model folder."""
+        if self.pretraining is not None:
+            return load_config(Pretraining, self.pretraining, self.pretraining_changes)
+        return self.network
 
     def arms(self) -> dict[str, AdaptConfig]:
         """What is trained on every fold, by name."""

@@ -15,7 +15,8 @@ import torch
 from finetune import adapter
 from finetune.adapt import AdaptConfig, Adapted, adapt, leaving_blind
 from finetune.choose import BATCH, Learning, Ready, outputs_of
-from finetune.config import OURS, FinetuneConfig
+from finetune.config import OURS, FinetuneConfig, Network
+from finetune.direct import direct_width
 from finetune.fit import Trainee
 from finetune.linear import write_linear
 from finetune.resuming import is_done, seal
@@ -108,14 +109,22 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
         done()
 
 
-def summary_of(study: Study, fold: Fold, folder: Path) -> str:
+def summary_of(study: Study, fold: Fold) -> str:
     """What will be trained of the network, part by part.
 
     Raises:
         ConfigError: An adapter would be on nothing.
     """
-    model, _ = _base(study, fold, folder, None)
-    width = model.config.width
+    network = study.config.to_be_built()
+    if network is None:
+        assert isinstance(study.config.pretrain, Path)
+        model, _ = hub.read(study.config.pretrain)
+    else:
+        patients = study.cohort.patients.astype(str)
+        learned_from = np.flatnonzero(~np.isin(patients, patients[fold.test]))
+        model, _ = _untrained(study, network, learned_from if study.config.pretraining else fold.train)
+    features = {name: len(names) for name, names, _ in model.config.omics}
+    width = model.config.width + direct_width(features, study.config.direct)
     heads = torch.nn.ModuleDict({name: task.head(width) for name, task in study.tasks(fold.train).items()})
     settings = leaving_blind(study.config.adapt, model, study.modalities)
     return adapt(model, settings, heads, seed=study.config.seed).summary()
@@ -125,12 +134,7 @@ def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> 
     """The model to adapt and its preprocessing; for `per_fold`, pretrained without the test patients."""
     config = study.config
     if config.network is not None:
-        network = config.network
-        preprocessing = Preprocessing.fit(study.cohort, fold.train, network.preprocessing)
-        settings = MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            return MultimodalModel(settings).eval(), preprocessing
+        return _untrained(study, config.network, fold.train)
     if config.pretrain != "per_fold":
         assert isinstance(config.pretrain, Path)
         return hub.read(config.pretrain)
@@ -154,6 +158,15 @@ def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> 
     if len(fold.test):
         refuse_seen(SeenPatients.read(model), study.cohort.patients[fold.test])
     return hub.read(model)
+
+
+def _untrained(study: Study, network: Network, rows: np.ndarray) -> tuple[MultimodalModel, Preprocessing]:
+    """A network with random weights that reads what is learned of some rows."""
+    preprocessing = Preprocessing.fit(study.cohort, rows, network.preprocessing)
+    settings = MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(study.config.seed)
+        return MultimodalModel(settings).eval(), preprocessing
 
 
 @contextlib.contextmanager

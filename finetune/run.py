@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.config import OURS, FinetuneConfig, Pretraining
+from finetune.config import OURS, FinetuneConfig
 from finetune.evaluate import Evaluation, Frames, where
 from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Arm, Pretrain, summary_of
 from finetune.pool import Job, run_all
@@ -68,8 +68,7 @@ def finetune(
         spent = config.out / WORKING / "seconds.json"
         seconds = read_json(spent) if spent.is_file() else 0.0
         began = time.monotonic()
-        if config.pretrain != "per_fold":
-            print(summary_of(study, study.folds.folds[0], config.out / FOLDS), flush=True)
+        print(summary_of(study, study.folds.folds[0]), flush=True)
         folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
         run_all(Job(study, config.out / FOLDS, pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began
@@ -80,12 +79,9 @@ def finetune(
 def make_study(config: FinetuneConfig) -> Study:
     """Open the cohort and split its patients, refusing what cannot be evaluated."""
     cohort = PreparedCohort(config.cohort)
-    if config.pretraining is not None:
-        reads = load_config(Pretraining, config.pretraining, config.pretraining_changes).preprocessing.modalities
-        return Study.of(config, cohort, reads or cohort.modalities, None)
-    if config.network is not None:
-        known = config.network.preprocessing.modalities or cohort.modalities
-        return Study.of(config, cohort, known, None)
+    network = config.to_be_built()
+    if network is not None:
+        return Study.of(config, cohort, network.preprocessing.modalities or cohort.modalities, None)
     assert isinstance(config.pretrain, Path)
     _refuse_no_model(config.pretrain)
     preprocessing = Preprocessing.read(config.pretrain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -237,6 +238,22 @@ def test_pretrained_for_each_fold_it_has_not_seen_its_test_patients(tune, workpl
         [patients] = (folder / "folds" / fold).rglob("pretrained/model/patients.json")
         seen = set(everybody[SeenPatients.read(patients.parent).among(everybody)])
         assert seen == set(everybody) - set(here["patient"])
+
+
+@pytest.mark.parametrize("start", ["path", "per_fold", "none"])
+def test_what_is_attached_is_printed_before_training(tune, workplace, untrained, capsys, start):
+    changes = {
+        "path": [],
+        "per_fold": ["pretrain=per_fold", f"pretraining={workplace / 'pretraining.yaml'}"],
+        "none": untrained,
+    }[start]
+    task = "tasks=[{task: subtype, endpoint: subtype}]"
+    metrics, _ = tune(*changes, task, "direct=[clinical]", pretrain=pretrain_model)
+    table = metrics["adaptation"]
+    assert table in capsys.readouterr().out
+    # Weights of three classes for an embedding of 8, and for two covariates each with whether it was seen.
+    assert re.search(rf"heads +{3 * (8 + 4) + 3} +{3 * (8 + 4) + 3}", table)
+    assert ("LoRA on blocks.*.attention.query" in table) == (start != "none")
 
 
 def test_a_cohort_that_lacks_a_modality_of_the_model_is_read_without_it(tune, workplace, tmp_path):
