@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## simulate a cohort, prepare it, pretrain on it, fine-
 	@echo "Open these pages in a browser:"
 	@echo "  demo/cohort/summary.html      who the patients are, and what each of them lacks"
 	@echo "  demo/pretrained/report.html   what the model learned before it was told any outcome"
-	@echo "  demo/finetuned/report.html    how well it foretells subtype, response and survival, and what does better"
+	@echo "  demo/finetuned/report.html    how well it predicts subtype, response and survival, and what does better"
 
 test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)

@@ -33,7 +33,7 @@ def measure(name: str, batch: int, width: int, turns: int) -> dict:
     """Seconds per turn, the most memory, and the loss, of one loss on complete pairs, in this process."""
     import torch
 
-    from foundation.contrastive.contrast import infonce, siglip
+    from foundation.objectives.contrastive.contrast import infonce, siglip
 
     torch.set_num_threads(1)
     make = torch.Generator().manual_seed(0)

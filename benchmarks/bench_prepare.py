@@ -39,7 +39,7 @@ def seconds(work) -> float:
 
 def measure(cohort: Path, turns: int) -> dict:
     """Rates of the shard writer and of the bare loop over the NIfTI scans of a cohort."""
-    from foundation.cohort.plan import make_plan
+    from foundation.cohort.inventory import take_inventory
     from foundation.cohort.shards import ShardWriter, one_thread
     from foundation.cohort.spec import CohortSpec
     from foundation.cohort.store import record_features
@@ -49,7 +49,7 @@ def measure(cohort: Path, turns: int) -> dict:
     spec = load_config(CohortSpec, cohort)
     with tempfile.TemporaryDirectory() as name, one_thread(spec):
         folder = Path(name)
-        plan = make_plan(spec, folder / "tables", Silent())
+        plan = take_inventory(spec, folder / "tables", Silent())
         records = [
             record
             for record in plan.records

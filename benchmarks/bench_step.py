@@ -26,17 +26,17 @@ from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
+from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.preprocessing import Preprocessing
-from foundation.data.sample import Batch
 from foundation.data.sampler import PatientOrder
-from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.optimiser import build_optimiser
+from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.progress import Silent
-from pretrain.checkpoint import Position, State
+from foundation.simulation.simulate import simulate
+from foundation.training.checkpoint import Position, State
+from foundation.training.optimiser import build_optimiser
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
 from pretrain.monitor import Monitor

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finetune.hazards import Watched, efron
-from foundation.measures.scores import RESAMPLES, concordance, with_interval
+from finetune.tasks.survival_losses import Watched, efron
+from foundation.metrics.scores import RESAMPLES, concordance, with_interval
 
 RESULT = Path(__file__).parent / "results" / "survival.json"
 TURNS = 5

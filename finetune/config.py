@@ -7,18 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 import finetune.tasks  # noqa: F401  (registers every task)
-import foundation.fusion
-import foundation.towers  # noqa: F401  (registers every part)
-from finetune.adapt import AdaptConfig, Frozen, Lora, Scratch
+import foundation.model.fusion
+import foundation.model.towers  # noqa: F401  (registers every part)
+from finetune.methods.adapt import AdaptConfig, Frozen, Lora, Scratch
 from finetune.splits import SplitConfig
-from finetune.task import tasks
+from finetune.tasks.base import tasks
 from foundation.config import Config, YamlPath, load_config
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.preprocessing import PreprocessingConfig
-from foundation.joining import fusions
-from foundation.optimiser import OptimiserConfig
-from foundation.tower import towers
+from foundation.model.fusion.base import fusions
+from foundation.model.towers.base import towers
+from foundation.training.optimiser import OptimiserConfig
 
 DECIDES_NOTHING = {"cohort", "out", "processes", "oracle"}
 """Keys that may change between the start of a run and its resumption."""
@@ -113,7 +113,7 @@ class FinetuneConfig(Config):
     )
     tasks: list[AnyTask] = Field(min_length=1)  # type: ignore[valid-type]
     modalities: list[str] = Field(default=[], description="What may be seen of a patient; empty for all of it.")
-    direct: list[str] = Field(
+    covariates: list[str] = Field(
         default=[], description="Omics modalities, such as clinical, whose values heads read beside the embedding."
     )
     splits: SplitConfig = SplitConfig()
@@ -147,8 +147,8 @@ class FinetuneConfig(Config):
             raise ValueError("`search.inner_folds` is more than there are: `splits.inner_folds`")
         if self.adapt.mode != "lora" and (self.search.rank or self.search.dropout):
             raise ValueError("`search.rank` and `search.dropout` go with `adapt: {mode: lora}`")
-        if self.pretrain == "none" and self.adapt.mode != "none":
-            raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: none}`")
+        if self.pretrain == "none" and self.adapt.mode != "scratch":
+            raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: scratch}`")
         return self
 
     def to_be_built(self) -> Network | None:
@@ -157,7 +157,7 @@ class FinetuneConfig(Config):
             return load_config(Pretraining, self.pretraining, self.pretraining_changes)
         return self.network
 
-    def arms(self) -> dict[str, AdaptConfig]:
+    def methods(self) -> dict[str, AdaptConfig]:
         """What is trained on every fold, by name."""
         others: dict[str, AdaptConfig] = {FROM_SCRATCH: Scratch(), FROZEN_PROBE: Frozen()}
         chosen = [] if self.pretrain == "none" else self.compare

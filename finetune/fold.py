@@ -1,4 +1,4 @@
-"""One fold of a run: every arm learns on its training patients and foretells its test patients, once for all time."""
+"""One fold of a run: every method learns on its training patients and predicts its test patients, once for all time."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import numpy as np
 import pandas as pd
 import torch
 
-from finetune import adapter
-from finetune.adapt import AdaptConfig, Adapted, adapt, leaving_blind
-from finetune.choose import BATCH, Learning, Ready, outputs_of
 from finetune.config import OURS, FinetuneConfig, Network
-from finetune.direct import direct_width
-from finetune.fit import Trainee
-from finetune.linear import write_linear
+from finetune.methods import adapter
+from finetune.methods.adapt import AdaptConfig, Adapted, adapt, leaving_blind
+from finetune.methods.choose import BATCH, Learning, Ready, outputs_of
+from finetune.methods.covariates import covariates_width
+from finetune.methods.fit import Trainee
+from finetune.methods.linear import write_linear
 from finetune.resuming import is_done, seal
 from finetune.splits import Fold, refuse_seen
 from finetune.study import EVERYTHING, Study
-from foundation import hub
 from foundation.data.alignment import Aligned, align
+from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.preprocessing import Preprocessing
-from foundation.data.randomness import draw
-from foundation.data.sample import Batch
 from foundation.data.sampler import OnePass
 from foundation.errors import ConfigError
-from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.objective import View
-from foundation.seen_patients import SeenPatients
+from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
+from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.view import View
+from foundation.randomness import draw
 
 Pretrain = Callable[[Path, list[str]], Path]
 """A pretraining YAML and changes to it, to the model folder that it made; goes on where it was stopped."""
 
 Readies = dict[tuple[bool, int | None], Ready]
-"""From scratch or not, and how many labels, to what arms of that kind start from."""
+"""From scratch or not, and how many labels, to what methods of that kind start from."""
 
 FINAL = "all"
 """The fold whose training patients are everybody."""
@@ -47,7 +47,7 @@ PREDICTIONS, CHOICE, STEPS = "predictions.parquet", "choice.json", "metrics.json
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class Method:
     """Something that learns on every fold.
 
     Attributes:
@@ -70,19 +70,19 @@ class Arm:
 LINEAR = "linear baselines"
 
 
-def arms_of(config: FinetuneConfig, fold: Fold) -> list[Arm]:
+def methods_of(config: FinetuneConfig, fold: Fold) -> list[Method]:
     """What is to be done for a fold."""
-    ours = Arm(OURS, config.adapt)
+    ours = Method(OURS, config.adapt)
     if fold.name == FINAL:
         return [ours]
-    networks = [Arm(name, adapt) for name, adapt in config.arms().items()]
+    networks = [Method(name, adapt) for name, adapt in config.methods().items()]
     few = [
-        Arm(arm.name, arm.adapt, labels)
+        Method(method.name, method.adapt, labels)
         for labels in config.labels
-        for arm in [*networks, Arm(LINEAR)]
+        for method in [*networks, Method(LINEAR)]
         if labels < len(fold.train)
     ]
-    return [*networks, Arm(LINEAR), *few]
+    return [*networks, Method(LINEAR), *few]
 
 
 def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, done: Callable[[], None]) -> None:
@@ -91,20 +91,20 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
     Args:
         study: Of the run.
         fold: Of the study, or `FINAL`.
-        folder: Of the fold; each arm's part appears in it when it is whole.
+        folder: Of the fold; each method's part appears in it when it is whole.
         pretrain: For `pretrain: per_fold`.
-        done: Called after each arm.
+        done: Called after each method.
     """
-    waiting = [arm for arm in arms_of(study.config, fold) if not is_done(folder / arm.folder)]
+    waiting = [method for method in methods_of(study.config, fold) if not is_done(folder / method.folder)]
     base: tuple[MultimodalModel, Preprocessing] | None = None
     readies: Readies = {}
-    for arm in waiting:
-        with hub.replacing(folder / arm.folder) as partial:
-            if arm.adapt is None:
-                write_linear(study, study.few(fold, arm.labels), partial)
+    for method in waiting:
+        with model_folder.replacing(folder / method.folder) as partial:
+            if method.adapt is None:
+                write_linear(study, study.few(fold, method.labels), partial)
             else:
                 base = base or _base(study, fold, folder, pretrain)
-                _network(study, study.few(fold, arm.labels), arm, base, readies, partial)
+                _network(study, study.few(fold, method.labels), method, base, readies, partial)
             seal(partial)
         done()
 
@@ -118,13 +118,13 @@ def summary_of(study: Study, fold: Fold) -> str:
     network = study.config.to_be_built()
     if network is None:
         assert isinstance(study.config.pretrain, Path)
-        model, _ = hub.read(study.config.pretrain)
+        model, _ = model_folder.read(study.config.pretrain)
     else:
         patients = study.cohort.patients.astype(str)
         learned_from = np.flatnonzero(~np.isin(patients, patients[fold.test]))
         model, _ = _untrained(study, network, learned_from if study.config.pretraining else fold.train)
     features = {name: len(names) for name, names, _ in model.config.omics}
-    width = model.config.width + direct_width(features, study.config.direct)
+    width = model.config.width + covariates_width(features, study.config.covariates)
     heads = torch.nn.ModuleDict({name: task.head(width) for name, task in study.tasks(fold.train).items()})
     settings = leaving_blind(study.config.adapt, model, study.modalities)
     return adapt(model, settings, heads, seed=study.config.seed).summary()
@@ -137,7 +137,7 @@ def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> 
         return _untrained(study, config.network, fold.train)
     if config.pretrain != "per_fold":
         assert isinstance(config.pretrain, Path)
-        return hub.read(config.pretrain)
+        return model_folder.read(config.pretrain)
     if pretrain is None or config.pretraining is None:
         raise ConfigError("nothing here can pretrain", where="pretrain", fix="use the command `chiasma finetune`")
     model = folder / "pretrained" / "model"
@@ -157,7 +157,7 @@ def _base(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None) -> 
             model = pretrain(config.pretraining, changes)
     if len(fold.test):
         refuse_seen(SeenPatients.read(model), study.cohort.patients[fold.test])
-    return hub.read(model)
+    return model_folder.read(model)
 
 
 def _untrained(study: Study, network: Network, rows: np.ndarray) -> tuple[MultimodalModel, Preprocessing]:
@@ -181,39 +181,39 @@ def _quiet(folder: Path) -> Iterator[None]:
 def _network(
     study: Study,
     fold: Fold,
-    arm: Arm,
+    method: Method,
     base: tuple[MultimodalModel, Preprocessing],
     readies: Readies,
     folder: Path,
 ) -> None:
-    """Adapt, foretell, write."""
+    """Adapt, predict, write."""
     model, preprocessing = base
-    assert arm.adapt is not None
+    assert method.adapt is not None
     aligned = study.read(align(preprocessing, study.cohort))
     seed = int(draw(study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
     torch.manual_seed(seed)
-    learning = Learning(study, model, aligned, leaving_blind(arm.adapt, model, study.modalities), seed)
-    start = (arm.adapt.mode == "none", arm.labels)
+    learning = Learning(study, model, aligned, leaving_blind(method.adapt, model, study.modalities), seed)
+    start = (method.adapt.mode == "scratch", method.labels)
     if start not in readies:
         readies[start] = learning.ready(fold)
     trainee, choice, rows = learning.learn(fold, readies[start])
     _finish(study, trainee, aligned, fold)
-    about = {"fold": fold.name, "arm": arm.name, "labels": arm.labels}
+    about = {"fold": fold.name, "method": method.name, "labels": method.labels}
     lines = [json.dumps({**about, **row}) + "\n" for row in rows]
     (folder / STEPS).write_text("".join(lines), encoding="utf-8")
     document = {**about, "train": len(fold.train), **choice.document()}
     document["adaptation"] = trainee.adapted.summary()
     (folder / CHOICE).write_text(json.dumps(document, indent=2), encoding="utf-8")
-    if arm.name == OURS and arm.labels is None:
+    if method.name == OURS and method.labels is None:
         adapter.write(folder / "adapter", trainee.adapted)
         torch_tasks = {name: task.state_dict() for name, task in trainee.tasks.items()}
         _write_buffers(folder / "adapter" / "tasks.safetensors", torch_tasks)
     if fold.name == FINAL:
-        hub.write(folder / "model", model, preprocessing, "The model that the adapter beside it stands on.\n")
+        model_folder.write(folder / "model", model, preprocessing, "The model that the adapter beside it stands on.\n")
         return
     test = study.one_each(fold.test)
-    subsets = list(study.subsets()) if arm.name == OURS and arm.labels is None else []
-    foretell(study, trainee, aligned, test, subsets).to_parquet(folder / PREDICTIONS, index=False)
+    subsets = list(study.subsets()) if method.name == OURS and method.labels is None else []
+    predict(study, trainee, aligned, test, subsets).to_parquet(folder / PREDICTIONS, index=False)
 
 
 def _write_buffers(path: Path, tasks: dict[str, dict[str, torch.Tensor]]) -> None:
@@ -230,7 +230,7 @@ def _finish(study: Study, trainee: Trainee, aligned: Aligned, fold: Fold) -> Non
 
 
 @torch.no_grad()
-def foretell(
+def predict(
     study: Study, trainee: Trainee, aligned: Aligned, rows: np.ndarray, subsets: list[tuple[str, ...]]
 ) -> pd.DataFrame:
     """Predictions of records: with all that each has, and of those who have it with each subset alone.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.fold import Pretrain, arms_of, run_fold
+from finetune.fold import Pretrain, methods_of, run_fold
 from finetune.resuming import count_done
 from finetune.splits import Fold
 from finetune.study import Study
@@ -52,7 +52,7 @@ def run_all(job: Job, folds: Sequence[Fold], progress: Progress) -> None:
         ChiasmaError: A fold failed, or a process was ended from outside; what is finished is kept.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    total = sum(len(arms_of(job.study.config, fold)) for fold in folds)
+    total = sum(len(methods_of(job.study.config, fold)) for fold in folds)
     done = count_done(job.folder)
     progress.start("fine-tuning", total, "models")
     progress.advance(done)

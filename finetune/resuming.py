@@ -7,29 +7,29 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from foundation.cohort.staging import sha256_of
 from foundation.errors import CheckpointError
-from foundation.identity import refuse_another
-from foundation.lock import WORKING
+from foundation.files.hashing import sha256_of
+from foundation.files.identity import refuse_another
+from foundation.files.lock import WORKING
 
 DONE, FOLDS = "done", "folds"
 IDENTITY = f"{WORKING}/identity.json"
 
 
-def seal(arm: Path) -> None:
-    """Note that an arm of a fold is done, with the SHA-256 of each of its files."""
-    files = {str(path.relative_to(arm)): sha256_of(path) for path in sorted(arm.rglob("*")) if path.is_file()}
-    (arm / DONE).write_text(json.dumps(files, indent=1), encoding="utf-8")
+def seal(method: Path) -> None:
+    """Note that an method of a fold is done, with the SHA-256 of each of its files."""
+    files = {str(path.relative_to(method)): sha256_of(path) for path in sorted(method.rglob("*")) if path.is_file()}
+    (method / DONE).write_text(json.dumps(files, indent=1), encoding="utf-8")
 
 
-def is_done(arm: Path) -> bool:
-    """Whether an arm is there as a whole."""
-    return (arm / DONE).is_file()
+def is_done(method: Path) -> bool:
+    """Whether an method is there as a whole."""
+    return (method / DONE).is_file()
 
 
 def count_done(folds: Path) -> int:
-    """Arms that are done, of all folds of a run."""
-    return len(_arms(folds))
+    """Methods that are done, of all folds of a run."""
+    return len(_methods(folds))
 
 
 def begin_or_go_on(out: Path, identity: dict[str, str]) -> None:
@@ -68,24 +68,24 @@ def write_json(path: Path, document: Any) -> None:
     partial.replace(path)
 
 
-def _arms(folds: Path) -> list[Path]:
+def _methods(folds: Path) -> list[Path]:
     """Those that are done."""
     return sorted(seal.parent for seal in folds.glob(f"[!.]*/[!.]*/{DONE}"))
 
 
 def _worth_keeping(folds: Path) -> bool:
-    """Whether an arm is done, or pretraining for a fold has come to a checkpoint or its end."""
+    """Whether an method is done, or pretraining for a fold has come to a checkpoint or its end."""
     return bool(
-        _arms(folds) or list(folds.glob("*/pretrained/checkpoints/*")) or list(folds.glob("*/pretrained/model"))
+        _methods(folds) or list(folds.glob("*/pretrained/checkpoints/*")) or list(folds.glob("*/pretrained/model"))
     )
 
 
 def _refuse_damaged(folds: Path) -> None:
-    for arm in _arms(folds):
-        for name, known in read_json(arm / DONE).items():
-            if not (arm / name).is_file() or sha256_of(arm / name) != known:
+    for method in _methods(folds):
+        for name, known in read_json(method / DONE).items():
+            if not (method / name).is_file() or sha256_of(method / name) != known:
                 raise CheckpointError(
                     "was lost or changed since this run made it",
-                    where=str(arm / name),
-                    fix=f"remove the folder {arm} to have it made again",
+                    where=str(method / name),
+                    fix=f"remove the folder {method} to have it made again",
                 )

@@ -14,27 +14,27 @@ import numpy as np
 import pandas as pd
 
 from finetune.config import OURS, FinetuneConfig
-from finetune.evaluate import Evaluation, Frames, where
-from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Arm, Pretrain, summary_of
+from finetune.evaluation.evaluate import Frames, TaskEvaluation, where
+from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Method, Pretrain, summary_of
 from finetune.pool import Job, run_all
-from finetune.report import write_report
+from finetune.report.page import write_report
 from finetune.resuming import FOLDS, IDENTITY, begin_or_go_on, read_json, write_json
 from finetune.splits import Fold
 from finetune.study import EVERYTHING, Study
-from foundation import hub
 from foundation.cohort.manifest import FILE as COHORT_FILE
-from foundation.cohort.staging import sha256_of
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import align
 from foundation.data.preprocessing import FILE as PREPROCESSING_FILE
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
-from foundation.identity import hashes_of
-from foundation.lock import WORKING, claimed, refuse_foreign
-from foundation.page import Picture
+from foundation.files.hashing import sha256_of
+from foundation.files.identity import hashes_of
+from foundation.files.lock import WORKING, claimed_run, refuse_foreign
+from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent
-from foundation.seen_patients import SeenPatients
+from foundation.report.page import Picture
 
 ORACLE_NAMES = {"auroc": "auroc_responder"}
 """What truth/oracle.json calls a measure, where that differs."""
@@ -48,7 +48,7 @@ def finetune(
     Args:
         path: The YAML.
         overrides: ``key=value`` changes to it.
-        progress: Hears of folds and arms.
+        progress: Hears of folds and methods.
         pretrain: Pretrains a model, for ``pretrain: per_fold``; in a module, because other processes call it.
 
     Returns:
@@ -62,7 +62,7 @@ def finetune(
     refuse_foreign(config.out, IDENTITY)
     study = make_study(config)
     oracle = _read_oracle(config, study)
-    with claimed(config.out, doing="is being fine-tuned in"):
+    with claimed_run(config.out, doing="is being fine-tuned in"):
         begin_or_go_on(config.out, _identity(study))
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         spent = config.out / WORKING / "seconds.json"
@@ -125,8 +125,10 @@ def _write(study: Study, out: Path, seconds: float, oracle: dict[str, float]) ->
     """Write predictions.parquet, metrics.json, the adapter and the report; returns the metrics."""
     config, folds = study.config, study.folds.folds
     fitted = {fold.name: study.tasks(fold.train) for fold in folds}
-    evaluations = [Evaluation(study, name, {fold: t[name] for fold, t in fitted.items()}) for name in study.weights()]
-    frames = _read(study, out, Arm(OURS, config.adapt))
+    evaluations = [
+        TaskEvaluation(study, name, {fold: t[name] for fold, t in fitted.items()}) for name in study.weights()
+    ]
+    frames = _read(study, out, Method(OURS, config.adapt))
     others = _baselines(study, out, None)
     entries = [_entry(evaluation, frames, others) for evaluation in evaluations]
     for entry in entries:
@@ -143,7 +145,7 @@ def _write(study: Study, out: Path, seconds: float, oracle: dict[str, float]) ->
             "from": config.pretrain if isinstance(config.pretrain, str) else "path",
             "tested_though_seen": int(study.seen[study.tested].sum()),
         },
-        "adaptation": next(choice["adaptation"] for choice in choices if choice["arm"] == OURS),
+        "adaptation": next(choice["adaptation"] for choice in choices if choice["method"] == OURS),
         "cohort": study.cohort.manifest.name,
         "modalities": list(study.modalities),
         "seed": config.seed,
@@ -161,7 +163,7 @@ def _write(study: Study, out: Path, seconds: float, oracle: dict[str, float]) ->
     return metrics
 
 
-def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) -> dict[str, Any]:
+def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]) -> dict[str, Any]:
     """A task's part of metrics.json."""
     task = evaluation.task
     ours = evaluation.parts(_seen_all(frames))
@@ -178,7 +180,7 @@ def _entry(evaluation: Evaluation, frames: Frames, others: dict[str, Frames]) ->
         "chance": task.chance,
         **evaluation.counts(),
         **evaluation.summary(ours),
-        "measures": evaluation.measures(ours),
+        "metrics": evaluation.metrics(ours),
         "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
         "with_baseline": evaluation.with_baseline(frames, others, theirs),
         "by_modality_subset": evaluation.by_subset(frames),
@@ -216,14 +218,14 @@ def _read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
 
 
 def _add_few_labels(
-    study: Study, out: Path, evaluations: Sequence[Evaluation], entries: Sequence[dict[str, Any]]
+    study: Study, out: Path, evaluations: Sequence[TaskEvaluation], entries: Sequence[dict[str, Any]]
 ) -> None:
-    """What each arm is worth with few labelled training patients."""
+    """What each method is worth with few labelled training patients."""
     training = round(float(np.mean([len(study.one_each(fold.train)) for fold in study.folds.folds])))
     for labels in study.config.labels:
-        arms = {OURS: _read(study, out, Arm(OURS, study.config.adapt, labels)), **_baselines(study, out, labels)}
+        methods = {OURS: _read(study, out, Method(OURS, study.config.adapt, labels)), **_baselines(study, out, labels)}
         for evaluation, entry in zip(evaluations, entries, strict=True):
-            parts = {name: evaluation.parts(_seen_all(frames)) for name, frames in arms.items()}
+            parts = {name: evaluation.parts(_seen_all(frames)) for name, frames in methods.items()}
             scored = {name: evaluation.against(parts[OURS], those) for name, those in parts.items() if those}
             entry.setdefault("by_labels", {})[str(labels)] = scored
             entry["training_patients"] = training
@@ -232,16 +234,18 @@ def _add_few_labels(
 def _baselines(study: Study, out: Path, labels: int | None) -> dict[str, Frames]:
     """Name of everything that ours is compared with, to its predictions."""
     found: dict[str, Frames] = {
-        name: _read(study, out, Arm(name, adapt, labels)) for name, adapt in study.config.arms().items() if name != OURS
+        name: _read(study, out, Method(name, adapt, labels))
+        for name, adapt in study.config.methods().items()
+        if name != OURS
     }
     for fold in study.folds.folds:
-        for path in sorted((out / FOLDS / fold.name / Arm(LINEAR, None, labels).folder).glob("*.parquet")):
+        for path in sorted((out / FOLDS / fold.name / Method(LINEAR, None, labels).folder).glob("*.parquet")):
             found.setdefault(path.stem, {})[fold.name] = pd.read_parquet(path)  # type: ignore[index]
     return {name: frames for name, frames in found.items() if frames}
 
 
-def _read(study: Study, out: Path, arm: Arm) -> Frames:
-    paths = {fold.name: out / FOLDS / fold.name / arm.folder / PREDICTIONS for fold in study.folds.folds}
+def _read(study: Study, out: Path, method: Method) -> Frames:
+    paths = {fold.name: out / FOLDS / fold.name / method.folder / PREDICTIONS for fold in study.folds.folds}
     return {fold: pd.read_parquet(path) for fold, path in paths.items() if path.is_file()}
 
 
@@ -264,5 +268,5 @@ def _publish_final(out: Path) -> None:
     import shutil
 
     for part in ("adapter", "model"):
-        with hub.replacing(out / part) as partial:
+        with model_folder.replacing(out / part) as partial:
             shutil.copytree(out / FOLDS / FINAL / OURS / part, partial, dirs_exist_ok=True)

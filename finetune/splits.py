@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from foundation.config import Config
-from foundation.data.randomness import draw
 from foundation.errors import ConfigError, DataError
-from foundation.seen_patients import SeenPatients
+from foundation.hub.seen_patients import SeenPatients
+from foundation.randomness import draw
 from foundation.wording import counted
 
 TIME_QUANTILES = 4

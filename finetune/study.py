@@ -13,15 +13,15 @@ from torch import Tensor
 
 from finetune.config import FinetuneConfig
 from finetune.splits import Fold, Folds, Records, refuse_seen, within_groups
-from finetune.task import Task, Truth, tasks
+from finetune.tasks.base import Task, Truth, tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned
-from foundation.data.randomness import permutation
 from foundation.errors import ConfigError, nearest
-from foundation.seen_patients import SeenPatients
+from foundation.hub.seen_patients import SeenPatients
+from foundation.randomness import permutation
 
 EVERYTHING = "everything"
-"""Seen is all that a patient has, in place of the name of a subset of modalities."""
+"""TowerOutput is all that a patient has, in place of the name of a subset of modalities."""
 
 MOST_SUBSETS = 127
 """Of modalities; where there are more, those of one, of all but one, and of all are looked at."""
@@ -146,7 +146,7 @@ class Study:
         return self.folds.inner(fold, _strata(list(self.tasks(None).values()), self.cohort, fold.train))
 
     def few(self, fold: Fold, labels: int | None) -> Fold:
-        """The fold with so many training patients, the same ones for every arm; with all of them for None."""
+        """The fold with so many training patients, the same ones for every method; with all of them for None."""
         if labels is None:
             return fold
         patients = np.unique(self.cohort.patients[fold.train].astype(str))
@@ -187,15 +187,15 @@ def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str
     wanted = config.modalities or known
     allowed = tuple(name for name in cohort.modalities if name in wanted)
     omics = [name for name in allowed if cohort.manifest.modalities[name].kind == "omics"]
-    for name in config.direct:
+    for name in config.covariates:
         if name in cohort.modalities and name not in known:
             raise ConfigError(
                 f"the model was pretrained without '{name}'",
-                where="direct",
+                where="covariates",
                 fix="pretrain with it among `preprocessing.modalities`, or leave it out here",
             )
         if name not in omics:
-            raise ConfigError(f"no omics modality '{name}' may be seen", where="direct", fix=nearest(name, omics))
+            raise ConfigError(f"no omics modality '{name}' may be seen", where="covariates", fix=nearest(name, omics))
     return allowed
 
 

@@ -105,7 +105,7 @@ def simulate(out: Path, patients: int, seed: int) -> None:
 
     Source files in the formats a hospital has, a cohort.yaml that names them, and truth/ with what they were made from.
     """
-    from foundation.cohort.simulate import simulate as run
+    from foundation.simulation.simulate import simulate as run
     from launch.progress import Progress
 
     with Progress() as progress:
@@ -172,7 +172,7 @@ def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | Non
     if gpus or as_json:
         raise click.UsageError("--gpus and --json go with --plan")
     from launch.progress import Progress
-    from pretrain.report import headline
+    from pretrain.report.page import headline
     from pretrain.run import pretrain as run
 
     with Progress() as progress:
@@ -186,7 +186,7 @@ def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool
 
     from launch.plan_table import print_plan
     from launch.progress import Progress
-    from pretrain.sizing import make_plan
+    from pretrain.plan import make_plan
 
     with Progress() as progress:
         found = make_plan(config, overrides, gpus, progress)
@@ -210,7 +210,7 @@ def finetune(config: Path, overrides: Sequence[str]) -> None:
     baselines on the same folds. Interrupted and started again, it goes on with what is not yet done. The run folder
     holds config.yaml, metrics.json, predictions.parquet, report.html, and adapter/ with the model/ it stands on.
     """
-    from finetune.answer import headlines
+    from finetune.report.answer import headlines
     from finetune.run import finetune as run
     from launch.pretrained import pretrain_model
     from launch.progress import Progress

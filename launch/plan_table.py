@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pretrain.sizing import Memory, Operations, Plan
+    from pretrain.plan import Memory, Operations, Plan
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:

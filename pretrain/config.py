@@ -6,17 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-import foundation.fusion
-import foundation.objectives
-import foundation.towers  # noqa: F401  (registers every part)
 from foundation.config import Config, YamlPath
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.preprocessing import PreprocessingConfig
-from foundation.joining import fusions
-from foundation.objective import objectives
-from foundation.optimiser import OptimiserConfig
-from foundation.tower import towers
+from foundation.model.fusion.base import fusions
+from foundation.model.towers.base import towers
+from foundation.objectives.base import objectives
+from foundation.training.optimiser import OptimiserConfig
 from pretrain.split import HeldOut
 from pretrain.tracking import Wandb
 

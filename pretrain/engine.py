@@ -12,13 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
-from foundation.data.sample import Batch
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
-from foundation.optimiser import gradient_norm, learning_rate, set_learning_rate
-from pretrain import checkpoint
-from pretrain.checkpoint import Position, State
+from foundation.training import checkpoint
+from foundation.training.checkpoint import Position, State
+from foundation.training.optimiser import gradient_norm, learning_rate, set_learning_rate
 from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
 

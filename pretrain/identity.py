@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from foundation.cohort.manifest import FILE as COHORT_FILE
-from foundation.cohort.staging import sha256_of
 from foundation.cohort.store import PreparedCohort
-from foundation.identity import hash_of, hashes_of
+from foundation.files.hashing import sha256_of
+from foundation.files.identity import hash_of, hashes_of
 from pretrain.config import PretrainConfig
 
 

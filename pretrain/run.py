@@ -13,33 +13,34 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from foundation import hub
-from foundation.average import follow
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
-from foundation.contrastive.views import PairwiseObjective
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError
-from foundation.layers.running import compiled, recomputed
-from foundation.lock import claimed, refuse_foreign
-from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.optimiser import build_optimiser
+from foundation.files.lock import claimed_run, refuse_foreign
+from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
+from foundation.model.layers.running import compiled, recomputed
+from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.towers.base import count_parameters
+from foundation.objectives.contrastive.pairs import PairwiseObjective
 from foundation.progress import Progress, Silent
-from foundation.seen_patients import SeenPatients
-from foundation.tower import count_parameters
-from pretrain import checkpoint, tracking
-from pretrain.card import card
-from pretrain.checkpoint import Position, State
+from foundation.training import checkpoint
+from foundation.training.checkpoint import Position, State
+from foundation.training.ema import follow
+from foundation.training.optimiser import build_optimiser
+from pretrain import tracking
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
-from pretrain.evaluation import Evaluation
+from pretrain.evaluation.evaluator import Evaluator
 from pretrain.identity import identify
+from pretrain.init import start
 from pretrain.monitor import Monitor
-from pretrain.report import write_report
+from pretrain.report.card import card
+from pretrain.report.page import write_report
 from pretrain.split import split
-from pretrain.start import start
 from pretrain.step import Pretraining
 
 START = "start.json"
@@ -74,8 +75,8 @@ def pretrain(
     )
     state = _build(config, aligned, training, accelerator.device)
     _refuse_unpaired(state.module, aligned, training)
-    evaluation = Evaluation(config, aligned, training, held_out, state.best.model, progress or Silent())
-    with claimed(config.out, doing="is being trained in"):
+    evaluation = Evaluator(config, aligned, training, held_out, state.best.model, progress or Silent())
+    with claimed_run(config.out, doing="is being trained in"):
         identity = identify(config, cohort, training)
         before = _before_training(config.out / START, evaluation, identity)
         position = _restore(config, identity, state)
@@ -88,7 +89,7 @@ def pretrain(
             return _write(run, evaluation, before), run.folder
 
 
-def _before_training(path: Path, evaluation: Evaluation, identity: dict[str, str]) -> dict[str, Any]:
+def _before_training(path: Path, evaluation: Evaluator, identity: dict[str, str]) -> dict[str, Any]:
     """What the model can do before it is trained; measured when a run begins, and kept beside it."""
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -139,7 +140,7 @@ def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray
             )
 
 
-def _write(run: Run, evaluation: Evaluation, before: dict[str, Any]) -> dict[str, Any]:
+def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str, Any]:
     """Write metrics.json, the model folder, the map and the report; returns the metrics."""
     cohort = evaluation.aligned.cohort.manifest
     metrics, drawn = evaluation.final(before)
@@ -154,7 +155,7 @@ def _write(run: Run, evaluation: Evaluation, before: dict[str, Any]) -> dict[str
     patients = evaluation.aligned.cohort.patients
     seen = SeenPatients.of(patients[evaluation.training])
     words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
-    hub.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
+    model_folder.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
     _write_json(run.folder / "metrics.json", metrics)
     write_report(run.folder)
     return metrics

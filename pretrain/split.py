@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from foundation.cohort.store import PreparedCohort
 from foundation.config import Config, YamlPath
-from foundation.data.randomness import permutation
 from foundation.errors import ConfigError, DataError
+from foundation.randomness import permutation
 from foundation.wording import counted
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from foundation.data.sample import Batch
-from foundation.model import MultimodalModel
-from foundation.objective import Loss, Objective, Seen, View, objectives
+from foundation.data.batch import Batch
+from foundation.model.multimodal import MultimodalModel
+from foundation.model.view import TowerOutput, View
+from foundation.objectives.base import Loss, Objective, objectives
 from pretrain.config import PretrainConfig
 
 
@@ -62,7 +63,7 @@ class Pretraining(nn.Module):
             logged.update({f"{name}/{key}": value for key, value in loss.logged.items()})
         return {"loss": total, **logged}
 
-    def _see(self, objective: Objective, views: Mapping[str, View], batch: Batch) -> dict[str, Seen]:
+    def _see(self, objective: Objective, views: Mapping[str, View], batch: Batch) -> dict[str, TowerOutput]:
         tokens = objective.needs_tokens
         return {name: self.model(batch, view, tokens=tokens, seed=self.seed) for name, view in views.items()}
 
@@ -86,7 +87,7 @@ class Pretraining(nn.Module):
                 generators.append(_random_state(batch.present_BM.device))
                 pieces.append(self._see(objective, shown, part))
         seen = {
-            name: Seen(
+            name: TowerOutput(
                 torch.cat([piece[name].z_BD for piece in pieces]).requires_grad_(),
                 torch.cat([piece[name].present_B for piece in pieces]),
                 view,

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.figures.classes import binary_figures
-from finetune.task import (
+from finetune.report.figures.classes import binary_figures
+from finetune.tasks.base import (
     Labels,
     Predicted,
     Task,
@@ -27,9 +27,9 @@ from finetune.task import (
     to_numpy,
 )
 from foundation.errors import ConfigError
-from foundation.measures.classification import auprc, calibration_error
-from foundation.measures.scores import Score, auroc, balanced_accuracy
-from foundation.page import Picture
+from foundation.metrics.classification import auprc, calibration_error
+from foundation.metrics.scores import Score, auroc, balanced_accuracy
+from foundation.report.page import Picture
 
 
 class MolecularConfig(TaskConfig):
@@ -104,23 +104,23 @@ class Molecular(Task):
 
     def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
         """The probability of yes, for each endpoint."""
-        chance_NE = to_numpy(outputs.double().sigmoid())
-        return {f"probability/{name}": chance_NE[:, e] for e, name in enumerate(self.endpoints)}
+        probability_NE = to_numpy(outputs.double().sigmoid())
+        return {f"probability/{name}": probability_NE[:, e] for e, name in enumerate(self.endpoints)}
 
-    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The probability of yes, for each endpoint."""
-        return {f"probability/{name}": foretold[name]["chance"][:, 1] for name in self.endpoints}
+        return {f"probability/{name}": predicted[name]["probability"][:, 1] for name in self.endpoints}
 
-    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+    def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of each endpoint, over those who have it, and the mean AUROC."""
         scores, areas = {}, []
         for name in self.endpoints:
-            known, yes_N, chance_N = self._known(name, truth, predicted)
+            known, yes_N, probability_N = self._known(name, truth, predicted)
             of_endpoint = {
-                "auroc": auroc(yes_N, chance_N),
-                "auprc": auprc(yes_N, chance_N),
-                "balanced_accuracy": balanced_accuracy(yes_N, chance_N >= 0.5),
-                "calibration_error": calibration_error(yes_N, chance_N),
+                "auroc": auroc(yes_N, probability_N),
+                "auprc": auprc(yes_N, probability_N),
+                "balanced_accuracy": balanced_accuracy(yes_N, probability_N >= 0.5),
+                "calibration_error": calibration_error(yes_N, probability_N),
             }
             scores |= {f"{measure}/{name}": of_rows(score, known) for measure, score in of_endpoint.items()}
             areas.append(scores[f"auroc/{name}"])
@@ -130,8 +130,8 @@ class Molecular(Task):
         """Reliability, ROC, precision over recall and decision curve of each endpoint."""
         pictures = []
         for name in self.endpoints:
-            _, yes_N, chance_N = self._known(name, truth, predicted)
-            pictures += binary_figures(yes_N, chance_N, f"{name} {self.yes[name]}")
+            _, yes_N, probability_N = self._known(name, truth, predicted)
+            pictures += binary_figures(yes_N, probability_N, f"{name} {self.yes[name]}")
         return pictures
 
     def _codes(self, endpoints: Truth) -> np.ndarray:

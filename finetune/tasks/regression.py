@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.figures.numbers import scatter
-from finetune.task import (
+from finetune.report.figures.numbers import scatter
+from finetune.tasks.base import (
     Labels,
     OneEndpoint,
     Predicted,
@@ -23,8 +23,8 @@ from finetune.task import (
     tasks,
     to_numpy,
 )
-from foundation.measures.scores import Score, absolute_error, pearson, r_squared, spearman
-from foundation.page import Picture
+from foundation.metrics.scores import Score, absolute_error, pearson, r_squared, spearman
+from foundation.report.page import Picture
 
 STRATA = 4
 """Quantiles of the value that splits spread evenly."""
@@ -89,7 +89,7 @@ class Regression(Task):
         """The value, in its own unit."""
         return {"value": to_numpy(outputs[:, 0].double() * self.scale + self.centre)}
 
-    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+    def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the value."""
         known = self.labelled(truth)
         value_N, guess_N = truth[self.name]["value"][known], predicted["value"][known]
@@ -102,7 +102,7 @@ class Regression(Task):
         return {name: of_rows(score, known) for name, score in scores.items()}
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
-        """Foretold against true values."""
+        """Predicted against true values."""
         known = self.labelled(truth)
         label = f"{self.name} ({self.unit})" if self.unit else self.name
         return [scatter(truth[self.name]["value"][known], predicted["value"][known], label)]

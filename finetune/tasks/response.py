@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.figures.classes import binary_figures, confusion_matrix
-from finetune.task import (
+from finetune.report.figures.classes import binary_figures, confusion_matrix
+from finetune.tasks.base import (
     Labels,
     OneEndpoint,
     Predicted,
@@ -25,9 +25,9 @@ from finetune.task import (
     tasks,
     to_numpy,
 )
-from foundation.measures.classification import auprc, calibration_error, quadratic_kappa
-from foundation.measures.scores import Score, auroc, balanced_accuracy
-from foundation.page import Picture
+from foundation.metrics.classification import auprc, calibration_error, quadratic_kappa
+from foundation.metrics.scores import Score, auroc, balanced_accuracy
+from foundation.report.page import Picture
 
 LEAST_STEP = 1e-3
 """Between two thresholds, in log odds: a class that nobody has in training must not become impossible."""
@@ -42,7 +42,7 @@ class ResponseConfig(OneEndpoint):
     )
 
 
-class ProportionalOdds(nn.Module):
+class OrdinalHead(nn.Module):
     """Log odds of being above each threshold, from one score (McCullagh 1980, Regression models for ordinal data).
 
     The first threshold is free and each other one is a positive step above the one before, so that they stay in order.
@@ -55,7 +55,7 @@ class ProportionalOdds(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1, bias=False)
-        # Classes of equal chance where the score is 0.
+        # Classes of equal probability where the score is 0.
         start = torch.arange(1, classes).div(classes).logit()
         self.first = nn.Parameter(start[:1].clone())
         self.steps = nn.Parameter(start.diff().expm1().log())
@@ -97,7 +97,7 @@ class Response(Task):
 
     def head(self, width: int) -> nn.Module:
         """Log odds of being above each threshold [B, K - 1], or of responding [B, 1]."""
-        return ProportionalOdds(width, len(self.classes)) if self.ordinal else nn.Linear(width, 1)
+        return OrdinalHead(width, len(self.classes)) if self.ordinal else nn.Linear(width, 1)
 
     def loss(self, outputs: Tensor, endpoints: Labels, groups: Sequence[str]) -> Tensor:
         """Negative log-likelihood per patient."""
@@ -119,24 +119,24 @@ class Response(Task):
         edges = np.pad(above_NT, ((0, 0), (1, 1)), constant_values=((0, 0), (1, 0)))
         return self._by_class(-np.diff(edges, axis=1))
 
-    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """As `predict`."""
-        columns = self._by_class(foretold[self.name]["chance"])
+        columns = self._by_class(predicted[self.name]["probability"])
         return columns if self.ordinal else {"probability/responder": columns["probability/responder"]}
 
-    def _by_class(self, chance_NK: np.ndarray) -> dict[str, np.ndarray]:
-        responds = chance_NK[:, self._responds(np.arange(len(self.classes)))].sum(axis=1)
-        columns = {f"probability/{name}": chance_NK[:, k] for k, name in enumerate(self.classes)}
+    def _by_class(self, probability_NK: np.ndarray) -> dict[str, np.ndarray]:
+        responds = probability_NK[:, self._responds(np.arange(len(self.classes)))].sum(axis=1)
+        columns = {f"probability/{name}": probability_NK[:, k] for k, name in enumerate(self.classes)}
         return {"probability/responder": responds, **columns}
 
-    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+    def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of responder or not, and of the classes in the ordinal form."""
-        known, code_N, chance_N = self._known(truth, predicted)
+        known, code_N, probability_N = self._known(truth, predicted)
         responds_N = self._responds(code_N)
         scores = {
-            "auroc": auroc(responds_N, chance_N),
-            "auprc": auprc(responds_N, chance_N),
-            "calibration_error": calibration_error(responds_N, chance_N),
+            "auroc": auroc(responds_N, probability_N),
+            "auprc": auprc(responds_N, probability_N),
+            "calibration_error": calibration_error(responds_N, probability_N),
         }
         if self.ordinal:
             guess_N = self._guess(predicted)[known]
@@ -146,8 +146,8 @@ class Response(Task):
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Reliability, ROC, precision over recall and decision curve of responding; confusion of the classes."""
-        known, code_N, chance_N = self._known(truth, predicted)
-        pictures = binary_figures(self._responds(code_N), chance_N, "responder")
+        known, code_N, probability_N = self._known(truth, predicted)
+        pictures = binary_figures(self._responds(code_N), probability_N, "responder")
         if self.ordinal:
             pictures.append(confusion_matrix(code_N, self._guess(predicted)[known], self.classes))
         return pictures

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.figures.classes import class_figures
-from finetune.task import (
+from finetune.report.figures.classes import class_figures
+from finetune.tasks.base import (
     Labels,
     OneEndpoint,
     Predicted,
@@ -25,9 +25,9 @@ from finetune.task import (
     tasks,
     to_numpy,
 )
-from foundation.measures.classification import calibration_error, macro_auprc, macro_f1
-from foundation.measures.scores import Score, balanced_accuracy, macro_auroc
-from foundation.page import Picture
+from foundation.metrics.classification import calibration_error, macro_auprc, macro_f1
+from foundation.metrics.scores import Score, balanced_accuracy, macro_auroc
+from foundation.report.page import Picture
 
 
 class SubtypeConfig(OneEndpoint):
@@ -91,32 +91,32 @@ class Subtype(Task):
         """The probability of each class."""
         return self._by_class(to_numpy(outputs.double().softmax(dim=1)))
 
-    def columns(self, foretold: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The probability of each class."""
-        return self._by_class(foretold[self.name]["chance"])
+        return self._by_class(predicted[self.name]["probability"])
 
-    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+    def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the likeliest class and of the probabilities."""
-        known, code_N, chance_NK = self._known(truth, predicted)
-        guess_N = chance_NK.argmax(axis=1)
+        known, code_N, probability_NK = self._known(truth, predicted)
+        guess_N = probability_NK.argmax(axis=1)
         scores = {
             "balanced_accuracy": balanced_accuracy(code_N, guess_N),
             "macro_f1": macro_f1(code_N, guess_N),
-            "auroc": macro_auroc(code_N, chance_NK),
-            "auprc": macro_auprc(code_N, chance_NK),
-            "calibration_error": calibration_error(code_N == guess_N, chance_NK.max(axis=1)),
+            "auroc": macro_auroc(code_N, probability_NK),
+            "auprc": macro_auprc(code_N, probability_NK),
+            "calibration_error": calibration_error(code_N == guess_N, probability_NK.max(axis=1)),
         }
         return {name: of_rows(score, known) for name, score in scores.items()}
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Confusion matrix, reliability, ROC and precision over recall."""
-        _, code_N, chance_NK = self._known(truth, predicted)
-        return class_figures(code_N, chance_NK, self.classes)
+        _, code_N, probability_NK = self._known(truth, predicted)
+        return class_figures(code_N, probability_NK, self.classes)
 
-    def _by_class(self, chance_NK: np.ndarray) -> dict[str, np.ndarray]:
-        return {f"probability/{name}": chance_NK[:, k] for k, name in enumerate(self.classes)}
+    def _by_class(self, probability_NK: np.ndarray) -> dict[str, np.ndarray]:
+        return {f"probability/{name}": probability_NK[:, k] for k, name in enumerate(self.classes)}
 
     def _known(self, truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         known = self.labelled(truth)
-        chance_NK = np.stack([predicted[f"probability/{name}"] for name in self.classes], axis=1)
-        return known, truth[self.name]["code"][known], chance_NK[known]
+        probability_NK = np.stack([predicted[f"probability/{name}"] for name in self.classes], axis=1)
+        return known, truth[self.name]["code"][known], probability_NK[known]

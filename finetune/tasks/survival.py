@@ -14,9 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from finetune.figures.survival import calibration_at, risk_groups
-from finetune.hazards import Watched, cox_of_all, interval_log_likelihood, log_hazards, observed_logits, remember
-from finetune.task import (
+from finetune.report.figures.survival import calibration_at, risk_groups
+from finetune.tasks.base import (
     Labels,
     OneEndpoint,
     Predicted,
@@ -30,19 +29,27 @@ from finetune.task import (
     tasks,
     to_numpy,
 )
-from foundation.contrastive.contrast import patient_numbers
+from finetune.tasks.survival_losses import (
+    Watched,
+    cox_of_all,
+    interval_log_likelihood,
+    log_hazards,
+    observed_logits,
+    remember,
+)
 from foundation.errors import ConfigError
-from foundation.measures.scores import Score, concordance
-from foundation.measures.survival import Censoring, breslow
-from foundation.measures.survival_scores import auc_at, brier_at, integrated_brier, uno
-from foundation.page import Picture
+from foundation.metrics.scores import Score, concordance
+from foundation.metrics.survival import Censoring, breslow
+from foundation.metrics.survival_scores import auc_at, brier_at, integrated_brier, uno
+from foundation.objectives.contrastive.contrast import patient_numbers
+from foundation.report.page import Picture
 
 YEAR = {"days": 365.25, "weeks": 52.1786, "months": 12.0, "years": 1.0}
 YEARS = (1, 2, 3)
 """Times that are told of where none are chosen."""
 
 CURVE_POINTS = 12
-"""Times from 0 to the last chosen one at which the chance of being free of the event is foretold."""
+"""Times from 0 to the last chosen one at which the probability of being free of the event is predicted."""
 
 STRATA = 3
 """Quantiles of the time, among those with the event and among those without, that splits spread evenly."""
@@ -96,7 +103,7 @@ class Survival(Task):
             raise ConfigError(
                 f"has {len(self.causes)} kinds of event, and Cox's model knows one",
                 where=f"endpoint '{self.name}'",
-                fix="set form: intervals, which foretells each of them",
+                fix="set form: intervals, which predicts each of them",
             )
         steps = np.linspace(0, max(self.times), CURVE_POINTS + 1)[1:]
         self.grid = np.union1d(steps[~np.isclose(steps[:, None], self.times).any(axis=1)], self.times)
@@ -190,29 +197,29 @@ class Survival(Task):
             self.baseline = torch.from_numpy(np.stack(hazards)).to(self.baseline)
 
     def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
-        """The risk, higher is worse; and, for Cox after `finish`, the chance of being free of the event at times."""
+        """The risk, higher is worse; and, for Cox after `finish`, the survival probability at times."""
         with torch.no_grad():
             group_N = patient_numbers(groups).to(outputs.device)
             if self.config.form == "intervals":
-                return self._foretell(log_hazards(self._logits(outputs.double(), group_N)))
+                return self._predict(log_hazards(self._logits(outputs.double(), group_N)))
         columns = {"risk": to_numpy(outputs[:, 0])}
         if len(self.baseline):
             hazard_NT = self.baseline[self._place(group_N)] * outputs.detach().double().exp()
             columns |= self._columns(np.exp(-to_numpy(hazard_NT)))
         return columns
 
-    def _foretell(self, log_chance_NCT: Tensor) -> dict[str, np.ndarray]:
-        """Risk of each kind of event: how much of it is expected by the last cut; and the chance of none."""
-        log_free_NT = torch.nn.functional.pad(log_chance_NCT[:, 0].cumsum(dim=1), (1, 0))
+    def _predict(self, log_probability_NCT: Tensor) -> dict[str, np.ndarray]:
+        """Risk of each kind of event: how much of it is expected by the last cut; and the probability of none."""
+        log_free_NT = torch.nn.functional.pad(log_probability_NCT[:, 0].cumsum(dim=1), (1, 0))
         # A constant hazard within each interval, none after the last.
         cuts = self.cuts.numpy(force=True)
         free_NT = np.exp([np.interp(self.grid, cuts, line) for line in to_numpy(log_free_NT)])
-        happens_NCT = log_free_NT[:, None, :-1].exp() * log_chance_NCT[:, 1:].exp()
+        happens_NCT = log_free_NT[:, None, :-1].exp() * log_probability_NCT[:, 1:].exp()
         by_then_NC = to_numpy(happens_NCT.cumsum(dim=2).mean(dim=2))
         return {**{name: by_then_NC[:, c] for c, name in enumerate(self._risks())}, **self._columns(free_NT)}
 
-    def measures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
-        """C of Harrell and of Uno for each kind of event; AUC and Brier scores at times, where curves are foretold.
+    def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+        """C of Harrell and of Uno for each kind of event; AUC and Brier scores at times, where curves are predicted.
 
         Pairs are compared within groups only. Uno's C counts events up to the last chosen time.
         """
@@ -291,7 +298,7 @@ class Survival(Task):
         return [self.name] if len(self.causes) == 1 else [f"{self.name}: {cause}" for cause in self.causes]
 
     def _column(self, at: float) -> str:
-        return f"free/{at:g}"
+        return f"survival_probability/{at:g}"
 
     def _columns(self, free_NT: np.ndarray) -> dict[str, np.ndarray]:
         return {self._column(at): free_NT[:, t] for t, at in enumerate(self.grid)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foundation.cohort.manifest import FILE, Manifest
 from foundation.errors import ConfigError, DataError, WriteError
-from foundation.lock import HOLDER, LOCK, held
+from foundation.files.lock import HOLDER, LOCK, held
 
 WORKING = ".prepare"
 """Folder inside the cohort that holds what an unfinished preparation needs to go on; gone at the end."""
@@ -24,7 +24,7 @@ REFUSALS = {
 
 
 @contextlib.contextmanager
-def claimed(out: Path, name: str) -> Iterator[Path]:
+def claimed_cohort(out: Path, name: str) -> Iterator[Path]:
     """Hold a folder for the cohort `name` while it is prepared.
 
     Yields:

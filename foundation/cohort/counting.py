@@ -14,11 +14,11 @@ from foundation.cohort.spec import ImageModality, OmicsModality
 from foundation.cohort.store import PreparedCohort
 
 if TYPE_CHECKING:
-    from foundation.cohort.plan import Plan
+    from foundation.cohort.inventory import Inventory
 
 
 def count(
-    plan: Plan,
+    inventory: Inventory,
     out: Path,
     sources: dict[str, Any],
     shards: dict[str, Shard],
@@ -28,29 +28,29 @@ def count(
     """Count the records of a cohort.
 
     Args:
-        plan: What was prepared.
+        inventory: What was prepared.
         out: Where its records are; only the small columns and the validity of the large are read.
         sources: What cohort.json says of the files.
         shards: Files of records.
         quarantined: Rows of quarantine.tsv.
         versions: Name to version.
     """
-    entries = {name: _entry(m, len(plan.features.get(name, []))) for name, m in plan.spec.modalities.items()}
+    entries = {name: _entry(m, len(inventory.features.get(name, []))) for name, m in inventory.spec.modalities.items()}
     uncounted = Manifest(
-        name=plan.spec.name,
+        name=inventory.spec.name,
         patients=0,
-        records=len(plan.records),
+        records=len(inventory.records),
         modalities=entries,
         patterns={},
-        endpoints={name: values.summary() for name, values in plan.endpoints.items()},
+        endpoints={name: values.summary() for name, values in inventory.endpoints.items()},
         sites={},
         groups={},
-        folds={fold: dict(sorted(Counter(split.values()).items())) for fold, split in plan.folds.items()},
+        folds={fold: dict(sorted(Counter(split.values()).items())) for fold, split in inventory.folds.items()},
         sources=sources,
         shards=shards,
         quarantined=quarantined,
         versions=versions,
-        fingerprint=plan.fingerprint,
+        fingerprint=inventory.fingerprint,
     )
     people = People(PreparedCohort(out, uncounted))
     for (name, entry), patients in zip(entries.items(), people.present.sum(axis=0), strict=True):

@@ -14,7 +14,7 @@ from foundation.errors import DataError, nearest
 SPLITS = ("train", "val", "test")
 
 
-class Folds(Config):
+class PublishedFolds(Config):
     """Published folds: one file per fold with a column of patients and one of train or val."""
 
     files: str = Field(description="Pattern with {fold}, and {group} where there are groups.")
@@ -37,7 +37,9 @@ def find_folds(patterns: Iterable[Path]) -> Iterator[tuple[str, Path]]:
             yield path.name[len(before) : len(path.name) - len(after)], path
 
 
-def read_folds(folds: Folds, paths: Iterable[tuple[str, Path]], patients: set[str]) -> dict[str, dict[str, str]]:
+def read_folds(
+    folds: PublishedFolds, paths: Iterable[tuple[str, Path]], patients: set[str]
+) -> dict[str, dict[str, str]]:
     """Fold to patient to split, over all groups.
 
     Args:
@@ -62,7 +64,7 @@ def read_folds(folds: Folds, paths: Iterable[tuple[str, Path]], patients: set[st
     return {fold: dict(sorted(read[fold].items())) for fold in sorted(read)}
 
 
-def _read_fold(folds: Folds, path: Path, patients: set[str]) -> dict[str, str]:
+def _read_fold(folds: PublishedFolds, path: Path, patients: set[str]) -> dict[str, str]:
     frame = read_clinical(ClinicalTable(files=path.name, patient=folds.patient), path)
     if folds.split not in frame:
         raise DataError(f"has no column '{folds.split}'", where=str(path), fix=nearest(folds.split, frame.columns))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foundation.cohort.source import Volume
+from foundation.cohort.sources.base import Volume
 from foundation.cohort.spec import ImageModality, Window
 from foundation.errors import DataError, nearest
 

@@ -16,10 +16,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundation.cohort.claim import WORKING, claimed
+from foundation.cohort.claim import WORKING, claimed_cohort
 from foundation.cohort.counting import count
+from foundation.cohort.inventory import Fault, Inventory, RecordPlan, take_inventory
 from foundation.cohort.manifest import FILE, Manifest
-from foundation.cohort.plan import Fault, Plan, RecordPlan, make_plan
 from foundation.cohort.shards import ShardReport, ShardWriter, one_thread, start_worker, work
 from foundation.cohort.spec import CohortSpec
 from foundation.cohort.store import PreparedCohort, record_features, write_index
@@ -63,20 +63,20 @@ def prepare(
     spec = load_config(CohortSpec, path, overrides)
     if root is not None:
         spec = spec.model_copy(update={"root": root.resolve()})
-    with claimed(out, spec.name) as working:
-        plan = make_plan(spec, working / "tables", progress)
+    with claimed_cohort(out, spec.name) as working:
+        inventory = take_inventory(spec, working / "tables", progress)
         if (out / FILE).is_file():
-            return _already_prepared(out, plan)
-        _keep_what_is_finished(out, plan)
-        reports = _write_shards(out, plan, workers, progress)
-        _stop_on_too_many_faults(out, plan, reports)
-        return _publish(out, plan, reports, progress)
+            return _already_prepared(out, inventory)
+        _keep_what_is_finished(out, inventory)
+        reports = _write_shards(out, inventory, workers, progress)
+        _stop_on_too_many_faults(out, inventory, reports)
+        return _publish(out, inventory, reports, progress)
 
 
-def _already_prepared(out: Path, plan: Plan) -> Manifest:
+def _already_prepared(out: Path, inventory: Inventory) -> Manifest:
     manifest = Manifest.read(out)
     shutil.rmtree(out / WORKING / "tables", ignore_errors=True)
-    if manifest.fingerprint != plan.fingerprint:
+    if manifest.fingerprint != inventory.fingerprint:
         raise DataError(
             f"holds the cohort '{manifest.name}' prepared from other sources or another YAML",
             where=str(out),
@@ -86,17 +86,17 @@ def _already_prepared(out: Path, plan: Plan) -> Manifest:
     return manifest
 
 
-def _keep_what_is_finished(out: Path, plan: Plan) -> None:
+def _keep_what_is_finished(out: Path, inventory: Inventory) -> None:
     """Keep finished shards only if they were made from the same sources by the same YAML."""
     for half_written in (out / "records").glob("*.partial"):
         half_written.unlink()
     begun = out / WORKING / "fingerprint"
-    if begun.is_file() and begun.read_text(encoding="utf-8") == plan.fingerprint:
+    if begun.is_file() and begun.read_text(encoding="utf-8") == inventory.fingerprint:
         return
     for folder in (out / "records", out / WORKING / "reports"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    begun.write_text(plan.fingerprint, encoding="utf-8")
+    begun.write_text(inventory.fingerprint, encoding="utf-8")
 
 
 def _shard_size(records: int) -> int:
@@ -104,25 +104,25 @@ def _shard_size(records: int) -> int:
     return max(8, min(128, -(-records // 64)))
 
 
-def _write_shards(out: Path, plan: Plan, workers: int, progress: Progress) -> list[ShardReport]:
-    size = _shard_size(len(plan.records))
-    shards = [plan.records[start : start + size] for start in range(0, len(plan.records), size)]
-    features = record_features(plan.spec, plan.features)
+def _write_shards(out: Path, inventory: Inventory, workers: int, progress: Progress) -> list[ShardReport]:
+    size = _shard_size(len(inventory.records))
+    shards = [inventory.records[start : start + size] for start in range(0, len(inventory.records), size)]
+    features = record_features(inventory.spec, inventory.features)
     finished: dict[int, ShardReport] = {}
-    patients = len({record.patient for record in plan.records})
-    progress.start("preparing", len(plan.records), "patients" if patients == len(plan.records) else "records")
+    patients = len({record.patient for record in inventory.records})
+    progress.start("preparing", len(inventory.records), "patients" if patients == len(inventory.records) else "records")
     for number in range(len(shards)):
         if _shard_path(out, number).is_file() and _report_path(out, number).is_file():
             finished[number] = ShardReport.read(_report_path(out, number))
             progress.advance(finished[number].records, 0)
     waiting = {number: shard for number, shard in enumerate(shards) if number not in finished}
-    for number, report in _run(out, plan, waiting, features.arrow_schema, workers):
+    for number, report in _run(out, inventory, waiting, features.arrow_schema, workers):
         finished[number] = report
         progress.advance(report.records, report.bytes_read)
-        _stop_on_too_many_faults(out, plan, list(finished.values()))
+        _stop_on_too_many_faults(out, inventory, list(finished.values()))
     progress.finish()
     paths = [_shard_path(out, number) for number in range(len(shards))]
-    write_index(out / "records", features, paths, plan.fingerprint)
+    write_index(out / "records", features, paths, inventory.fingerprint)
     return [finished[number] for number in sorted(finished)]
 
 
@@ -135,14 +135,14 @@ def _report_path(out: Path, number: int) -> Path:
 
 
 def _run(
-    out: Path, plan: Plan, waiting: dict[int, list[RecordPlan]], schema: pa.Schema, workers: int
+    out: Path, inventory: Inventory, waiting: dict[int, list[RecordPlan]], schema: pa.Schema, workers: int
 ) -> Iterator[tuple[int, ShardReport]]:
     """Write shards, here or in worker processes; yields each as it is finished."""
     paths = {number: (_shard_path(out, number), _report_path(out, number)) for number in waiting}
-    shared = (plan.spec, plan.tables, plan.features, schema)
+    shared = (inventory.spec, inventory.tables, inventory.features, schema)
     workers = min(workers, len(waiting))
     if workers <= 1:
-        with one_thread(plan.spec):
+        with one_thread(inventory.spec):
             writer = ShardWriter(*shared)
             for number, shard in waiting.items():
                 yield number, writer.write(*paths[number], shard)
@@ -177,15 +177,15 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _all_faults(plan: Plan, reports: Sequence[ShardReport]) -> list[Fault]:
-    return sorted(plan.faults + [fault for report in reports for fault in report.faults])
+def _all_faults(inventory: Inventory, reports: Sequence[ShardReport]) -> list[Fault]:
+    return sorted(inventory.faults + [fault for report in reports for fault in report.faults])
 
 
-def _stop_on_too_many_faults(out: Path, plan: Plan, reports: Sequence[ShardReport]) -> None:
-    faults = _all_faults(plan, reports)
-    limit = plan.spec.quarantine.stop_above
+def _stop_on_too_many_faults(out: Path, inventory: Inventory, reports: Sequence[ShardReport]) -> None:
+    faults = _all_faults(inventory, reports)
+    limit = inventory.spec.quarantine.stop_above
     for modality, number in sorted(Counter(fault.modality for fault in faults).items()):
-        counted = plan.counted[modality]
+        counted = inventory.counted[modality]
         if number <= limit * counted:
             continue
         listed = out / WORKING / "quarantine.tsv"
@@ -205,18 +205,18 @@ def _write_quarantine(path: Path, faults: Sequence[Fault]) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _publish(out: Path, plan: Plan, reports: list[ShardReport], progress: Progress) -> Manifest:
+def _publish(out: Path, inventory: Inventory, reports: list[ShardReport], progress: Progress) -> Manifest:
     """Write everything beside the records; cohort.json comes last and makes the cohort complete."""
-    faults = _all_faults(plan, reports)
+    faults = _all_faults(inventory, reports)
     _write_quarantine(out / "quarantine.tsv", faults)
-    _write_json(out / "features.json", plan.features)
-    if plan.folds:
-        _write_json(out / "folds.json", plan.folds)
-    files = sorted({*plan.table_files, *(row for report in reports for row in report.files)})
+    _write_json(out / "features.json", inventory.features)
+    if inventory.folds:
+        _write_json(out / "folds.json", inventory.folds)
+    files = sorted({*inventory.table_files, *(row for report in reports for row in report.files)})
     rows = ["path\tbytes\tsha256", *(f"{name}\t{size}\t{digest}" for name, size, digest in files)]
     (out / "sources.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     shards = {_shard_path(out, n).name: report.shard for n, report in enumerate(reports) if report.shard is not None}
-    manifest = count(plan, out, _sources(plan, files), shards, len(faults), _versions())
+    manifest = count(inventory, out, _sources(inventory, files), shards, len(faults), _versions())
     partial = out / WORKING / FILE
     partial.write_text(manifest.to_json(), encoding="utf-8")
     progress.start("drawing the summary", None, "")
@@ -231,16 +231,17 @@ def _publish(out: Path, plan: Plan, reports: list[ShardReport], progress: Progre
     return manifest
 
 
-def _sources(plan: Plan, files: list[tuple[str, int, str]]) -> dict[str, Any]:
-    tables = {name for name, _, _ in plan.table_files}
+def _sources(inventory: Inventory, files: list[tuple[str, int, str]]) -> dict[str, Any]:
+    tables = {name for name, _, _ in inventory.table_files}
     images = [row for row in files if row[0] not in tables]
     digest = hashlib.sha256(json.dumps(images).encode()).hexdigest()
     return {
         "tables": {
-            name: {"bytes": size, "sha256": sha, **plan.samples.get(name, {})} for name, size, sha in plan.table_files
+            name: {"bytes": size, "sha256": sha, **inventory.samples.get(name, {})}
+            for name, size, sha in inventory.table_files
         },
         "images": {"files": len(images), "bytes": sum(size for _, size, _ in images), "sha256": digest},
-        "other_channels": plan.other_channels,
+        "other_channels": inventory.other_channels,
     }
 
 

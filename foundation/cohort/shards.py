@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foundation.cohort.imaging import standardise
+from foundation.cohort.inventory import Fault, RecordPlan, ScanChoice, build_sources, describe_file
 from foundation.cohort.manifest import Shard
-from foundation.cohort.plan import Fault, RecordPlan, ScanChoice, build_sources, describe_file
-from foundation.cohort.source import Volume
+from foundation.cohort.sources.base import Volume
 from foundation.cohort.spec import CohortSpec, ImageModality
 from foundation.cohort.staging import StagedTable
 from foundation.cohort.store import Image, Record, write_shard

@@ -12,8 +12,8 @@ import foundation.cohort.sources  # noqa: F401  (registers every source format)
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.clinical import ClinicalTable
 from foundation.cohort.endpoints import Endpoint
-from foundation.cohort.folds import Folds
-from foundation.cohort.source import image_sources, table_sources
+from foundation.cohort.folds import PublishedFolds
+from foundation.cohort.sources.base import image_sources, table_sources
 from foundation.cohort.transforms import parse
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError
@@ -123,7 +123,7 @@ class CohortSpec(Config):
     clinical: ClinicalTable | None = None
     modalities: dict[str, Annotated[ImageModality | OmicsModality, Field(discriminator="kind")]] = Field(min_length=1)
     endpoints: dict[str, Endpoint] = {}
-    folds: Folds | None = None
+    folds: PublishedFolds | None = None
     quarantine: Quarantine = Quarantine()
 
     @model_validator(mode="after")

@@ -15,10 +15,10 @@ from typing import IO
 import numpy as np
 
 from foundation.cohort.barcodes import PatientRule
-from foundation.cohort.reading.tables import reading
-from foundation.cohort.source import BLOCK_VALUES, Block, Table, TableSource
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableSource
 from foundation.cohort.transforms import apply, parse
 from foundation.errors import DataError, WriteError
+from foundation.files.hashing import sha256_of
 
 LAYOUT = 1
 """Number of this file's way of staging; a stage of another number is made again."""
@@ -144,12 +144,6 @@ def stage(source: TableSource, rule: PatientRule, folder: Path, name: str, trans
     )
     _write_sidecar(staged)
     return staged
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, read a piece at a time."""
-    with reading(path), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _identify(source: TableSource, rule: PatientRule, transform: Sequence[str]) -> tuple[str, str]:

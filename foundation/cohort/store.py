@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
-from foundation.cohort.staging import sha256_of
 from foundation.errors import DataError, nearest
+from foundation.files.hashing import sha256_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch.nn.functional import grid_sample
 
 from foundation.config import Config
-from foundation.data.randomness import draw, generator
+from foundation.randomness import draw, generator
 
 AXES = "xyz"
 

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from foundation.data.alignment import Aligned, intensity_range
 from foundation.data.augment import Augmentation
+from foundation.data.batch import Batch
 from foundation.data.memory import zeros
 from foundation.data.modality_dropout import ModalityDropout
-from foundation.data.sample import Batch
 from foundation.data.sampler import BatchKey, OnePass, PatientOrder
 from foundation.errors import DataError
 

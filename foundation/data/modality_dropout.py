@@ -8,15 +8,15 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from foundation.config import Config
-from foundation.data.randomness import draw
 from foundation.errors import ConfigError, nearest
+from foundation.randomness import draw
 
 
 class ModalityDropout(Config):
     """How often something that a patient has is hidden from the model in training.
 
     Each present modality `m` is dropped with its own probability `p_m`, independently. When that would drop
-    all that a record has, one of them is kept, each with the same chance; so of `n` present modalities `m`
+    all that a record has, one of them is kept, each with the same probability; so of `n` present modalities `m`
     is kept with probability `1 - p_m + (product of all n probabilities) / n`. The acquired channels of an
     image that is kept follow the same rule, with the one probability `channels`.
     """

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foundation.data.randomness import permutation
 from foundation.errors import ConfigError
+from foundation.randomness import permutation
 
 
 class BatchKey(NamedTuple):

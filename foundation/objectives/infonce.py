@@ -6,9 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from foundation.contrastive.contrast import Contrast, infonce
-from foundation.contrastive.views import PairwiseConfig, PairwiseObjective
-from foundation.objective import Seen, objectives
+from foundation.model.view import TowerOutput
+from foundation.objectives.base import objectives
+from foundation.objectives.contrastive.contrast import Contrast, infonce
+from foundation.objectives.contrastive.pairs import PairwiseConfig, PairwiseObjective
 
 
 class InfoNCEConfig(PairwiseConfig):
@@ -19,7 +20,7 @@ class InfoNCEConfig(PairwiseConfig):
 
 @objectives.register("infonce")
 class InfoNCE(PairwiseObjective):
-    """Symmetric InfoNCE with several positives per patient; see `foundation.contrastive.contrast.infonce`."""
+    """Symmetric InfoNCE with several positives per patient; see `contrast.infonce`."""
 
     Config = InfoNCEConfig
 
@@ -28,6 +29,6 @@ class InfoNCE(PairwiseObjective):
         """The defaults: it has no size."""
         return InfoNCEConfig()
 
-    def contrast(self, one: Seen, other: Seen, patients_B: Tensor, scale: Tensor) -> Contrast:
+    def contrast(self, one: TowerOutput, other: TowerOutput, patients_B: Tensor, scale: Tensor) -> Contrast:
         """Compare two views."""
         return infonce(one.z_BD, other.z_BD, one.present_B, other.present_B, patients_B, scale)

@@ -1,6 +1,6 @@
-"""Masked image modelling: foretell hidden patches of an image from those that are left.
+"""Masked image modelling: predict hidden patches of an image from those that are left.
 
-What is foretold are the voxels of each hidden patch, normalised within the patch as in masked autoencoders (He et al.
+What is predicted are the voxels of each hidden patch, normalised within the patch as in masked autoencoders (He et al.
 2022, Masked autoencoders are scalable vision learners). A hidden patch keeps its place as a learned mask, and a small
 head reads its token, as in SimMIM (Xie et al. 2022, SimMIM: a simple framework for masked image modeling): so every
 tower can be trained with it, and there is no decoder to throw away.
@@ -18,29 +18,30 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foundation.collectives import sum_over_processes
 from foundation.config import Config
-from foundation.contrastive.gather import sum_over_processes
-from foundation.data.randomness import draw
-from foundation.data.sample import Batch
+from foundation.data.batch import Batch
 from foundation.errors import ConfigError
-from foundation.objective import Loss, Objective, Seen, TowerSite, View, objectives
-from foundation.tower import masked
+from foundation.model.layers.masking import masked
+from foundation.model.view import TowerOutput, TowerSpec, View
+from foundation.objectives.base import Loss, Objective, objectives
+from foundation.randomness import draw
 
 
 class MaskedImageConfig(Config):
-    """How much is hidden, and how it is foretold."""
+    """How much is hidden, and how it is predicted."""
 
     objective: Literal["masked_image"] = "masked_image"
     fraction: float = Field(default=0.6, gt=0, lt=1, description="Of an image's patches; at least one is hidden.")
     normalise: bool = Field(
-        default=True, description="Foretell each channel of a patch at mean 0 and standard deviation 1."
+        default=True, description="Predict each channel of a patch at mean 0 and standard deviation 1."
     )
     width: int | None = Field(default=None, gt=0, description="Of the head's hidden layer; it has none by default.")
 
 
 @objectives.register("masked_image")
 class MaskedImage(Objective):
-    """Hide random patches of every image and foretell their voxels.
+    """Hide random patches of every image and predict their voxels.
 
     The loss is the mean over image towers of the mean over all records of all processes that have the image, of the
     squared error of a record's hidden patches in its acquired channels.
@@ -57,7 +58,7 @@ class MaskedImage(Objective):
         """The defaults: the head is one linear map."""
         return MaskedImageConfig()
 
-    def __init__(self, config: MaskedImageConfig, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
+    def __init__(self, config: MaskedImageConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
         super().__init__(config, sites, widths)
         self.config = config
         self.sites = {site.name: site for site in sites if site.kind == "image"}
@@ -79,43 +80,43 @@ class MaskedImage(Objective):
             for site, weight_B in zip(self.sites.values(), weight_BM.unbind(dim=1), strict=True)
         }
 
-    def _count(self, site: TowerSite) -> int:
+    def _count(self, site: TowerSpec) -> int:
         """Patches to hide; the same number of every record."""
         return max(1, round(self.config.fraction * math.prod(site.grid)))
 
-    def _hide(self, site: TowerSite, batch: Batch, seed: int) -> Tensor:
+    def _hide(self, site: TowerSpec, batch: Batch, seed: int) -> Tensor:
         purpose, tokens = f"masked patches of {site.name}", math.prod(site.grid)
         draws_BT = draw(seed, purpose, batch.records, batch.epochs.tolist(), tokens)
         hidden_BT = np.argsort(np.argsort(draws_BT, axis=1), axis=1) < self._count(site)
         return torch.from_numpy(hidden_BT).to(batch.present_BM.device)
 
-    def forward(self, seen: Mapping[str, Seen], batch: Batch) -> Loss:
-        """Foretell what was hidden."""
+    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+        """Predict what was hidden."""
         losses = torch.stack([self._loss(site, seen[name], batch) for name, site in self.sites.items()])
         logged = dict(zip(self.sites, sum_over_processes(losses.detach()), strict=True))
         return Loss(losses.mean(), logged)
 
-    def _loss(self, site: TowerSite, look: Seen, batch: Batch) -> Tensor:
+    def _loss(self, site: TowerSpec, look: TowerOutput, batch: Batch) -> Tensor:
         tokens, rows, patches, weight_B = look.tokens, look.rows, look.patches, look.view.weight_B
         assert tokens is not None and rows is not None and patches is not None and weight_B is not None
         hidden_BT = look.view.hidden[site.name][rows]
         channels_BC = batch.channels[site.name][rows]
-        foretold_BTCV = self._by_channel(site, self.heads[site.name](tokens.tokens_BTD[hidden_BT]))
+        predicted_BTCV = self._by_channel(site, self.heads[site.name](tokens.tokens_BTD[hidden_BT]))
         true_BTCV = masked(self._by_channel(site, patches[hidden_BT]), channels_BC[:, None, :, None])
         if self.config.normalise:
             true_BTCV = functional.layer_norm(true_BTCV, true_BTCV.shape[-1:], eps=1e-6)
-        error_BTCV = functional.mse_loss(foretold_BTCV.to(true_BTCV.dtype), true_BTCV, reduction="none")
+        error_BTCV = functional.mse_loss(predicted_BTCV.to(true_BTCV.dtype), true_BTCV, reduction="none")
         error_BC = masked(error_BTCV.mean(dim=(1, 3)), channels_BC)
         # A stand-in has no channel; its weight is zero.
         error_B = error_BC.sum(dim=1) / channels_BC.sum(dim=1).clamp(min=1)
         return (error_B * weight_B[rows]).sum()
 
-    def _by_channel(self, site: TowerSite, hidden: Tensor) -> Tensor:
+    def _by_channel(self, site: TowerSpec, hidden: Tensor) -> Tensor:
         """The hidden patches of all records after each other, [B * T, C * V] to [B, T, C, V]."""
         return hidden.unflatten(0, (-1, self._count(site))).unflatten(-1, (site.channels, -1))
 
 
-def _head(config: MaskedImageConfig, width: int, site: TowerSite) -> nn.Module:
+def _head(config: MaskedImageConfig, width: int, site: TowerSpec) -> nn.Module:
     values = site.channels * math.prod(site.patch)
     if config.width is None:
         return nn.Linear(width, values)

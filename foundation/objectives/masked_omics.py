@@ -1,8 +1,8 @@
-"""Masked omics: foretell hidden features from everything else that a patient has.
+"""Masked omics: predict hidden features from everything else that a patient has.
 
-Features are hidden per patient and foretold from the fused embedding, so that a scan, where there is one, helps too.
+Features are hidden per patient and predicted from the fused embedding, so that a scan, where there is one, helps too.
 After masked language modelling (Devlin et al. 2019), with values in place of words: Huber's error of scaled values,
-which an outlier does not rule, and cross-entropy of binary ones. Where a scan has to foretell all omics, its tower
+which an outlier does not rule, and cross-entropy of binary ones. Where a scan has to predict all omics, its tower
 learns as from so many labels.
 """
 
@@ -16,12 +16,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foundation.collectives import sum_over_processes
 from foundation.config import Config
-from foundation.contrastive.gather import sum_over_processes
-from foundation.data.randomness import draw
-from foundation.data.sample import Batch
-from foundation.objective import FUSED, Loss, Objective, Seen, TowerSite, View, objectives
-from foundation.tower import masked
+from foundation.data.batch import Batch
+from foundation.model.layers.masking import masked
+from foundation.model.view import FUSED, TowerOutput, TowerSpec, View
+from foundation.objectives.base import Loss, Objective, objectives
+from foundation.randomness import draw
 
 
 class MaskedOmicsConfig(Config):
@@ -37,7 +38,7 @@ class MaskedOmicsConfig(Config):
 
 @objectives.register("masked_omics")
 class MaskedOmics(Objective):
-    """Hide a random part of every patient's observed features and foretell it.
+    """Hide a random part of every patient's observed features and predict it.
 
     The loss is the mean over modalities of the mean over all hidden features of all processes.
     """
@@ -49,7 +50,7 @@ class MaskedOmics(Objective):
         """A narrow head."""
         return MaskedOmicsConfig(width=8)
 
-    def __init__(self, config: MaskedOmicsConfig, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
+    def __init__(self, config: MaskedOmicsConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
         super().__init__(config, sites, widths)
         self.config = config
         self.features = {
@@ -69,7 +70,7 @@ class MaskedOmics(Objective):
         return {"masked": View(FUSED, torch.ones_like(batch.present_BM), hidden)}
 
     def _image_alone(self, batch: Batch, seed: int) -> Tensor:
-        """Bool [B], records whose image has to foretell all omics."""
+        """Bool [B], records whose image has to predict all omics."""
         images_BM = batch.present_BM[:, [batch.modalities.index(name) for name in self.images]]
         draws_B1 = draw(seed, "image alone", batch.records, batch.epochs.tolist(), 1)
         return images_BM.any(dim=1) & (torch.from_numpy(draws_B1[:, 0]).to(images_BM.device) < self.config.image_alone)
@@ -80,8 +81,8 @@ class MaskedOmics(Objective):
         drawn_BF = torch.from_numpy(draws < self.config.fraction).to(observed_BF.device)
         return observed_BF & (drawn_BF | alone_B[:, None])
 
-    def forward(self, seen: Mapping[str, Seen], batch: Batch) -> Loss:
-        """Foretell what was hidden, of the records of which something was still seen."""
+    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+        """Predict what was hidden, of the records of which something was still seen."""
         look = seen["masked"]
         # An embedding has length 1: brought to entries of about 1, as a linear layer expects them.
         z_BD = look.z_BD.to(self.trunk.weight.dtype) * look.z_BD.shape[1] ** 0.5
@@ -89,11 +90,11 @@ class MaskedOmics(Objective):
         sums, counts = [], []
         for name, features in self.features.items():
             wanted_BF = look.view.hidden[name] & look.present_B[:, None]
-            foretold_BF = masked(self.heads[name](trunk_BD), wanted_BF)
-            true_BF = masked(batch.omics[name], wanted_BF).to(foretold_BF.dtype)
+            predicted_BF = masked(self.heads[name](trunk_BD), wanted_BF)
+            true_BF = masked(batch.omics[name], wanted_BF).to(predicted_BF.dtype)
             binary = features.values == "binary"
             error = functional.binary_cross_entropy_with_logits if binary else functional.smooth_l1_loss
-            sums.append(masked(error(foretold_BF, true_BF, reduction="none"), wanted_BF).sum())
+            sums.append(masked(error(predicted_BF, true_BF, reduction="none"), wanted_BF).sum())
             counts.append(wanted_BF.sum())
         everywhere = sum_over_processes(torch.stack(counts)).clamp(min=1).to(sums[0].dtype)
         losses = torch.stack(sums) / everywhere

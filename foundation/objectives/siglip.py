@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from foundation.contrastive.contrast import Contrast, siglip
-from foundation.contrastive.views import PairwiseConfig, PairwiseObjective
-from foundation.objective import Seen, TowerSite, objectives
+from foundation.model.view import TowerOutput, TowerSpec
+from foundation.objectives.base import objectives
+from foundation.objectives.contrastive.contrast import Contrast, siglip
+from foundation.objectives.contrastive.pairs import PairwiseConfig, PairwiseObjective
 
 
 class SigLIPConfig(PairwiseConfig):
@@ -24,11 +25,11 @@ class SigLIPConfig(PairwiseConfig):
 
 @objectives.register("siglip")
 class SigLIP(PairwiseObjective):
-    """Pairwise sigmoid loss with several positives per patient; see `foundation.contrastive.contrast.siglip`."""
+    """Pairwise sigmoid loss with several positives per patient; see `contrast.siglip`."""
 
     Config = SigLIPConfig
 
-    def __init__(self, config: SigLIPConfig, sites: Sequence[TowerSite], widths: Mapping[str, int]) -> None:
+    def __init__(self, config: SigLIPConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
         super().__init__(config, sites, widths)
         self.bias = nn.Parameter(torch.tensor(config.bias))
 
@@ -37,6 +38,6 @@ class SigLIP(PairwiseObjective):
         """The defaults: it has no size."""
         return SigLIPConfig()
 
-    def contrast(self, one: Seen, other: Seen, patients_B: Tensor, scale: Tensor) -> Contrast:
+    def contrast(self, one: TowerOutput, other: TowerOutput, patients_B: Tensor, scale: Tensor) -> Contrast:
         """Compare two views."""
         return siglip(one.z_BD, other.z_BD, one.present_B, other.present_B, patients_B, scale, self.bias)

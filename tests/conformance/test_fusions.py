@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load, save
 from torch.nn import functional
 
-import foundation.fusion  # noqa: F401
-from foundation.joining import fusions
-from foundation.tower import count_parameters
+import foundation.model.fusion  # noqa: F401
+from foundation.model.fusion.base import fusions
+from foundation.model.towers.base import count_parameters
 
 WIDTH = 8
 COUNT = 3

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import foundation.objectives  # noqa: F401  registers them
-from foundation.data.sample import Batch
-from foundation.layers.image_patches import cut
-from foundation.objective import FUSED, Seen, TowerSite, objectives
-from foundation.tower import OmicsFeatures, Tokens, count_parameters
+from foundation.data.batch import Batch
+from foundation.modality import OmicsFeatures
+from foundation.model.layers.image_patches import patchify
+from foundation.model.towers.base import Tokens, count_parameters
+from foundation.model.view import FUSED, TowerOutput, TowerSpec
+from foundation.objectives.base import objectives
 
 RECORDS, WIDTH, TOKENS = 10, 8, 4
 PATCH, GRID = (4, 4, 1), (1, 1, TOKENS)
@@ -26,8 +28,8 @@ OMICS = {
 }
 MODALITIES = (*IMAGES, *OMICS)
 SITES = [
-    *(TowerSite(n, "image", (n,), channels=shape[0], patch=PATCH, grid=GRID) for n, shape in IMAGES.items()),
-    TowerSite("omics", "omics", tuple(OMICS), tuple(OMICS.values())),
+    *(TowerSpec(n, "image", (n,), channels=shape[0], patch=PATCH, grid=GRID) for n, shape in IMAGES.items()),
+    TowerSpec("omics", "omics", tuple(OMICS), tuple(OMICS.values())),
 ]
 WIDTHS = {**dict.fromkeys(IMAGES, WIDTH), "omics": WIDTH, FUSED: WIDTH}
 BF16_TOLERANCE = 0.05
@@ -50,7 +52,9 @@ class Towers(nn.Module):
         for name in names:
             shown = (batch.present_BM & view.keep_BM)[:, [batch.modalities.index(name)]]
             if name in IMAGES:
-                values = cut(torch.where(batch.channels[name][:, :, None, None, None], batch.images[name], 0), PATCH)
+                values = patchify(
+                    torch.where(batch.channels[name][:, :, None, None, None], batch.images[name], 0), PATCH
+                )
                 values = torch.where(view.hidden[name][..., None], 0, values) if name in view.hidden else values
                 values = values.flatten(1)
             else:
@@ -62,11 +66,11 @@ class Towers(nn.Module):
         rows = present.nonzero()[:, 0]
         z = nn.functional.normalize(tokens.mean(dim=1), dim=-1)
         if not needs_tokens:
-            return Seen(z, present, view)
+            return TowerOutput(z, present, view)
         real = torch.ones(len(rows), TOKENS, dtype=torch.bool)
         of_rows = Tokens(tokens[rows].mean(1), tokens[rows], real, torch.zeros(TOKENS, dtype=torch.int64))
-        patches = cut(batch.images[view.tower][rows], PATCH) if view.tower in view.hidden else None
-        return Seen(z, present, view, of_rows, rows, patches)
+        patches = patchify(batch.images[view.tower][rows], PATCH) if view.tower in view.hidden else None
+        return TowerOutput(z, present, view, of_rows, rows, patches)
 
 
 def make_batch(present=0.7):

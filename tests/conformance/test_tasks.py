@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune.tasks  # noqa: F401  registers them
-from finetune.task import LOWER_IS_BETTER, tasks
+from finetune.tasks.base import LOWER_IS_BETTER, tasks
 from foundation.errors import ConfigError
 
 PATIENTS, WIDTH = 120, 6
@@ -191,12 +191,12 @@ def test_a_perfect_prediction_is_the_best_and_a_shuffled_one_near_chance(trained
     task, _, predicted, shuffled = trained[config]
     _, endpoints, groups = cohort()
     found, by_chance = (
-        task.measures(endpoints, columns, groups)[task.primary](ONE)[0] for columns in (predicted, shuffled)
+        task.metrics(endpoints, columns, groups)[task.primary](ONE)[0] for columns in (predicted, shuffled)
     )
     assert found > 0.97
     assert abs(by_chance - task.chance) < 0.15 or by_chance < task.chance
-    for name, score in task.measures(endpoints, predicted, groups).items():
-        other = task.measures(endpoints, shuffled, groups)[name]
+    for name, score in task.metrics(endpoints, predicted, groups).items():
+        other = task.metrics(endpoints, shuffled, groups)[name]
         lower = name.split("/")[0] in LOWER_IS_BETTER
         assert (score(ONE)[0] < other(ONE)[0]) == lower, name
 
@@ -209,8 +209,8 @@ def test_measures_are_over_all_patients_and_see_only_the_labelled(trained, confi
     spoilt = {name: np.where(unlabelled, np.nan, values) for name, values in predicted.items()}
     weights = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=4).astype(float)
     other = weights + 3 * unlabelled
-    for name, score in task.measures(endpoints, predicted, groups).items():
-        again = task.measures(endpoints, spoilt, groups)[name]
+    for name, score in task.metrics(endpoints, predicted, groups).items():
+        again = task.metrics(endpoints, spoilt, groups)[name]
         assert score(weights).shape == (4,)
         np.testing.assert_array_equal(score(weights), again(other))
 

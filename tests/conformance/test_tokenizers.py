@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-import foundation.tokenizers  # noqa: F401
-from foundation.tokenizer import tokenizers
-from foundation.tower import OmicsFeatures, count_parameters
+import foundation.model.tokenizers  # noqa: F401
+from foundation.modality import OmicsFeatures
+from foundation.model.tokenizers.base import tokenizers
+from foundation.model.towers.base import count_parameters
 
 WIDTH = 8
 RECORDS = 5
@@ -184,7 +185,7 @@ def test_taking_some_tokens_gives_those(name):
 def test_saved_and_loaded_gives_the_same_bits(name):
     tokenizer = build(name)
     torch.manual_seed(99)
-    other = tokenizers.build(tokenizers[name].resolve(tokenizers[name].tiny()), FEATURES, WIDTH)
+    other = tokenizers.build(tokenizers[name].self_contained(tokenizers[name].tiny()), FEATURES, WIDTH)
     expected = tokens(tokenizer, *data())[0]
     assert not torch.equal(tokens(other, *data())[0], expected)
     other.load_state_dict(load(save(tokenizer.state_dict())))

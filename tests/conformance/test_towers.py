@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import foundation.towers  # noqa: F401  registers them
+import foundation.model.towers  # noqa: F401  registers them
 from foundation.config import load_config
 from foundation.errors import ConfigError
-from foundation.layers.running import compiled, recomputed
-from foundation.tower import ImageTower, OmicsFeatures, OmicsTower, Tokens, count_parameters, towers
+from foundation.modality import OmicsFeatures
+from foundation.model.layers.running import compiled, recomputed
+from foundation.model.towers.base import ImageTower, OmicsTower, Tokens, count_parameters, towers
 
 ROWS, CHANNELS = 6, 3
 SHAPES = {"volume": (20, 24, 12), "image": (20, 24)}

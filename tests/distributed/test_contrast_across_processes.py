@@ -9,14 +9,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from foundation.contrastive.contrast import infonce, siglip
-from foundation.contrastive.gather import (
+from foundation.collectives import (
     gather_rows,
     gather_sizes,
     logsumexp_over_processes,
     scatter_sums,
     sum_over_processes,
 )
+from foundation.objectives.contrastive.contrast import infonce, siglip
 
 RECORDS, WIDTH, PATIENTS = 64, 16, 41
 SPLITS = {2: [[32, 32], [50, 14]], 4: [[16, 16, 16, 16], [29, 0, 7, 28]]}

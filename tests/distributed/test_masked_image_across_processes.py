@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from foundation.data.sample import Batch
-from foundation.layers.image_patches import cut
-from foundation.objective import Seen, TowerSite
+from foundation.data.batch import Batch
+from foundation.model.layers.image_patches import patchify
+from foundation.model.towers.base import Tokens
+from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.masked_image import MaskedImage, MaskedImageConfig
-from foundation.tower import Tokens
 
 RECORDS, WIDTH, CHANNELS, PATCH = 64, 6, {"ct": 1, "mri": 3}, (4, 4)
 SPLITS = {2: [[32, 32], [50, 14]], 4: [[16, 16, 16, 16], [29, 0, 7, 28]]}
@@ -40,7 +40,7 @@ def make_batch():
 def evaluate(start, stop):
     """Value, logged losses, and gradients with respect to the tokens of these records and to the heads."""
     torch.manual_seed(0)
-    sites = [TowerSite(n, "image", (n,), channels=c, patch=PATCH, grid=(2, 3)) for n, c in CHANNELS.items()]
+    sites = [TowerSpec(n, "image", (n,), channels=c, patch=PATCH, grid=(2, 3)) for n, c in CHANNELS.items()]
     objective = MaskedImage(MaskedImageConfig(), sites, dict.fromkeys(CHANNELS, WIDTH))
     tokens = {name: torch.randn(RECORDS, 6, WIDTH)[start:stop].requires_grad_() for name in CHANNELS}
     batch = make_batch().part(start, stop)
@@ -49,8 +49,8 @@ def evaluate(start, stop):
         present_B = batch.present_BM[:, batch.modalities.index(name)]
         rows = present_B.nonzero()[:, 0]
         made = Tokens(tokens[name][rows].mean(1), tokens[name][rows], ~view.hidden[name][rows], torch.zeros(6))
-        patches = cut(batch.images[name][rows], PATCH)
-        seen[name] = Seen(torch.zeros(len(batch), WIDTH), present_B, view, made, rows, patches)
+        patches = patchify(batch.images[name][rows], PATCH)
+        seen[name] = TowerOutput(torch.zeros(len(batch), WIDTH), present_B, view, made, rows, patches)
     loss = objective(seen, batch)
     (3.0 * loss.value).backward()
     return [

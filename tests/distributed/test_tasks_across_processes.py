@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import finetune.tasks  # noqa: F401  registers them
-from finetune.task import tasks
+from finetune.tasks.base import tasks
 from finetune.tasks.survival import SurvivalConfig
 
 RECORDS, STEPS = 48, 3

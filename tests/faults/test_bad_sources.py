@@ -15,10 +15,10 @@ import yaml
 
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import ChiasmaError, ConfigError, DataError
 from foundation.progress import Silent
+from foundation.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")

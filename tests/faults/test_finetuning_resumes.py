@@ -15,9 +15,9 @@ import pytest
 
 from finetune.run import finetune
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.errors import CheckpointError, DataError
 from foundation.progress import Silent
+from foundation.simulation.simulate import simulate
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
@@ -35,7 +35,7 @@ tasks:
   - {task: subtype, endpoint: subtype}
   - {task: survival, endpoint: os}
 splits: {folds: 3, inner_folds: 2}
-adapt: {mode: none}
+adapt: {mode: scratch}
 fit: {epochs: 2, batch_size: 16}
 processes: 1
 """

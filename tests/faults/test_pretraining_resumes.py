@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.data.alignment import Aligned
 from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError, WriteError
 from foundation.progress import Silent
+from foundation.simulation.simulate import simulate
 from pretrain.run import pretrain
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from foundation.contrastive.contrast import infonce, siglip
-from foundation.data.sample import Batch
-from foundation.model import MultimodalConfig, MultimodalModel
+from foundation.data.batch import Batch
+from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.objectives.contrastive.contrast import infonce, siglip
 from pretrain.config import PretrainConfig
 from pretrain.step import Pretraining
 

@@ -36,7 +36,7 @@ CONFIG = {
     },
     "tasks": [{"task": "subtype", "endpoint": "idh_codel"}],
     "splits": {"folds": 3, "inner_folds": 2},
-    "adapt": {"mode": "none"},
+    "adapt": {"mode": "scratch"},
     "fit": {"epochs": 3, "batch_size": 32},
     "final": False,
     "processes": 1,

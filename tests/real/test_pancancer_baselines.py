@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.baselines import predict
-from finetune.compare import averaged, compare
+from finetune.evaluation.compare import averaged, compare
+from finetune.methods.baselines import predict
 from finetune.splits import Folds, Records, SplitConfig, survival_strata, within_groups
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
-from foundation.measures.scores import Score, concordance, with_interval
+from foundation.metrics.scores import Score, concordance, with_interval
 from foundation.progress import Silent
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cohorts" / "tcga-pancancer.yaml"

@@ -151,10 +151,10 @@ def test_glioma_mutations(glioma, glioma_folder):
 def test_glioma_codeletion_is_seen_in_the_arms(glioma):
     _, cohort = glioma
     code = cohort.endpoint("idh_codel")["code"]
-    arms = cohort.values_NF("cnv", np.arange(len(cohort)))
+    methods = cohort.values_NF("cnv", np.arange(len(cohort)))
     names = cohort.features["cnv"]
-    for arm in ("1p", "19q"):
-        value = arms[:, names.index(arm)]
+    for method in ("1p", "19q"):
+        value = methods[:, names.index(method)]
         assert np.nanmedian(value[code == 2]) < -0.2 < np.nanmedian(value[code == 1])
 
 

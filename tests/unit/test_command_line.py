@@ -189,7 +189,7 @@ def test_an_interrupted_simulation_promises_no_more_than_it_keeps(monkeypatch, c
     def simulate(**kwargs):
         raise KeyboardInterrupt
 
-    stand_in(monkeypatch, "foundation.cohort.simulate", simulate=simulate)
+    stand_in(monkeypatch, "foundation.simulation.simulate", simulate=simulate)
     assert main(["simulate", "out"]) == 130
     assert capsys.readouterr().err.lstrip("\n") == "chiasma simulate: interrupted; start the same command again\n"
 
@@ -237,7 +237,7 @@ def test_simulate_passes_on_what_was_asked(monkeypatch, tmp_path, capsys):
         progress(0, patients)
         progress(patients, patients)
 
-    stand_in(monkeypatch, "foundation.cohort.simulate", simulate=simulate)
+    stand_in(monkeypatch, "foundation.simulation.simulate", simulate=simulate)
     assert main(["simulate", str(tmp_path / "source"), "--patients", "7", "--seed", "3"]) == 0
     assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3}
     assert f"chiasma prepare {tmp_path / 'source' / 'cohort.yaml'}" in capsys.readouterr().out
@@ -336,7 +336,7 @@ def test_a_plan_is_printed_as_tables_or_as_json(monkeypatch, capsys):
             document=lambda: {"steps": 781},
         )
 
-    stand_in(monkeypatch, "pretrain.sizing", make_plan=make_plan)
+    stand_in(monkeypatch, "pretrain.plan", make_plan=make_plan)
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["pretrain", "c.yaml", "a=1", "--plan", "--gpus", "64"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

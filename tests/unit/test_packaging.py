@@ -32,10 +32,12 @@ def modules() -> list[Path]:
     return [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
 
 
-def test_every_package_is_listed_and_no_other():
+def test_every_package_is_found_and_no_other():
+    from setuptools import find_packages
+
     folders = {path.parent.relative_to(REPOSITORY) for path in modules()}
-    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(".".join(folder.parts) for folder in folders)
-    assert [folder for folder in folders if not (REPOSITORY / folder / "__init__.py").is_file()] == []
+    found = find_packages(str(REPOSITORY), include=PROJECT["tool"]["setuptools"]["packages"]["find"]["include"])
+    assert sorted(found) == sorted(".".join(folder.parts) for folder in folders)
 
 
 def test_every_room_is_type_checked():

@@ -93,7 +93,7 @@ def test_tasks_of_the_readme_fit_the_cohort_of_the_readme():
     assert {task["endpoint"]: task["task"] for task in run["tasks"]} == {
         name: endpoint["kind"] for name, endpoint in cohort["endpoints"].items()
     }
-    assert {*run["modalities"], *run["direct"]} <= set(cohort["modalities"])
+    assert {*run["modalities"], *run["covariates"]} <= set(cohort["modalities"])
 
 
 def test_python_lines_run_on_the_demo(demo):

@@ -27,7 +27,7 @@ from foundation.cohort.reading.tables import (
     read_header,
     reading,
 )
-from foundation.cohort.source import BLOCK_VALUES
+from foundation.cohort.sources.base import BLOCK_VALUES
 from foundation.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foundation.cohort.source import find_files, refuse_unknown_placeholders
+from foundation.cohort.sources.base import find_files, refuse_unknown_placeholders
 from foundation.errors import ConfigError, DataError, nearest
 
 ScanKey = tuple[str, str, str]

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.tables import Column, Frame, column_names, mark_missing, parse_numbers, read_frames
-from foundation.cohort.source import Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import Block, SourceConfig, Table, TableSource, table_sources
 from foundation.config import Config
 from foundation.errors import DataError, nearest
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from foundation.cohort.reading.scans import find_scans, only_file, refuse_non_finite
-from foundation.cohort.source import ImageSource, Scan, SourceConfig, Volume, image_sources
+from foundation.cohort.sources.base import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError, nearest
 

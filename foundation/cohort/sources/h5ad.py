@@ -13,7 +13,7 @@ from pydantic import Field
 from foundation.cohort.reading.features import DuplicateRule, Features
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.tables import Frame, find_column, reading
-from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from foundation.cohort.reading.scans import find_scans, refuse_non_finite
-from foundation.cohort.source import ImageSource, Scan, SourceConfig, Volume, image_sources
+from foundation.cohort.sources.base import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

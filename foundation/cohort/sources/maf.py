@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.reading.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
-from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
 NON_SILENT = (

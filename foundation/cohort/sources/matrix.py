@@ -13,7 +13,7 @@ from foundation.cohort.reading.features import DuplicateRule, Features, Mean
 from foundation.cohort.reading.grids import Grid, open_grid
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.tables import find_column, parse_numbers
-from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from foundation.cohort.reading.scans import find_scans, only_file, refuse_non_finite
-from foundation.cohort.source import ImageSource, Scan, SourceConfig, Volume, image_sources
+from foundation.cohort.sources.base import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
-from foundation.cohort.source import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError
 
 BEYOND_THE_END = 100_000

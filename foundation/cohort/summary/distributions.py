@@ -11,7 +11,7 @@ from foundation.cohort.people import People, evenly
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.summary import pictures
 from foundation.cohort.summary.pictures import Panel
-from foundation.page import Page, Picture
+from foundation.report.page import Page, Picture
 from foundation.wording import counted, percent, shortened
 
 SAMPLED_RECORDS = 200

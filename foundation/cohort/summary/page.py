@@ -19,8 +19,8 @@ from foundation.cohort.summary import pictures
 from foundation.cohort.summary.distributions import add_distributions
 from foundation.cohort.summary.pictures import Panel, Pattern
 from foundation.cohort.summary.slices import add_walls
-from foundation.measures.survival import kaplan_meier
-from foundation.page import Cell, Page, Picture
+from foundation.metrics.survival import kaplan_meier
+from foundation.report.page import Cell, Page, Picture
 from foundation.wording import counted, file_size, listed, percent
 
 FILE = "summary.html"

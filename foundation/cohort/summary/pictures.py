@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from foundation.drawing import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, drawing, picture
-from foundation.measures.survival import kaplan_meier
-from foundation.page import Picture
+from foundation.metrics.survival import kaplan_meier
+from foundation.report.drawing import BLUE, GREEN, GREY, ORANGE, PALE, SMALL, WIDE, drawing, picture
+from foundation.report.page import Picture
 from foundation.wording import percent, shortened
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.people import People
 from foundation.cohort.store import PreparedCohort
-from foundation.page import Page, Picture, Tile, TileRow
+from foundation.report.page import Page, Picture, Tile, TileRow
 from foundation.wording import counted
 
 WALL_PATIENTS = 24

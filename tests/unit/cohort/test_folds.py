@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation.cohort.folds import Folds, read_folds
+from foundation.cohort.folds import PublishedFolds, read_folds
 from foundation.errors import DataError
 
 
@@ -20,7 +20,7 @@ def test_a_fold_may_be_in_several_files(tmp_path):
         ("0", write(tmp_path, "b0.tsv", {"P3": "val"})),
         ("1", write(tmp_path, "a1.tsv", {"P1": "val", "P2": "train"})),
     ]
-    assert read_folds(Folds(files="{fold}"), paths, {"P1", "P2", "P3"}) == {
+    assert read_folds(PublishedFolds(files="{fold}"), paths, {"P1", "P2", "P3"}) == {
         "0": {"P1": "train", "P2": "val", "P3": "val"},
         "1": {"P1": "val", "P2": "train"},
     }
@@ -32,7 +32,7 @@ def test_a_patient_planted_in_training_and_validation_of_a_fold_is_refused(tmp_p
         ("0", write(tmp_path, "b.tsv", {"P1": "val"})),
     ]
     with pytest.raises(DataError, match="1 patients stand in another file of fold 0 already, first 'P1'"):
-        read_folds(Folds(files="{fold}"), paths, {"P1", "P2"})
+        read_folds(PublishedFolds(files="{fold}"), paths, {"P1", "P2"})
     (tmp_path / "a.tsv").write_text("patient\tsplit\nP1\ttrain\nP1\tval\n")
     with pytest.raises(DataError, match="stand twice"):
-        read_folds(Folds(files="{fold}"), paths[:1], {"P1", "P2"})
+        read_folds(PublishedFolds(files="{fold}"), paths[:1], {"P1", "P2"})

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from scipy import ndimage
 
 from foundation.cohort.imaging import standardise
-from foundation.cohort.source import Volume
+from foundation.cohort.sources.base import Volume
 from foundation.cohort.sources.dicom import DicomSource
 from foundation.cohort.sources.nifti import NiftiSource
 from foundation.cohort.spec import ImageModality

@@ -18,11 +18,11 @@ import pytest
 
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
-from foundation.cohort.simulation.scans import write_scan
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
 from foundation.progress import Silent
+from foundation.simulation.scans import write_scan
+from foundation.simulation.simulate import simulate
 
 PATIENTS = 24
 

@@ -13,7 +13,7 @@ import foundation.cohort.sources  # noqa: F401
 from foundation.cohort import staging
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.reading import grids
-from foundation.cohort.source import TableSource, table_sources
+from foundation.cohort.sources.base import TableSource, table_sources
 from foundation.cohort.staging import StagedTable, stage
 from foundation.errors import ConfigError, DataError, WriteError
 

@@ -15,12 +15,12 @@ import yaml
 
 from finetune.config import Network
 from finetune.run import finetune
-from foundation import hub
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
 from foundation.data.preprocessing import Preprocessing
-from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.seen_patients import SeenPatients
+from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
+from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 
 PATIENTS, SEEN = 60, 12
 FEATURES = {
@@ -157,7 +157,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocessing = Preprocessing.fit(cohort, rows, network.preprocessing)
     torch.manual_seed(0)
     model = MultimodalModel(MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width))
-    hub.write(folder / "model", model, preprocessing, "A small one.\n", SeenPatients.of(names))
+    model_folder.write(folder / "model", model, preprocessing, "A small one.\n", SeenPatients.of(names))
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     (folder / "pretraining.yaml").write_text(yaml.safe_dump(PRETRAINING), encoding="utf-8")
     return folder
@@ -177,7 +177,7 @@ def seen(cohort: PreparedCohort) -> set[str]:
 @pytest.fixture(scope="session")
 def untrained() -> list[str]:
     """Changes to config.yaml for a network that was not pretrained."""
-    return ["pretrain=none", f"network={json.dumps(NETWORK)}", "adapt={mode: none}"]
+    return ["pretrain=none", f"network={json.dumps(NETWORK)}", "adapt={mode: scratch}"]
 
 
 Tune = Callable[..., tuple[dict[str, Any], Path]]

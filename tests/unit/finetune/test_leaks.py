@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.answer import headlines
-from finetune.baselines import BASELINES, predict
-from finetune.compare import averaged
-from finetune.image_features import ImageFeatures
+from finetune.evaluation.compare import averaged
+from finetune.methods.baselines import BASELINES, predict
+from finetune.methods.image_features import ImageFeatures
+from finetune.report.answer import headlines
 from finetune.splits import Fold, Folds, Records, SplitConfig, refuse_overlap
-from foundation.cohort.folds import Folds as PublishedFolds
-from foundation.cohort.folds import read_folds
+from foundation.cohort.folds import PublishedFolds, read_folds
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
-from foundation.measures import scores
+from foundation.metrics import scores
 from foundation.progress import Silent
+from foundation.simulation.simulate import simulate
 
 CLASSES = 2
 SHUFFLES = 8
@@ -49,7 +48,7 @@ def measured(
     parts = []
     for fold in folds.folds:
         fitted_on = Fold(fold.name, np.union1d(fold.train, fold.test), fold.test) if leaking else fold
-        chance = predict(name, cohort, "subtype", fitted_on, folds.inner(fold), images=images)["chance"]
+        chance = predict(name, cohort, "subtype", fitted_on, folds.inner(fold), images=images)["probability"]
         parts.append((fold.test, scores.auroc(code[fold.test] == 1, chance[:, 1])))
     return scores.with_interval(averaged(parts), len(cohort), np.random.default_rng(0))
 
@@ -114,7 +113,7 @@ def test_a_network_tells_shuffled_labels_by_chance(tune, untrained, monkeypatch)
         with monkeypatch.context() as patch:
             with_endpoint(patch, shuffled)
             metrics, _ = tune(*untrained, SUBTYPE, "fit.epochs=6", "fit.optimiser.learning_rate=1e-2")
-        areas.append(metrics["measures"]["auroc"]["mean"])
+        areas.append(metrics["metrics"]["auroc"]["mean"])
     # One such area of 60 patients strays by .05, the mean of three by .03.
     assert abs(np.mean(areas) - 0.5) < 0.1
 
@@ -150,7 +149,7 @@ def test_a_model_that_does_not_say_whom_it_has_seen_is_taken_to_have_seen_everyb
     assert "allow_seen" in caught.value.fix
 
 
-def test_nothing_of_the_test_patients_is_read_before_they_are_foretold(tune, monkeypatch):
+def test_nothing_of_the_test_patients_is_read_before_they_are_predicted(tune, monkeypatch):
     """Folds are published, because those that are made spread the outcomes of everybody evenly."""
     changes = [*PUBLISHED, "fit.epochs=2", "fit.optimiser.learning_rate=1e-2"]
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from sklearn.metrics import recall_score, roc_auc_score
 
 from finetune.run import finetune
-from foundation import hub
 from foundation.cohort.store import PreparedCohort
-from foundation.seen_patients import SeenPatients
+from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
 from launch.pretrained import pretrain_model
 
 NAMES = ("rna", "mutation", "clinical")
@@ -82,7 +82,7 @@ def test_the_run_folder_is_complete(run, metrics):
     assert names >= {"config.yaml", "metrics.json", "predictions.parquet", "report.html", "adapter", "model"}
     assert not list(run.rglob("*partial*"))
     promised = {"task", "endpoint", "metric", "folds", "mean", "ci95", "baselines", "by_modality_subset", "by_pattern"}
-    described = {"chance", "n", "measures", "by_group"}
+    described = {"chance", "n", "metrics", "by_group"}
     assert promised | described | {"classes", "oracle", "chosen", "splits", "pretrain", "adaptation"} <= set(metrics)
     assert {"cohort", "seed", "seconds", "versions", "other_tasks"} <= set(metrics)
     [other] = metrics["other_tasks"]
@@ -95,18 +95,20 @@ def test_the_run_folder_is_complete(run, metrics):
 
 
 def test_what_was_chosen_is_told_of_every_fold_and_arm(metrics):
-    chosen = {(choice["fold"], choice["arm"], choice["labels"]) for choice in metrics["chosen"]}
-    arms = ["ours", "from scratch", "frozen probe"]
-    assert chosen == {(fold, arm, few) for fold in "01" for arm in arms for few in (None, 12)} | {("all", "ours", None)}
-    assert all(choice["epochs"] == 0 for choice in metrics["chosen"] if choice["arm"] == "frozen probe")
+    chosen = {(choice["fold"], choice["method"], choice["labels"]) for choice in metrics["chosen"]}
+    methods = ["ours", "from scratch", "frozen probe"]
+    assert chosen == {(fold, method, few) for fold in "01" for method in methods for few in (None, 12)} | {
+        ("all", "ours", None)
+    }
+    assert all(choice["epochs"] == 0 for choice in metrics["chosen"] if choice["method"] == "frozen probe")
 
 
 def test_what_was_adapted_stands_on_the_model_beside_it(run, workplace):
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, workplace))
     assert ours.keys() == theirs.keys() and all(tensor.equal(theirs[name]) for name, tensor in ours.items())
-    model, _ = hub.read(run / "model")
+    model, _ = model_folder.read(run / "model")
     document = json.loads((run / "adapter" / "adapter.json").read_text())
-    assert document["base"] == hub.fingerprint(model) and document["adapt"]["rank"] == 2
+    assert document["base"] == model_folder.fingerprint(model) and document["adapt"]["rank"] == 2
 
 
 def test_everybody_with_a_label_who_was_not_seen_is_tested_once(predictions, metrics, cohort, seen):
@@ -132,10 +134,10 @@ def test_every_value_is_that_of_an_independent_reference(metrics, predictions, c
         assert fold["value"] == pytest.approx(score(here), abs=1e-12)
     assert [fold["fold"] for fold in entry["folds"]] == ["0", "1"]
     assert entry["mean"] == pytest.approx(np.mean([fold["value"] for fold in entry["folds"]]))
-    for name, measured in entry["measures"].items():
+    for name, measured in entry["metrics"].items():
         low, high = measured["ci95"]
         assert low <= measured["mean"] <= high, name
-    assert entry["measures"][entry["metric"]]["mean"] == entry["mean"]
+    assert entry["metrics"][entry["metric"]]["mean"] == entry["mean"]
 
 
 def test_the_area_under_the_curve_is_that_of_an_independent_reference(metrics, predictions, cohort):
@@ -144,7 +146,7 @@ def test_the_area_under_the_curve_is_that_of_an_independent_reference(metrics, p
     areas = [
         roc_auc_score(here["code"], here[columns].to_numpy(), multi_class="ovr") for _, here in frame.groupby("fold")
     ]
-    assert metrics["measures"]["auroc"]["mean"] == pytest.approx(np.mean(areas))
+    assert metrics["metrics"]["auroc"]["mean"] == pytest.approx(np.mean(areas))
 
 
 def test_what_there_is_of_each_class_and_of_events_is_counted(metrics, predictions, cohort):
@@ -248,7 +250,7 @@ def test_what_is_attached_is_printed_before_training(tune, workplace, untrained,
         "none": untrained,
     }[start]
     task = "tasks=[{task: subtype, endpoint: subtype}]"
-    metrics, _ = tune(*changes, task, "direct=[clinical]", pretrain=pretrain_model)
+    metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
     table = metrics["adaptation"]
     assert table in capsys.readouterr().out
     # Weights of three classes for an embedding of 8, and for two covariates each with whether it was seen.

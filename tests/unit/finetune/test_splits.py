@@ -17,7 +17,7 @@ from finetune.splits import (
     within_groups,
 )
 from foundation.errors import ConfigError, DataError
-from foundation.seen_patients import SeenPatients
+from foundation.hub.seen_patients import SeenPatients
 
 
 def records(seed: int, patients: int, sites: int = 12, strata: int = 3, unlabelled: float = 0.1) -> Records:

@@ -35,12 +35,12 @@ def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
         (["pretrain={workplace}/cohort"], ["cohort", "name", "model"]),
         (["cohort={workplace}/model"], ["model", "is not a prepared cohort", "chiasma prepare"]),
         (["modalities=[rna, clinica]"], ["modalities", "no modality 'clinica'", "did you mean 'clinical'?"]),
-        (["direct=[clinica]"], ["direct", "'clinica'", "did you mean 'clinical'?"]),
+        (["covariates=[clinica]"], ["covariates", "'clinica'", "did you mean 'clinical'?"]),
         (["splits.folds=56"], ["pretrain", "not seen in pretraining: too few for 56 folds", "per_fold"]),
         (["splits.folds=500"], ["splits", "cannot be split into 500 folds", "use fewer folds"]),
         (["allow_seen=true", "splits.folds=500"], ["splits", "cannot be split into 500 folds", "use fewer folds"]),
         (["splits.published=true"], ["pretrain", "was pretrained on", "allow_seen: true"]),
-        (["pretrain=none", "adapt={mode: none}"], ["`pretrain: none` needs the key `network`"]),
+        (["pretrain=none", "adapt={mode: scratch}"], ["`pretrain: none` needs the key `network`"]),
         (["pretrain=per_fold"], ["`pretrain: per_fold` needs the key `pretraining`"]),
         (["fit.epoch=3"], ["config.yaml: fit: unknown key 'epoch'", "did you mean 'epochs'?"]),
         (["adapt.targets=[query_]"], ["adapt.towers.omics.targets", "query_"]),
@@ -96,20 +96,20 @@ def test_a_damaged_model_is_named(workplace, tmp_path, capsys, name, damage):
 
 def test_a_model_without_a_modality_is_told_apart_from_a_cohort_without_it(workplace, tmp_path, capsys):
     from finetune.config import Network
-    from foundation import hub
     from foundation.cohort.store import PreparedCohort
     from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
-    from foundation.model import MultimodalConfig, MultimodalModel
-    from foundation.seen_patients import SeenPatients
+    from foundation.hub import model_folder
+    from foundation.hub.seen_patients import SeenPatients
+    from foundation.model.multimodal import MultimodalConfig, MultimodalModel
     from tests.unit.finetune.conftest import NETWORK
 
     cohort, network = PreparedCohort(workplace / "cohort"), Network.model_validate(NETWORK)
     preprocessing = Preprocessing.fit(cohort, [0, 1, 2, 3], PreprocessingConfig(modalities=["rna"]))
     model = MultimodalModel(MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width))
-    hub.write(tmp_path / "model", model, preprocessing, "", SeenPatients.of([]))
-    changes = [f"out={tmp_path / 'run'}", f"pretrain={tmp_path / 'model'}", "direct=[clinical]"]
+    model_folder.write(tmp_path / "model", model, preprocessing, "", SeenPatients.of([]))
+    changes = [f"out={tmp_path / 'run'}", f"pretrain={tmp_path / 'model'}", "covariates=[clinical]"]
     said = said_of(capsys, workplace / "config.yaml", *changes)
-    assert "direct: the model was pretrained without 'clinical'" in said
+    assert "covariates: the model was pretrained without 'clinical'" in said
 
 
 def test_weights_that_are_no_numbers_are_refused(workplace, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""masked_image against numpy, patch by patch: what is hidden, what is foretold of it, and who counts."""
+"""masked_image against numpy, patch by patch: what is hidden, what is predicted of it, and who counts."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from foundation.data.sample import Batch
+from foundation.data.batch import Batch
 from foundation.errors import ConfigError
-from foundation.layers.image_patches import cut
-from foundation.objective import Seen, TowerSite
+from foundation.modality import OmicsFeatures
+from foundation.model.layers.image_patches import patchify
+from foundation.model.towers.base import Tokens
+from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.masked_image import MaskedImage, MaskedImageConfig
-from foundation.tower import OmicsFeatures, Tokens
 
 RECORDS, WIDTH = 6, 5
-MRI = TowerSite("mri", "image", ("mri",), channels=3, patch=(2, 2, 4), grid=(3, 2, 2))
-CT = TowerSite("ct", "image", ("ct",), channels=1, patch=(4, 4), grid=(2, 5))
-OMICS = TowerSite("omics", "omics", ("rna",), (OmicsFeatures(("a", "b"), "continuous"),))
+MRI = TowerSpec("mri", "image", ("mri",), channels=3, patch=(2, 2, 4), grid=(3, 2, 2))
+CT = TowerSpec("ct", "image", ("ct",), channels=1, patch=(4, 4), grid=(2, 5))
+OMICS = TowerSpec("omics", "omics", ("rna",), (OmicsFeatures(("a", "b"), "continuous"),))
 SITES = {site.name: site for site in (CT, MRI)}
 WIDTHS = {"mri": WIDTH, "ct": WIDTH, "omics": WIDTH, "fused": WIDTH}
 
@@ -45,7 +46,7 @@ def build(**config) -> MaskedImage:
     return MaskedImage(MaskedImageConfig(**config), [CT, MRI, OMICS], WIDTHS)
 
 
-def look(batch: Batch, objective: MaskedImage) -> dict[str, Seen]:
+def look(batch: Batch, objective: MaskedImage) -> dict[str, TowerOutput]:
     random = torch.Generator().manual_seed(1)
     seen = {}
     for name, view in objective.views(batch, seed=7).items():
@@ -54,13 +55,13 @@ def look(batch: Batch, objective: MaskedImage) -> dict[str, Seen]:
         rows = present_B.nonzero()[:, 0]
         x_PTD = torch.randn(len(rows), int(np.prod(site.grid)), WIDTH, generator=random).requires_grad_()
         tokens = Tokens(x_PTD.mean(1), x_PTD, ~view.hidden[name][rows], torch.zeros(x_PTD.shape[1], dtype=torch.int64))
-        seen[name] = Seen(
-            torch.zeros(RECORDS, WIDTH), present_B, view, tokens, rows, cut(batch.images[name][rows], site.patch)
+        seen[name] = TowerOutput(
+            torch.zeros(RECORDS, WIDTH), present_B, view, tokens, rows, patchify(batch.images[name][rows], site.patch)
         )
     return seen
 
 
-def expected(objective: MaskedImage, seen: dict[str, Seen], batch: Batch, normalise: bool) -> float:
+def expected(objective: MaskedImage, seen: dict[str, TowerOutput], batch: Batch, normalise: bool) -> float:
     """One patch and channel after the other."""
     of_towers = []
     for name, site in SITES.items():
@@ -68,14 +69,14 @@ def expected(objective: MaskedImage, seen: dict[str, Seen], batch: Batch, normal
         for place, row in enumerate(look.rows.tolist()):
             errors = []
             for token in look.view.hidden[name][row].nonzero()[:, 0].tolist():
-                foretold = head(look.tokens.tokens_BTD[place, token]).detach().numpy().reshape(site.channels, -1)
+                predicted = head(look.tokens.tokens_BTD[place, token]).detach().numpy().reshape(site.channels, -1)
                 cell = np.unravel_index(token, site.grid)
                 box = tuple(slice(at * size, (at + 1) * size) for at, size in zip(cell, site.patch, strict=True))
                 for channel in batch.channels[name][row].nonzero()[:, 0].tolist():
                     true = batch.images[name][row, channel].numpy()[box].ravel()
                     if normalise:
                         true = (true - true.mean()) / np.sqrt(true.var() + 1e-6)
-                    errors.append(np.square(foretold[channel] - true).mean())
+                    errors.append(np.square(predicted[channel] - true).mean())
             of_records.append(np.mean(errors))
         of_towers.append(np.mean(of_records))
     return float(np.mean(of_towers))

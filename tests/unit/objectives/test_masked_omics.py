@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from foundation.data.sample import Batch
-from foundation.objective import Seen, TowerSite
+from foundation.data.batch import Batch
+from foundation.modality import OmicsFeatures
+from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.masked_omics import MaskedOmics, MaskedOmicsConfig
-from foundation.tower import OmicsFeatures
 
 RECORDS, WIDTH = 400, 6
 FEATURES = {"rna": OmicsFeatures(tuple("abcde"), "continuous"), "mutation": OmicsFeatures(tuple("abc"), "binary")}
 SITES = [
-    TowerSite("mri", "image", ("mri",), channels=1, patch=(2, 2), grid=(2, 2)),
-    TowerSite("omics", "omics", tuple(FEATURES), tuple(FEATURES.values())),
+    TowerSpec("mri", "image", ("mri",), channels=1, patch=(2, 2), grid=(2, 2)),
+    TowerSpec("omics", "omics", tuple(FEATURES), tuple(FEATURES.values())),
 ]
 WIDTHS = {"mri": 4, "omics": 4, "fused": WIDTH}
 
@@ -75,7 +75,7 @@ def test_the_loss_is_that_of_numpy():
     view = objective.views(batch, seed=3)["masked"]
     z_BD = torch.nn.functional.normalize(torch.randn(RECORDS, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)
     present_B = torch.arange(RECORDS) % 5 != 0
-    loss = objective({"masked": Seen(z_BD, present_B, view)}, batch)
+    loss = objective({"masked": TowerOutput(z_BD, present_B, view)}, batch)
     weights = {name: tensor.detach().numpy() for name, tensor in objective.named_parameters()}
     hidden = z_BD.double().numpy() * np.sqrt(WIDTH) @ weights["trunk.weight"].T + weights["trunk.bias"]
     trunk = torch.nn.functional.gelu(torch.from_numpy(hidden)).numpy()

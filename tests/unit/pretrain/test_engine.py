@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 import pretrain.engine
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.progress import Silent
+from foundation.simulation.simulate import simulate
 from pretrain.run import pretrain as run_config
 from pretrain.step import Pretraining
 

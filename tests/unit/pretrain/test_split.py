@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.errors import CheckpointError, ConfigError, DataError
+from foundation.hub.seen_patients import SeenPatients
 from foundation.progress import Silent
-from foundation.seen_patients import SeenPatients
+from foundation.simulation.simulate import simulate
 from pretrain.config import PretrainConfig
 from pretrain.run import pretrain
 from pretrain.split import HeldOut, split

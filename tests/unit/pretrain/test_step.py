@@ -10,18 +10,18 @@ import torch
 
 import foundation.objectives  # noqa: F401  (registers them)
 from foundation.cohort.prepare import prepare
-from foundation.cohort.simulate import simulate
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.preprocessing import Preprocessing
 from foundation.data.sampler import BatchKey
-from foundation.joining import fusions
-from foundation.model import MultimodalConfig, MultimodalModel
-from foundation.objective import objectives
+from foundation.model.fusion.base import fusions
+from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.towers.base import towers
+from foundation.objectives.base import objectives
 from foundation.progress import Silent
-from foundation.tower import towers
+from foundation.simulation.simulate import simulate
 from pretrain.step import Pretraining
 
 

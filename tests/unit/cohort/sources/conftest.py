@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import foundation.cohort.sources  # noqa: F401
-from foundation.cohort.source import TableSource, table_sources
+from foundation.cohort.sources.base import TableSource, table_sources
 
 Assembled = tuple[list[str], np.ndarray]
 

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from foundation.cohort.source import image_sources
+from foundation.cohort.sources.base import image_sources
 from foundation.cohort.sources.nifti import NiftiSource
 from foundation.errors import ConfigError, DataError
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.tasks.response import ProportionalOdds, Response, ResponseConfig, ordinal_log_likelihood
+from finetune.tasks.response import OrdinalHead, Response, ResponseConfig, ordinal_log_likelihood
 
 DECLARED = {"response": {"kind": "response", "classes": {"PD": 1, "SD": 1, "PR": 1, "CR": 1}}}
 
@@ -37,7 +37,7 @@ def test_far_from_every_threshold_the_likelihood_is_still_finite():
 
 
 def test_thresholds_start_at_equal_chances_and_stay_in_order():
-    head = ProportionalOdds(3, 4)
+    head = OrdinalHead(3, 4)
     np.testing.assert_allclose(head.thresholds().detach().sigmoid().numpy(), [0.25, 0.5, 0.75], atol=1e-3)
     with torch.no_grad():
         head.steps.fill_(-300.0)

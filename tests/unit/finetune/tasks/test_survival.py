@@ -8,7 +8,7 @@ import torch
 
 from finetune.tasks.survival import Survival, SurvivalConfig
 from foundation.errors import ConfigError
-from foundation.measures.survival import kaplan_meier
+from foundation.metrics.survival import kaplan_meier
 
 DECLARED = {"os": {"kind": "survival", "unit": "days"}}
 COMPETING = {"os": {"kind": "survival", "unit": "years", "causes": {"cancer": 1, "other": 1}}}
@@ -74,12 +74,12 @@ def test_without_knowledge_of_patients_each_group_has_its_own_curve(form):
     for group in "ab":
         here = groups == group
         curve = kaplan_meier(endpoints["os"]["time"][here], endpoints["os"]["event"][here])
-        foretold = [predicted[f"free/{at:g}"][here][0] for at in task.grid]
-        np.testing.assert_allclose(foretold, curve.at(task.grid)[0], atol=0.03)
+        told = [predicted[f"survival_probability/{at:g}"][here][0] for at in task.grid]
+        np.testing.assert_allclose(told, curve.at(task.grid)[0], atol=0.03)
     everyone = kaplan_meier(endpoints["os"]["time"], endpoints["os"]["event"])
     elsewhere = task.predict(outputs[:1], np.array(["c"]))
-    foretold = [elsewhere[f"free/{at:g}"][0] for at in task.grid]
-    np.testing.assert_allclose(foretold, everyone.at(task.grid)[0], atol=0.03)
+    told = [elsewhere[f"survival_probability/{at:g}"][0] for at in task.grid]
+    np.testing.assert_allclose(told, everyone.at(task.grid)[0], atol=0.03)
 
 
 def test_nobody_is_remembered_in_what_is_published():
@@ -99,7 +99,7 @@ def test_columns_do_not_depend_on_the_training_patients():
         task.fit(endpoints, groups)
         columns.append(list(task.predict(task.head(2)(torch.zeros(PATIENTS, 2)).detach(), groups)))
     assert columns[0] == columns[1]
-    assert {"risk", "free/200", "free/500"} <= set(columns[0])
+    assert {"risk", "survival_probability/200", "survival_probability/500"} <= set(columns[0])
 
 
 def test_competing_risks_are_told_apart():
@@ -126,7 +126,7 @@ def test_competing_risks_are_told_apart():
     assert np.corrcoef(predicted["risk/cancer"], x[:, 1])[0, 1] < 0
     assert np.corrcoef(predicted["risk/other"], x[:, 1])[0, 1] > 0.5
     found = {
-        name: score(np.ones((1, PATIENTS)))[0] for name, score in task.measures(endpoints, predicted, groups).items()
+        name: score(np.ones((1, PATIENTS)))[0] for name, score in task.metrics(endpoints, predicted, groups).items()
     }
     assert found["c_index"] == pytest.approx((found["c_index/cancer"] + found["c_index/other"]) / 2)
     assert min(found["c_index/cancer"], found["uno_c/other"]) > 0.7
@@ -139,7 +139,7 @@ def test_times_that_nobody_was_watched_beyond_are_not_told():
     endpoints["os"]["event"][endpoints["os"]["time"].argmax()] = 0
     task.fit(endpoints, groups)
     task.finish(torch.zeros(PATIENTS, 1), endpoints, groups)
-    names = task.measures(endpoints, task.predict(torch.zeros(PATIENTS, 1), groups), groups)
+    names = task.metrics(endpoints, task.predict(torch.zeros(PATIENTS, 1), groups), groups)
     assert "brier/100" in names and "integrated_brier" in names
     assert "brier/5000" not in names
 

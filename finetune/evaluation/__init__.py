@@ -1,0 +1,1 @@
+"""Predictions into scores, intervals and differences."""

@@ -1,0 +1,235 @@
+"""What predictions of test patients are worth: scores of folds with intervals, against baselines, by what was seen.
+
+Every fold is scored by itself and, where a cohort has groups such as cancers, every group by itself, since a patient is
+only compared with those of the same group. A result is the mean over groups of their means over folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from finetune.evaluation.compare import averaged, compare
+from finetune.methods.baselines import BASELINES
+from finetune.study import EVERYTHING, Study
+from finetune.tasks.base import Task, Truth
+from foundation.metrics.scores import Score, with_interval
+from foundation.report.page import Picture
+
+FEWEST = 10
+"""Patients; of fewer a resample says nothing, and an interval would look like certainty."""
+
+Frames = Mapping[str, pd.DataFrame]
+"""Fold to the predictions of its test patients: ``row`` and columns of tasks behind their names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The test patients of one group in one fold.
+
+    Attributes:
+        fold: Its name.
+        group: Its name.
+        at: [n] positions among all patients that are tested in the run.
+        scores: Measure to its score of these patients.
+    """
+
+    fold: str
+    group: str
+    at: np.ndarray
+    scores: dict[str, Score]
+
+
+def _some(truth: Truth, rows: np.ndarray) -> Truth:
+    return {name: {part: values[rows] for part, values in parts.items()} for name, parts in truth.items()}
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """Scores predictions of a run for one task.
+
+    Attributes:
+        study: Of the run.
+        name: Of the task.
+        fitted: Fold to the task as fitted on its training patients.
+    """
+
+    study: Study
+    name: str
+    fitted: Mapping[str, Task]
+
+    @property
+    def task(self) -> Task:
+        """The task, of any fold."""
+        return next(iter(self.fitted.values()))
+
+    def parts(self, frames: Frames) -> list[Part]:
+        """Every group of every fold."""
+        found = []
+        for fold, frame in frames.items():
+            rows = frame["row"].to_numpy()
+            groups, truth = self.study.groups(rows), self.study.truth(rows)
+            labelled = self.task.labelled(truth)
+            predicted = self._predicted(frame)
+            for group in np.unique(groups[labelled]) if predicted else ():
+                here = np.flatnonzero(labelled & (groups == group))
+                columns = {column: values[here] for column, values in predicted.items()}
+                scores = self.fitted[fold].metrics(_some(truth, here), columns, groups[here])
+                found.append(Part(fold, group, np.searchsorted(self.study.tested, rows[here]), scores))
+        return found
+
+    def _predicted(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        start = f"{self.name}/"
+        return {str(c).removeprefix(start): frame[c].to_numpy() for c in frame.columns if str(c).startswith(start)}
+
+    def score(self, parts: Sequence[Part], measure: str) -> Score | None:
+        """The mean over groups of means over folds, over weights of all tested patients; None where nobody has it."""
+        told = [part for part in parts if measure in part.scores]
+        of_group = [
+            averaged([(part.at, part.scores[measure]) for part in told if part.group == group])
+            for group in sorted({part.group for part in told})
+        ]
+        everybody = np.arange(len(self.study.tested))
+        return averaged([(everybody, score) for score in of_group]) if of_group else None
+
+    def summary(self, parts: Sequence[Part], measure: str | None = None) -> dict[str, Any]:
+        """``n``, ``mean``, ``ci95`` and ``folds`` of a measure, by default the primary one."""
+        measure = measure or self.task.primary
+        score = self.score(parts, measure)
+        patients = len(np.unique(np.concatenate([part.at for part in parts]))) if parts else 0
+        if score is None:
+            return {"n": patients, "mean": None, "ci95": [None, None], "folds": []}
+        mean, bounds = with_interval(score, len(self.study.tested), self._random())
+        bounds = bounds if patients >= FEWEST else [None, None]
+        folds = [
+            {"fold": fold, "n": sum(len(p.at) for p in here), "value": self._value(here, measure)}
+            for fold in dict.fromkeys(part.fold for part in parts)
+            if (here := [part for part in parts if part.fold == fold])
+        ]
+        return {"n": patients, "mean": _number(mean), "ci95": bounds, "folds": folds}
+
+    def _value(self, parts: Sequence[Part], measure: str) -> float | None:
+        score = self.score(parts, measure)
+        return None if score is None else _number(float(score(np.ones((1, len(self.study.tested))))[0]))
+
+    def against(self, ours: Sequence[Part], theirs: Sequence[Part]) -> dict[str, Any]:
+        """Summary of a baseline, and by how much ours is better."""
+        found = self.summary(theirs)
+        first, second = (self.score(parts, self.task.primary) for parts in (ours, theirs))
+        if first is not None and second is not None:
+            compared = compare(first, second, len(self.study.tested), self._random())
+            found["difference"] = {
+                "value": _number(compared.difference),
+                "ci95": list(compared.ci95),
+                "p_value": compared.p_value,
+            }
+        return found
+
+    def with_baseline(
+        self, ours: Frames, others: Mapping[str, Frames], parts: Mapping[str, Sequence[Part]]
+    ) -> dict[str, Any]:
+        """Ours averaged with the linear model of everything, and by how much that is better than the linear one alone.
+
+        Log hazards, probabilities or numbers are averaged as they are. Empty where there is no such baseline.
+        """
+        linear = [name for name in BASELINES if name in parts]
+        if not linear:
+            return {}
+        name = linear[-1]
+        alone = where(ours, "seen", EVERYTHING)
+        both = self.parts({fold: _mean(frame, others[name][fold]) for fold, frame in alone.items()})
+        of_group = {group: self._value(_of(both, group), self.task.primary) for group in _groups(both)}
+        return {
+            "baseline": name,
+            **self.summary(both),
+            "difference": self.against(both, parts[name])["difference"],
+            **({"by_group": of_group} if of_group else {}),
+        }
+
+    def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
+        """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
+        return {
+            group: {
+                **_without_folds(self.summary(_of(ours, group))),
+                "baselines": {n: self._value(_of(parts, group), self.task.primary) for n, parts in baselines.items()},
+            }
+            for group in _groups(ours)
+        }
+
+    def by_subset(self, frames: Frames) -> dict[str, Any]:
+        """Summary of each subset of modalities, of those who have all of it, with all else hidden."""
+        subsets = dict.fromkeys(seen for frame in frames.values() for seen in frame["seen"] if seen != EVERYTHING)
+        return {subset: self.summary(self.parts(where(frames, "seen", subset))) for subset in subsets}
+
+    def by_pattern(self, frames: Frames) -> dict[str, Any]:
+        """Summary of the patients of each pattern of what they have, seen as they are; the most frequent first."""
+        frames = {
+            fold: frame.assign(pattern=self.study.patterns(frame["row"].to_numpy())) for fold, frame in frames.items()
+        }
+        patterns = [*map(str, pd.concat([frame["pattern"] for frame in frames.values()]).value_counts().index)]
+        found = {pattern: self.summary(self.parts(where(frames, "pattern", pattern))) for pattern in patterns}
+        return {pattern: summary for pattern, summary in found.items() if summary["n"]}
+
+    def metrics(self, parts: Sequence[Part]) -> dict[str, Any]:
+        """Summary of every measure that any fold has."""
+        names = dict.fromkeys(name for part in parts for name in part.scores)
+        return {name: _without_folds(self.summary(parts, name)) for name in names}
+
+    def counts(self) -> dict[str, Any]:
+        """How many tested patients there are of each class, or with the event."""
+        entry = self.study.cohort.manifest.endpoints[self.task.endpoints[0]]
+        parts = self.study.truth(self.study.tested)[self.task.endpoints[0]]
+        if "event" in parts:
+            return {"events": int((parts["event"] > 0).sum())}
+        if "classes" not in entry or len(self.task.endpoints) > 1:
+            return {}
+        return {"classes": {name: int((parts["code"] == k).sum()) for k, name in enumerate(entry["classes"])}}
+
+    def pictures(self, frames: Frames) -> list[Picture]:
+        """What the task draws of everybody's predictions; risks are compared within a fold only."""
+        frame = pd.concat([frame.assign(fold=fold) for fold, frame in frames.items()])
+        frame = frame.drop_duplicates("row")
+        rows = frame["row"].to_numpy()
+        if not self.task.labelled(self.study.truth(rows)).any():
+            return []
+        within = np.char.add(np.char.add(self.study.groups(rows), " "), frame["fold"].to_numpy().astype(str))
+        return self.task.figures(self.study.truth(rows), self._predicted(frame), within)
+
+    def _random(self) -> np.random.Generator:
+        """The same resamples for every score, so that the better of two is also better in its interval."""
+        return np.random.default_rng(self.study.config.seed)
+
+
+def _mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The mean of the columns that two predictions of the same patients share."""
+    other = other.set_index("row").loc[one["row"]].reset_index()
+    shared = [column for column in one.columns if column in other.columns and "/" in column]
+    mean = pd.DataFrame({column: (one[column].to_numpy() + other[column].to_numpy()) / 2 for column in shared})
+    return mean.assign(row=one["row"].to_numpy(), seen=EVERYTHING)
+
+
+def _groups(parts: Iterable[Part]) -> list[str]:
+    """Their groups; none, where the cohort has no groups."""
+    return sorted({part.group for part in parts} - {""})
+
+
+def _of(parts: Iterable[Part], group: str) -> list[Part]:
+    return [part for part in parts if part.group == group]
+
+
+def where(frames: Frames, column: str, value: str) -> dict[str, pd.DataFrame]:
+    """Those predictions of which a column has a value; folds without any are left out."""
+    chosen = {fold: frame.loc[frame[column] == value] for fold, frame in frames.items()}
+    return {fold: frame for fold, frame in chosen.items() if len(frame)}
+
+
+def _without_folds(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key != "folds"}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

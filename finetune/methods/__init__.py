@@ -1,0 +1,1 @@
+"""What learns on a fold: adapted networks and linear baselines."""

@@ -1,0 +1,34 @@
+"""What heads read beside the fused embedding: single features, such as age and stage, as they are.
+
+An embedding keeps what many features share; that a patient is old is one number among thousands to it. Read directly,
+few strong covariates count as much as they do in a linear model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from foundation.data.batch import Batch
+
+
+def covariate_values(batch: Batch, modalities: Sequence[str], keep_BM: Tensor) -> Tensor:
+    """Values [B, E] of some omics modalities, 0 where not seen, and behind them which were seen.
+
+    Args:
+        batch: Records.
+        modalities: Omics modalities to read; none gives [B, 0].
+        keep_BM: Bool, modalities that may be seen.
+    """
+    columns = [batch.present_BM.new_zeros(len(batch), 0, dtype=torch.float32)]
+    for name in modalities:
+        seen_BF = batch.observed[name] & keep_BM[:, [batch.modalities.index(name)]]
+        columns += [batch.omics[name] * seen_BF, seen_BF.float()]
+    return torch.cat(columns, dim=1)
+
+
+def covariates_width(features: Mapping[str, int], modalities: Sequence[str]) -> int:
+    """E: twice the features of these modalities."""
+    return 2 * sum(features[name] for name in modalities)

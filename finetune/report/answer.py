@@ -1,0 +1,131 @@
+"""What a fine-tuning run found, in one sentence for each task: what is against it is said first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundation.metrics.names import plain_name
+from foundation.wording import counted, decimal, interval, listed, p_text
+
+THIS_MODEL = "this model"
+"""What the adapted model is called beside its baselines."""
+
+Entry = Mapping[str, Any]
+"""A task's part of metrics.json, or a score in it with ``mean`` and ``ci95``."""
+
+
+def tasks_of(metrics: Entry) -> list[Entry]:
+    """The entries of all tasks of a run."""
+    return [metrics, *(metrics.get("other_tasks") or [])]
+
+
+def headlines(metrics: Entry) -> list[str]:
+    """One sentence for each task, and one more where tested patients were known from pretraining."""
+    return [*map(_answer, tasks_of(metrics)), *filter(None, [_seen(metrics)])]
+
+
+def headline(entry: Entry) -> str:
+    """What was found for one task, for a person who reads nothing else."""
+    return " ".join(filter(None, [_answer(entry), _seen(entry)]))
+
+
+def best_baseline(entry: Entry) -> str | None:
+    """Name of the baseline with the highest score, of those that do not predict the same; None where none has one."""
+    same = _twins(entry)
+    scored = {
+        name: score
+        for name, score in (entry.get("baselines") or {}).items()
+        if score.get("mean") is not None and name not in same
+    }
+    return max(scored, key=lambda name: scored[name]["mean"]) if scored else None
+
+
+def beats_chance(score: Entry, chance: float) -> bool:
+    """Whether chance lies below a score and its interval; of a score without interval, whether it is higher."""
+    if score.get("mean") is None:
+        return False
+    return min([score["mean"], *_bounds(score)]) > chance
+
+
+def measure_of(entry: Entry) -> str:
+    """What a task is measured by, in words."""
+    name = plain_name(entry["metric"])
+    groups = sum(group.get("mean") is not None for group in (entry.get("by_group") or {}).values())
+    return f"mean {name} over {groups} groups" if groups > 1 else name
+
+
+def difference(score: Entry) -> str:
+    """The end of a sentence on two scores: by how much one is higher and, where so, that this may be chance."""
+    less = score.get("difference") or {}
+    if less.get("value") is None:
+        return ""
+    bounds, p_value = _bounds(less), less.get("p_value")
+    details = [f"95\u00a0% interval {interval(bounds, signed=True)}"] if bounds else []
+    details += [p_text(p_value)] if p_value is not None else []
+    brackets = f" ({', '.join(details)})" if details else ""
+    doubt = " that may be chance" if bounds and bounds[0] <= 0 <= bounds[1] else ""
+    return f", a difference of {decimal(less['value'], signed=True)}{brackets}{doubt}"
+
+
+def _answer(entry: Entry) -> str:
+    name = entry["endpoint"]
+    if entry.get("mean") is None:
+        return f"{name} could not be scored in any fold, in {_patients(entry)}."
+    best = best_baseline(entry)
+    if best is not None and entry["baselines"][best]["mean"] > entry["mean"]:
+        return _lost(entry, best)
+    first = "For" if beats_chance(entry, entry["chance"]) else "Not better than chance: for"
+    rest = _runner_up(entry, best) if best is not None else "no baseline could be compared"
+    twins = _twins(entry)
+    if twins:
+        rest += f"; {listed(twins)} predicts the same"
+    return (
+        f"{first} {name}, {THIS_MODEL}'s {measure_of(entry)} is {_value(entry)} in {_patients(entry)}, where chance is "
+        f"{entry['chance']:.3g}; {rest}."
+    )
+
+
+def _lost(entry: Entry, best: str) -> str:
+    theirs = entry["baselines"][best]
+    failed = "" if beats_chance(entry, entry["chance"]) else f", and {THIS_MODEL} is not better than chance"
+    return (
+        f"A baseline does better{failed}: for {entry['endpoint']}, the {measure_of(entry)} is {_value(theirs)} for "
+        f"{best} and {_value(entry)} for {THIS_MODEL}{difference(theirs)}, in {_patients(entry)}, where chance is "
+        f"{entry['chance']:.3g}."
+    )
+
+
+def _runner_up(entry: Entry, best: str) -> str:
+    theirs = entry["baselines"][best]
+    return f"the best baseline, {best}, has {decimal(theirs['mean'])}{difference(theirs)}"
+
+
+def _value(score: Entry) -> str:
+    bounds = f"95\u00a0% interval {interval(score['ci95'])}" if _bounds(score) else "no interval"
+    return f"{decimal(score['mean'])} ({bounds})"
+
+
+def _patients(entry: Entry) -> str:
+    text = counted(entry["n"], "patient")
+    return text if entry.get("events") is None else f"{text} with {counted(entry['events'], 'event')}"
+
+
+def _twins(entry: Entry) -> list[str]:
+    """Baselines that differ from ours in no resample, such as the frozen probe where no training was chosen."""
+    differences = {name: score.get("difference") or {} for name, score in (entry.get("baselines") or {}).items()}
+    return [name for name, found in differences.items() if found.get("value") == 0 and found.get("ci95") == [0, 0]]
+
+
+def _seen(entry: Entry) -> str:
+    seen = (entry.get("pretrain") or {}).get("tested_though_seen") or 0
+    if not seen:
+        return ""
+    return (
+        f"{counted(seen, 'patient')} of those tested {'was' if seen == 1 else 'were'} already seen in pretraining, so "
+        "the scores may be too good."
+    )
+
+
+def _bounds(score: Entry) -> list[float]:
+    return [bound for bound in score.get("ci95") or [] if bound is not None]

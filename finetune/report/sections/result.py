@@ -1,0 +1,126 @@
+"""How good the model is: beside its baselines, by other measures, and in pictures of what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from finetune.report.answer import THIS_MODEL, Entry, difference, measure_of
+from finetune.report.figures.forest import Row, forest
+from finetune.tasks.base import LOWER_IS_BETTER
+from foundation.metrics.names import plain_name
+from foundation.report.page import GAP, Cell, Page, Picture
+from foundation.wording import decimal, interval, p_number
+
+MOST_CLASSES = 12
+
+MEANINGS = {
+    "clinical": "a linear model of the clinical covariates",
+    "image": "a linear model of what the intensities of the scans are by and large",
+    "omics": "a linear model of the principal components of the omics",
+    "clinical + omics": "a linear model of both",
+    "from scratch": "the same network, trained for the task without pretraining",
+    "frozen probe": "the pretrained model as it was, on which only a linear layer was trained",
+}
+"""What baselines are, for those who have not met their names."""
+
+
+def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
+    """Add the comparison with baselines, all measures and a task's own pictures."""
+    classes = entry.get("classes") or {}
+    if classes:
+        _classes(page, classes)
+    page.subsection("Beside its baselines")
+    page.figures([_forest(entry)])
+    baselines = entry.get("baselines") or {}
+    if baselines:
+        _baselines(page, entry)
+        _meanings(page, baselines)
+    if entry.get("with_baseline"):
+        _averaged(page, entry["with_baseline"])
+    _measures(page, entry)
+    if pictures:
+        page.subsection("What it predicts")
+        page.text("Of test patients: each is predicted by a model that was trained without this patient.")
+        page.figures(pictures)
+
+
+def _classes(page: Page, classes: Entry) -> None:
+    largest = sorted(classes.items(), key=lambda item: -item[1])
+    shown = [f"{name} {count:,}" for name, count in largest[:MOST_CLASSES]]
+    rest = len(classes) - len(shown)
+    page.text(f"Patients by class: {', '.join(shown)}{f' and {rest} rarer ones' if rest else ''}.")
+
+
+def _forest(entry: Entry) -> Picture:
+    others = sorted((entry.get("baselines") or {}).items(), key=lambda item: -(item[1].get("mean") or 0))
+    rows = [Row(name, score) for name, score in _own(entry).items()]
+    rows += [Row(name, score, ours=False) for name, score in others]
+    caption = "Points with 95\u00a0% intervals by bootstrap over patients; all on the same folds and patients."
+    if entry.get("oracle") is not None:
+        caption += " Best possible: what someone reaches who knows how this cohort was simulated."
+    return forest(rows, measure=measure_of(entry), chance=entry["chance"], oracle=entry.get("oracle"), caption=caption)
+
+
+def _baselines(page: Page, entry: Entry) -> None:
+    rows = [
+        [name, Cell(decimal(score.get("mean"))), Cell(interval(score.get("ci95"))), GAP, GAP, GAP]
+        for name, score in _own(entry).items()
+    ]
+    for name, score in entry["baselines"].items():
+        less = score.get("difference") or {}
+        p_value = less.get("p_value")
+        rows.append(
+            [
+                name,
+                Cell(decimal(score.get("mean"))),
+                Cell(interval(score.get("ci95"))),
+                Cell(decimal(less.get("value"), signed=True)),
+                Cell(interval(less.get("ci95"), signed=True)),
+                GAP if p_value is None else Cell(p_number(p_value)),
+            ]
+        )
+    page.table(
+        ["model", "value", "95 % interval", f"{THIS_MODEL} less it", "95 % interval", "p"],
+        rows,
+        f"{measure_of(entry)}; a difference above 0 is in favour of {THIS_MODEL}, and both are of the same patients",
+    )
+
+
+def _meanings(page: Page, baselines: Iterable[str]) -> None:
+    told = [f"{name} is {MEANINGS[name]}" for name in baselines if name in MEANINGS]
+    if told:
+        page.text(f"Of the baselines, {'; '.join(told)}.")
+
+
+def _own(entry: Entry) -> dict[str, Entry]:
+    """Scores that are no baseline's: of this model, and of its mean with a linear one where there is that."""
+    both = entry.get("with_baseline")
+    return {THIS_MODEL: entry, _named(both): both} if both else {THIS_MODEL: entry}
+
+
+def _named(both: Entry) -> str:
+    return f"{THIS_MODEL} averaged with {both['baseline']}"
+
+
+def _averaged(page: Page, both: Entry) -> None:
+    page.text(
+        f"{_named(both).capitalize()} is no baseline: what the two predict for a patient is averaged in equal parts. "
+        f"Beside {both['baseline']} alone it has {decimal(both.get('mean'))}{difference(both)}."
+    )
+
+
+def _measures(page: Page, entry: Entry) -> None:
+    rows = list(_measure_rows(entry.get("metrics") or {}))
+    if rows:
+        page.table(["measure", "value", "95 % interval", "better when"], rows, f"All measures of {THIS_MODEL}")
+
+
+def _measure_rows(measures: Entry) -> Iterable[list[str | Cell]]:
+    for name, score in measures.items():
+        lower = name.partition("/")[0] in LOWER_IS_BETTER
+        yield [
+            plain_name(name),
+            Cell(decimal(score.get("mean"))),
+            Cell(interval(score.get("ci95"))),
+            "lower" if lower else "higher",
+        ]

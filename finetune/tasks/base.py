@@ -1,0 +1,212 @@
+"""What a task is: a head on the fused embedding, its loss, what it predicts, and how that is measured and drawn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from foundation.collectives import sum_over_processes
+from foundation.config import Config
+from foundation.errors import ConfigError, nearest
+from foundation.metrics.scores import Score, mean_over_classes
+from foundation.registry import Registry
+from foundation.report.page import Picture
+
+tasks: Registry = Registry("task", "task")
+
+Labels = Mapping[str, Mapping[str, Tensor]]
+"""Endpoint to its parts [B], as a batch carries them."""
+
+Truth = Mapping[str, Mapping[str, np.ndarray]]
+"""Endpoint to its parts [N], as `PreparedCohort.endpoint` gives each."""
+
+Predicted = Mapping[str, np.ndarray]
+"""Column of predictions.parquet to its values [N]."""
+
+LOWER_IS_BETTER = ("brier", "integrated_brier", "calibration_error", "absolute_error")
+"""What stands before the first ``/`` in the names of measures that are better when lower."""
+
+
+class TaskConfig(Config):
+    """What all tasks are told."""
+
+    weight: float = Field(default=1.0, gt=0, description="Of this task's loss in the sum over tasks.")
+
+
+class OneEndpoint(TaskConfig):
+    """A task that reads one endpoint."""
+
+    endpoint: str
+
+
+class Task(nn.Module, ABC):
+    """A task on a model's fused embedding.
+
+    It is a module for what it learns from training patients, such as class weights or a baseline hazard: these are
+    buffers, and buffers take the size of what is loaded into them. What its head learns is in the head.
+
+    In a run: `fit` once on the training patients; `head` once; `loss` on every batch; `finish` once after training,
+    with the outputs for all training patients; then `predict`, `metrics` and `figures` on others.
+
+    Args:
+        config: The task's own config.
+        declared: Endpoint to its entry in the cohort's manifest, with ``kind`` and, say, ``classes``.
+
+    Attributes:
+        name: What it is about, for keys and headings: the endpoint.
+        endpoints: Names of the endpoints that it reads.
+        primary: The measure that the result is told by; higher is better.
+        chance: What `primary` is worth where nothing is known.
+
+    Raises:
+        ConfigError: The cohort has no such endpoint, or it is of another kind.
+    """
+
+    Config: type[TaskConfig]
+    name: str
+    endpoints: tuple[str, ...]
+    primary: str
+    chance: float
+
+    def __init__(self, config: TaskConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(_take_sizes)
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> TaskConfig:
+        """All defaults, for endpoints called like their kind, or ``binary`` and ``binary_2`` for two of two classes."""
+
+    @abstractmethod
+    def labelled(self, endpoints: Truth) -> np.ndarray:
+        """Bool [N], the patients who can teach or test it."""
+
+    @abstractmethod
+    def strata(self, endpoints: Truth) -> np.ndarray:
+        """[N] int64, numbers of alike outcomes that splits should spread evenly; -1 where not labelled."""
+
+    def check(self, endpoints: Truth) -> None:
+        """Refuse what its config asks of endpoints that cannot tell it.
+
+        Args:
+            endpoints: Of the whole cohort.
+
+        Raises:
+            ConfigError: So it is.
+        """
+
+    def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
+        """Learn from the labels of training patients.
+
+        Args:
+            endpoints: Of N training patients, labelled or not.
+            groups: [N] names.
+        """
+
+    @abstractmethod
+    def head(self, width: int) -> nn.Module:
+        """A map of embeddings [B, width] to outputs."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, endpoints: Labels, groups: Sequence[str]) -> Tensor:
+        """This process's share of the loss of a batch: the sum over processes is the loss of the whole batch.
+
+        A patient without a label contributes nothing; without any label, or event, it is zero, and has a gradient.
+
+        Args:
+            outputs: [B, ...] of the head; whatever where not labelled.
+            endpoints: Of the batch.
+            groups: [B] names.
+        """
+
+    def finish(self, outputs: Tensor, endpoints: Truth, groups: np.ndarray) -> None:
+        """Learn from what came out for the training patients, once the head is trained.
+
+        Args:
+            outputs: [N, ...] of the head.
+            endpoints: Of the N training patients, labelled or not.
+            groups: [N] names.
+        """
+
+    @abstractmethod
+    def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of predictions.parquet [N], the same whichever training patients it was fitted on."""
+
+    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Columns as those of `predict`, of what a linear model predicts, so that both can be measured alike.
+
+        Args:
+            predicted: Endpoint to ``risk`` [N], ``probability`` [N, K] of each class, or ``value`` [N].
+        """
+        return dict(predicted[self.endpoints[0]])
+
+    @abstractmethod
+    def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
+        """Name to score, over weights of all N patients, of whom those not labelled are not counted."""
+
+    @abstractmethod
+    def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
+        """What to look at in a report."""
+
+
+def _take_sizes(task: nn.Module, stored: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Give buffers the size of what is about to be loaded into them."""
+    for name, buffer in list(task.named_buffers(recurse=False)):
+        if prefix + name in stored:
+            setattr(task, name, buffer.new_empty(stored[prefix + name].shape))
+
+
+def declared_as(declared: Mapping[str, Mapping[str, Any]], endpoint: str, *kinds: str) -> Mapping[str, Any]:
+    """The manifest's entry of an endpoint.
+
+    Raises:
+        ConfigError: There is none, or it is of another kind.
+    """
+    where = f"endpoint '{endpoint}'"
+    if endpoint not in declared:
+        raise ConfigError("the cohort has no such endpoint", where=where, fix=nearest(endpoint, declared))
+    entry = declared[endpoint]
+    if entry["kind"] not in kinds:
+        raise ConfigError(
+            f"is of kind {entry['kind']}, and this task is for {' or '.join(kinds)}",
+            where=where,
+            fix="choose the task that is called like the kind, or another endpoint",
+        )
+    return entry
+
+
+def of_rows(score: Score, rows: np.ndarray) -> Score:
+    """A score of some patients, over weights of all: `rows` is a mask or positions."""
+    return lambda weights_RN: score(weights_RN[:, rows])
+
+
+def average(scores: Sequence[Score]) -> Score:
+    """The mean of those scores that there are."""
+
+    def score(weights_RN: np.ndarray) -> np.ndarray:
+        each_RK = np.stack([one(weights_RN) for one in scores], axis=1)
+        return mean_over_classes(np.nan_to_num(each_RK), np.isfinite(each_RK).astype(np.float64))
+
+    return score
+
+
+def at_least_single(outputs: Tensor) -> Tensor:
+    """Outputs in a precision that losses can be computed in."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def share_of_mean(own_sum: Tensor, own_count: Tensor) -> Tensor:
+    """This process's share of a mean over all processes; zero where nothing is counted."""
+    count = sum_over_processes(own_count)
+    return own_sum / torch.where(count > 0, count, torch.ones_like(count))
+
+
+def to_numpy(values: Tensor) -> np.ndarray:
+    """Values as float64 on the host."""
+    return values.detach().double().cpu().numpy()

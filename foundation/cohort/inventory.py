@@ -1,0 +1,382 @@
+"""What will be prepared: the patients, their records and the files behind each, found before any image is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from foundation.cohort.clinical import read_clinical
+from foundation.cohort.endpoints import EndpointValues, parse_endpoint
+from foundation.cohort.folds import find_folds, read_folds
+from foundation.cohort.reading.tables import mark_missing
+from foundation.cohort.sources.base import ImageSource, Scan, image_sources, table_sources
+from foundation.cohort.spec import CohortSpec, ImageModality, OmicsModality, plain
+from foundation.cohort.staging import StagedTable, stage
+from foundation.errors import DataError, nearest
+from foundation.files.hashing import sha256_of
+from foundation.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Fault(NamedTuple):
+    """One row of quarantine.tsv: what was set aside, and why."""
+
+    patient: str
+    modality: str
+    item: str
+    reason: str
+
+
+class ScanChoice(NamedTuple):
+    """A scan and the position, among its modality's sources, of the one that lists and reads it."""
+
+    source: int
+    scan: Scan
+
+
+@dataclass(frozen=True)
+class RecordPlan:
+    """One patient at one time point, before anything of it is read.
+
+    Attributes:
+        scans: Image modality to channel to the scan that holds it.
+        endpoints: Columns below ``endpoint/`` to values; a missing one is left out.
+    """
+
+    patient: str
+    time_point: str
+    site: str | None
+    group: str | None
+    scans: dict[str, dict[str, ScanChoice]]
+    endpoints: dict[str, float | int]
+
+
+@dataclass
+class Inventory:
+    """Everything that preparation will do.
+
+    Attributes:
+        records: Sorted by patient and time point.
+        tables: Omics modality to its staged tables.
+        features: Omics modality to the union of its tables' features, in order of first appearance.
+        endpoints: Parsed endpoints.
+        folds: Published folds: name to patient to split.
+        faults: What is set aside already.
+        counted: What the fraction of faults is taken of: scans, samples or patients per modality or endpoint.
+        table_files: Path below the root, bytes and SHA-256 of every table.
+        samples: Path of a table to how many of its samples are used, left out, and otherwise passed over.
+        other_channels: Image modality to the channels found beside its own, with their numbers of files.
+        fingerprint: SHA-256 of the resolved YAML, the tables and the list of scans.
+    """
+
+    spec: CohortSpec
+    records: list[RecordPlan]
+    tables: dict[str, list[StagedTable]]
+    features: dict[str, list[str]]
+    endpoints: dict[str, EndpointValues]
+    folds: dict[str, dict[str, str]]
+    faults: list[Fault]
+    counted: Counter[str]
+    table_files: list[tuple[str, int, str]]
+    samples: dict[str, dict[str, int]]
+    other_channels: dict[str, dict[str, int]]
+    fingerprint: str
+
+
+@dataclass
+class _Findings:
+    """Faults and counts while an inventory is taken."""
+
+    faults: list[Fault] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+    table_files: list[tuple[str, int, str]] = field(default_factory=list)
+    samples: dict[str, dict[str, int]] = field(default_factory=dict)
+    other_channels: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inventory:
+    """Read the clinical table, stage the omics tables, list the scans, and lay out the records.
+
+    Raises:
+        DataError: A table cannot be used, an endpoint has impossible values, or a modality is empty.
+    """
+    if not spec.root.is_dir():
+        raise DataError("no such folder", where=str(spec.root), fix="correct `root` in the YAML, or give --root")
+    found = _Findings()
+    clinical = _read_clinical_tables(spec, found)
+    endpoints = {} if clinical is None else _parse_endpoints(spec, clinical, found)
+    tables = {name: _stage_tables(name, m, spec, staging, found, progress) for name, m in spec.omics().items()}
+    sources = {name: build_sources(m, spec) for name, m in spec.images().items()}
+    scans = {name: _list_scans(name, spec, sources[name], found) for name in sources}
+    known = None if clinical is None else set(clinical.index)
+    _set_strangers_aside(known, tables, scans, found)
+    records = _lay_out(spec, clinical, endpoints, tables, scans)
+    _refuse_empty_modalities(records, tables, scans)
+    folds = _read_folds(spec, {record.patient for record in records}, found)
+    return Inventory(
+        spec=spec,
+        records=records,
+        tables=tables,
+        features={name: _union(table.features for table in tables[name]) for name in tables},
+        endpoints=endpoints,
+        folds=folds,
+        faults=sorted(found.faults),
+        counted=found.counted,
+        table_files=sorted(set(found.table_files)),
+        samples=found.samples,
+        other_channels=found.other_channels,
+        fingerprint=_fingerprint(spec, found.table_files, scans),
+    )
+
+
+def build_sources(modality: ImageModality, spec: CohortSpec) -> list[ImageSource]:
+    """The sources of an image modality, ready to list and read."""
+    return [image_sources.build(config, spec.root, modality.channels, spec.groups) for config in modality.source]
+
+
+def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | None:
+    """The clinical tables of all groups as one, indexed by patient, with a column of groups."""
+    import pandas as pd
+
+    if spec.clinical is None:
+        return None
+    frames = []
+    for group, path in spec.paths(spec.clinical.files):
+        frame = read_clinical(spec.clinical, path)
+        found.table_files.append(describe_file(path, spec.root))
+        barcodes = frame[spec.clinical.patient].tolist()
+        patients = [spec.patients.patient(barcode) for barcode in barcodes]
+        strange = [barcode for barcode, patient in zip(barcodes, patients, strict=True) if patient is None]
+        if strange:
+            raise DataError(
+                f"{len(strange)} of {len(barcodes)} patients do not match the patient rule, first '{strange[0]}'",
+                where=str(path),
+                fix=f"correct patients.barcode, now {spec.patients.barcode!r}, or the column `clinical.patient`",
+            )
+        frames.append(frame.assign(**{GROUP: group}).set_axis(pd.Index(patients, name="patient"), axis=0))
+    clinical = pd.concat(frames)
+    twice = clinical.index[clinical.index.duplicated()].unique()
+    if len(twice):
+        raise DataError(
+            f"{len(twice)} patients stand twice, first '{twice[0]}'",
+            where=spec.clinical.files,
+            fix="keep one row per patient; time points belong to the scans",
+        )
+    return clinical.sort_index()
+
+
+GROUP = "chiasma group"
+"""Column that remembers which group's table a patient came from; no source can have this name by accident."""
+
+
+def _parse_endpoints(spec: CohortSpec, clinical: pd.DataFrame, found: _Findings) -> dict[str, EndpointValues]:
+    own = [GROUP] if spec.clinical is None else [GROUP, spec.clinical.patient]
+    frame = clinical.drop(columns=own, errors="ignore").reset_index()
+    endpoints = {name: parse_endpoint(name, endpoint, frame, "patient") for name, endpoint in spec.endpoints.items()}
+    for name, values in endpoints.items():
+        found.counted[f"endpoint {name}"] = len(values.patients)
+        found.faults += [Fault(patient, f"endpoint {name}", "", reason) for patient, reason in values.incomplete]
+    return endpoints
+
+
+def _stage_tables(
+    name: str, modality: OmicsModality, spec: CohortSpec, staging: Path, found: _Findings, progress: Progress
+) -> list[StagedTable]:
+    tables: list[StagedTable] = []
+    for position, config in enumerate(modality.source):
+        for group, path in spec.paths(config.files, skip=modality.absent_for):
+            if not path.is_file():
+                fix = f"correct `files`, or list '{group}' in absent_for" if group else "correct `files` or `root`"
+                raise DataError(f"no such file (a table of modality '{name}')", where=str(path), fix=fix)
+            progress.start(f"reading {path.name}", None, "")
+            source = table_sources.build(config, path)
+            label = "-".join(filter(None, (name, str(position), group)))
+            table = stage(source, spec.patients, staging, label, modality.transform)
+            progress.finish()
+            found.table_files.append((_below(path, spec.root), path.stat().st_size, table.sha256))
+            found.table_files += [describe_file(companion, spec.root) for companion in source.companions]
+            found.counted[name] += len(table.samples) + len(table.unmatched)
+            found.samples[_below(path, spec.root)] = {
+                "samples_used": len(table.samples),
+                "samples_left_out": len(table.left_out),
+                "samples_of_nobody": len(table.unmatched),
+            }
+            found.faults += [
+                Fault("", name, f"{_below(path, spec.root)}: {sample}", "the barcode does not match patients.barcode")
+                for sample in table.unmatched
+            ]
+            found.faults += _seen_before(name, table, tables)
+            tables.append(table)
+    return tables
+
+
+def _seen_before(name: str, table: StagedTable, earlier: list[StagedTable]) -> list[Fault]:
+    reason = "the patient stands in an earlier table of this modality too; that one is used"
+    return [
+        Fault(patient, name, "", reason)
+        for patient in sorted(table.by_patient)
+        if any(patient in other.by_patient for other in earlier)
+    ]
+
+
+def _list_scans(
+    name: str, spec: CohortSpec, sources: list[ImageSource], found: _Findings
+) -> dict[tuple[str, str], dict[str, ScanChoice]]:
+    """(patient, time point) to channel to scan."""
+    listed: dict[tuple[str, str], dict[str, ScanChoice]] = {}
+    for position, source in enumerate(sources):
+        for scan in source.list_scans():
+            found.counted[name] += 1
+            item = _below(scan.paths[0], spec.root)
+            patient = spec.patients.patient(scan.patient)
+            if patient is None:
+                reason = f"'{scan.patient}' does not match patients.barcode"
+                found.faults.append(Fault("", name, item, reason))
+                continue
+            channels = listed.setdefault((patient, scan.time_point), {})
+            if scan.channel in channels:
+                other = _below(channels[scan.channel].scan.paths[0], spec.root)
+                found.faults.append(Fault(patient, name, item, f"channel '{scan.channel}' is in {other} too"))
+                continue
+            channels[scan.channel] = ScanChoice(position, scan)
+    others = sum((source.other_channels for source in sources), Counter())
+    found.other_channels[name] = dict(sorted(others.items()))
+    return listed
+
+
+def _set_strangers_aside(
+    known: set[str] | None,
+    tables: dict[str, list[StagedTable]],
+    scans: dict[str, dict[tuple[str, str], dict[str, ScanChoice]]],
+    found: _Findings,
+) -> None:
+    """Where there is a clinical table it says who the patients are; everyone else goes to quarantine."""
+    if known is None:
+        return
+    reason = "the patient is not in the clinical table"
+    for name, staged in tables.items():
+        for patient in sorted({p for table in staged for p in table.by_patient} - known):
+            found.faults.append(Fault(patient, name, "", reason))
+            for table in staged:
+                table.by_patient.pop(patient, None)
+    for name, listed in scans.items():
+        for patient, time_point in sorted(key for key in listed if key[0] not in known):
+            for choice in listed.pop((patient, time_point)).values():
+                found.faults.append(Fault(patient, name, choice.scan.channel, reason))
+
+
+def _lay_out(
+    spec: CohortSpec,
+    clinical: pd.DataFrame | None,
+    endpoints: dict[str, EndpointValues],
+    tables: dict[str, list[StagedTable]],
+    scans: dict[str, dict[tuple[str, str], dict[str, ScanChoice]]],
+) -> list[RecordPlan]:
+    """One record per patient and time point, sorted; a patient without a scan has one record.
+
+    What has no time point of its own, an image as well as omics, belongs to every record of the patient.
+    """
+    patients = set() if clinical is None else set(clinical.index)
+    patients |= {patient for staged in tables.values() for table in staged for patient in table.by_patient}
+    time_points: dict[str, set[str]] = {patient: set() for patient in patients}
+    for listed in scans.values():
+        for patient, time_point in listed:
+            time_points.setdefault(patient, set()).add(time_point)
+    sites = _column(clinical, spec.clinical.site if spec.clinical else None)
+    groups = _column(clinical, GROUP)
+    values = {patient: {} for patient in time_points}
+    for parsed in endpoints.values():
+        for column, of_patient in parsed.columns().items():
+            for patient, value in of_patient.items():
+                values[patient][column] = value
+    return [
+        RecordPlan(
+            patient=patient,
+            time_point=time_point,
+            site=sites.get(patient),
+            group=groups.get(patient),
+            scans={
+                name: found
+                for name, listed in scans.items()
+                if (found := listed.get((patient, time_point)) or listed.get((patient, "")))
+            },
+            endpoints=values[patient],
+        )
+        for patient in sorted(time_points)
+        for time_point in sorted(time_points[patient] - {""}) or [""]
+    ]
+
+
+def _column(clinical: pd.DataFrame | None, column: str | None) -> dict[str, str]:
+    """A column of the clinical table as patient to text, the empty left out."""
+    if clinical is None or column is None:
+        return {}
+    if column not in clinical:
+        known = set(clinical.columns) - {GROUP}
+        raise DataError(f"has no column '{column}'", where="clinical table", fix=nearest(column, known))
+    stated = clinical[column].notna() & ~mark_missing(clinical[column])
+    return dict(zip(clinical.index[stated].tolist(), clinical.loc[stated, column].tolist(), strict=True))
+
+
+def _refuse_empty_modalities(records: list[RecordPlan], tables: dict[str, list[StagedTable]], scans: dict) -> None:
+    empty = [name for name, staged in tables.items() if not any(table.by_patient for table in staged)]
+    empty += [name for name, listed in scans.items() if not listed]
+    if empty:
+        raise DataError(
+            f"no patient has modality '{empty[0]}'",
+            where=f"modalities.{empty[0]}",
+            fix="check its files, patients.barcode, and that the clinical table names the same patients",
+        )
+    if not records:
+        raise DataError("the cohort has no patient", where="clinical", fix="check the clinical table")
+
+
+def _read_folds(spec: CohortSpec, patients: set[str], found: _Findings) -> dict[str, dict[str, str]]:
+    if spec.folds is None:
+        return {}
+    paths = list(find_folds(path for _, path in spec.paths(spec.folds.files)))
+    found.table_files += [describe_file(path, spec.root) for _, path in paths]
+    return read_folds(spec.folds, paths, patients)
+
+
+def _union(lists: Iterable[list[str]]) -> list[str]:
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def describe_file(path: Path, root: Path) -> tuple[str, int, str]:
+    """Path below the root, bytes, SHA-256.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if not os.access(path, os.R_OK):
+        raise DataError("cannot be read", where=str(path), fix="check that it exists and that you may read it")
+    return _below(path, root), path.stat().st_size, sha256_of(path)
+
+
+def _fingerprint(spec: CohortSpec, table_files: list[tuple[str, int, str]], scans: dict) -> str:
+    digest = hashlib.sha256()
+    document = plain(spec)
+    for key in ("root", "quarantine"):
+        document.pop(key)
+    digest.update(json.dumps(document, sort_keys=True).encode())
+    for row in sorted(set(table_files)):
+        digest.update(json.dumps(row).encode())
+    for name in sorted(scans):
+        for key in sorted(scans[name]):
+            for channel, choice in sorted(scans[name][key].items()):
+                listed = [(_below(p, spec.root), p.stat().st_size if p.is_file() else 0) for p in choice.scan.paths]
+                digest.update(json.dumps([name, key, channel, listed]).encode())
+    return digest.hexdigest()

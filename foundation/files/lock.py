@@ -1,0 +1,96 @@
+"""A folder that one process at a time may work in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from foundation.errors import ConfigError, DataError, WriteError
+
+WORKING = ".run"
+"""Folder inside a run folder, for what only the run itself reads."""
+
+LOCK = "lock"
+HOLDER = "process"
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, working: Path, doing: str, fix: str) -> Iterator[None]:
+    """Hold a folder for this process.
+
+    The lock is that of the operating system, so that a process that was killed holds nothing.
+
+    Args:
+        folder: For the message.
+        working: Folder inside it that keeps the lock and the number of the process.
+        doing: What the other process does with it, such as ``is being prepared``.
+        fix: What to do where there is one.
+
+    Raises:
+        DataError: Another process holds it.
+    """
+    import filelock
+
+    lock = filelock.FileLock(working / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise DataError(f"{doing} by process {_holder(working)}", where=str(folder), fix=fix) from None
+    try:
+        (working / HOLDER).write_text(str(os.getpid()), encoding="utf-8")
+        yield
+    finally:
+        (working / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_foreign(out: Path, mark: str) -> None:
+    """Refuse a folder that holds something and is no run of this kind, before anything is written there.
+
+    Args:
+        out: The run folder, which need not be there.
+        mark: File that every such run leaves in its folder when it begins.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    if out.is_dir() and not (out / mark).is_file() and any(path.name != WORKING for path in out.iterdir()):
+        raise ConfigError(
+            "holds something, and no run that could be gone on with",
+            where=f"out: {out}",
+            fix=f"name a new folder; or, where it is a copy of a run, copy its {mark} too",
+        )
+
+
+@contextlib.contextmanager
+def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
+    """Hold a run folder, made if it is not there.
+
+    Args:
+        out: The folder.
+        doing: See `held`.
+
+    Raises:
+        ConfigError: A file stands in its place.
+        DataError: Another process holds it.
+        WriteError: It cannot be made.
+    """
+    working = out / WORKING
+    try:
+        working.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError("a file stands in the way of the run folder", where=str(out), fix="correct `out`") from None
+    except OSError as error:
+        what = f"the run folder cannot be made: {error.strerror}"
+        raise WriteError(what, where=str(out), fix="make room, or name an `out` that you may write to") from None
+    with held(out, working=working, doing=doing, fix="wait for it, or give this run another `out`"):
+        yield
+
+
+def _holder(working: Path) -> str:
+    try:
+        return (working / HOLDER).read_text(encoding="utf-8")
+    except OSError:
+        return "unknown"

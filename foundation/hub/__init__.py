@@ -1,0 +1,1 @@
+"""A model folder: written whole, read with everything checked."""

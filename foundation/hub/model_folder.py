@@ -1,0 +1,113 @@
+"""A model folder: weights, config, preprocessing and card, written whole and read with everything checked."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from foundation.data.preprocessing import Preprocessing
+from foundation.errors import CheckpointError
+from foundation.files.whole import replacing
+from foundation.hub.seen_patients import SeenPatients
+
+if TYPE_CHECKING:
+    from foundation.model.multimodal import MultimodalModel
+
+FILES = ("config.json", "model.safetensors", "preprocessing.json", "README.md")
+
+
+def write(
+    folder: Path,
+    model: MultimodalModel,
+    preprocessing: Preprocessing,
+    card: str,
+    seen: SeenPatients | None = None,
+) -> None:
+    """Write a model folder; it appears only when it is whole.
+
+    Args:
+        folder: To write, or to replace.
+        model: The model.
+        preprocessing: What a cohort must agree with to be read by it.
+        card: README.md: what the model is, in words.
+        seen: Whom it was trained on; without it, nobody can know later.
+    """
+    with replacing(folder) as partial:
+        with _quietly():
+            model.save_pretrained(partial)
+        model.config.self_contained().save_pretrained(partial)
+        preprocessing.write(partial)
+        if seen is not None:
+            seen.write(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what would stand among the lines of a run.
+
+    That is the bars of transformers for what takes a moment, and that deepspeed, which it imports, found no GPU.
+    """
+    from transformers.utils import logging as of_transformers
+
+    deepspeed, shown = logging.getLogger("DeepSpeed"), of_transformers.is_progress_bar_enabled()
+    of_transformers.disable_progress_bar()
+    deepspeed.addFilter(_is_error)
+    try:
+        yield
+    finally:
+        deepspeed.removeFilter(_is_error)
+        if shown:
+            of_transformers.enable_progress_bar()
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
+def fingerprint(model: MultimodalModel) -> str:
+    """SHA-256 of a model's weights: names, types, shapes and values; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
+    """Read a model folder.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+
+    from foundation.model.multimodal import MultimodalModel
+
+    missing = [name for name in FILES[:3] if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"is no model folder: it has no {missing[0]}", where=str(folder), fix="name the `model` folder of a run"
+        )
+    preprocessing = Preprocessing.read(folder)
+    try:
+        with _quietly():
+            model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot be read: {' '.join(str(error).split())[:300]}", where=str(folder), fix="copy the folder again"
+        ) from None
+    for tensor in (*model.parameters(), *model.buffers()):
+        # In the file, tensors lie at any address; where memory is not aligned, sums are rounded in another order.
+        tensor.data = tensor.data.clone()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        raise CheckpointError(
+            "has weights that are not finite", where=str(folder), fix="take the folder of another run"
+        )
+    return model.eval(), preprocessing

@@ -1,0 +1,1 @@
+"""Towers and what they are made of, joined in one space."""

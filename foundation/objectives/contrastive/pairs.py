@@ -1,0 +1,232 @@
+"""Which looks at a batch contrastive objectives compare: towers with each other, and omics with other omics."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from foundation.config import Config
+from foundation.data.batch import Batch
+from foundation.errors import ConfigError, nearest
+from foundation.model.view import TowerOutput, TowerSpec, View
+from foundation.objectives.base import Loss, Objective
+from foundation.objectives.contrastive.contrast import Contrast, LearnedScale, patient_numbers
+from foundation.randomness import draw
+
+PURPOSE = "disjoint omics"
+HIDE = "hidden from"
+
+
+class Weights(Config):
+    """How much each kind of pair counts."""
+
+    image_image: float = Field(default=1.0, ge=0, description="Two image towers.")
+    image_omics: float = Field(default=1.0, ge=0, description="An image tower and the omics tower.")
+    omics_omics: float = Field(default=1.0, ge=0, description="Some of a patient's omics and the others.")
+
+
+class PairwiseConfig(Config):
+    """What every contrastive objective lets one choose."""
+
+    pairs: Literal["auto"] | list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        default="auto",
+        description="Pairs of towers to compare; the omics tower twice compares disjoint parts of a patient's omics. "
+        "auto: every image tower with the omics tower, and the omics tower with itself.",
+    )
+    weights: Weights = Field(default=Weights(), description="How much each kind of pair counts.")
+    hidden_features: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the features of omics that each look hides at random. With "
+        "few patients it keeps towers from knowing them by heart.",
+    )
+    hidden_patches: float = Field(default=0.0, ge=0, lt=1, description="The same of the patches of images.")
+    temperature: float = Field(default=0.07, gt=0, le=1, description="To start from; it is learned.")
+    lowest_temperature: float = Field(default=0.01, gt=0, le=1, description="It is never learned below.")
+
+    @model_validator(mode="after")
+    def _start_within_the_bound(self) -> Self:
+        if self.temperature < self.lowest_temperature:
+            raise ValueError(f"temperature {self.temperature} is below lowest_temperature {self.lowest_temperature}")
+        return self
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two looks at a batch to compare: of two towers, or of one tower at disjoint parts of a patient's omics."""
+
+    one: TowerSpec
+    other: TowerSpec
+    weight: float
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether it is one tower that looks twice."""
+        return self.one == self.other
+
+    @property
+    def views(self) -> tuple[str, str]:
+        """Names of the two views."""
+        if self.disjoint:
+            return f"{self.one.name}/one", f"{self.one.name}/other"
+        return self.one.name, self.other.name
+
+    def patients(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> int:
+        """Patients who have something for both sides, in one scan or in several.
+
+        Args:
+            present_BM: Bool, what each record has.
+            modalities: Names of the axis M.
+            patients: [B].
+        """
+        served = [[name in site.modalities for name in modalities] for site in (self.one, self.other)]
+        one_B, other_B = (present_BM[:, of_site].sum(axis=1) for of_site in served)
+        if self.disjoint:
+            return len(set(patients[one_B > 1]))
+        return len(set(patients[one_B > 0]) & set(patients[other_B > 0]))
+
+    @property
+    def name(self) -> str:
+        """For logs, such as ``mri~omics``."""
+        return f"{self.one.name}~{self.other.name}"
+
+
+def find_pairs(config: PairwiseConfig, sites: Sequence[TowerSpec]) -> list[Pair]:
+    """The pairs that a config asks for, of the towers there are.
+
+    Raises:
+        ConfigError: A pair names no tower, an image tower twice or a lone omics modality twice, or there are no pairs.
+    """
+    known = {site.name: site for site in sites}
+    if config.pairs == "auto":
+        images = [site.name for site in sites if site.kind == "image"]
+        omics = [site for site in sites if site.kind == "omics"]
+        wanted = [[image, site.name] for image in images for site in omics]
+        wanted += [[site.name, site.name] for site in omics if len(site.modalities) > 1]
+    else:
+        wanted = config.pairs
+    if len({tuple(sorted(pair)) for pair in wanted}) < len(wanted):
+        raise ConfigError("a pair is named twice", where="pairs", fix="name each pair once")
+    pairs = [pair for pair in (_pair(names, known, config.weights) for names in wanted) if pair.weight > 0]
+    if not pairs:
+        raise ConfigError(
+            f"nothing to compare: towers are {', '.join(sorted(known)) or 'none'}",
+            where="pairs",
+            fix="have an image tower and an omics tower, or two omics modalities, with a weight above zero",
+        )
+    return pairs
+
+
+def _pair(names: list[str], known: Mapping[str, TowerSpec], weights: Weights) -> Pair:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no tower is called '{name}'", where="pairs", fix=nearest(name, known))
+    one, other = (known[name] for name in names)
+    if one == other and len(one.modalities) < 2:
+        raise ConfigError(
+            f"tower '{one.name}' cannot be compared with itself",
+            where="pairs",
+            fix="only a tower of two or more omics modalities has disjoint parts to compare",
+        )
+    return Pair(one, other, getattr(weights, "_".join(sorted([one.kind, other.kind]))))
+
+
+def disjoint(present_BM: np.ndarray, patients: Sequence[str], epochs: Sequence[int], seed: int) -> np.ndarray:
+    """Deal out each record's modalities to two sides, at random, neither of them empty where it has two or more.
+
+    A record with a single modality has it on one side, drawn too. Draws are those of the patient, not of the record,
+    so that scans of one patient with the same modalities are dealt out alike: they are positives of one another, and
+    sharing a modality would make them trivially so.
+
+    Args:
+        present_BM: Bool.
+        patients: [B].
+        epochs: [B].
+        seed: Of the run.
+
+    Returns:
+        [2, B, M] bool, the two sides.
+    """
+    modalities = present_BM.shape[1]
+    draws = draw(seed, PURPOSE, patients, epochs, modalities + 1)
+    order = np.argsort(np.where(present_BM, draws[:, :modalities], 2.0), axis=1, kind="stable")
+    ranks = np.argsort(order, axis=1, kind="stable")
+    count = present_BM.sum(axis=1)
+    # Of n modalities the first 1 to n - 1 go to one side; of a single one, the first 0 or 1.
+    size = np.where(count > 1, 1 + np.floor(draws[:, -1] * (count - 1)), np.floor(draws[:, -1] * 2))
+    one = present_BM & (ranks < size[:, None])
+    return np.stack([one, present_BM & ~one])
+
+
+class PairwiseObjective(Objective):
+    """An objective that is a weighted sum over pairs of views."""
+
+    def __init__(self, config: PairwiseConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
+        super().__init__(config, sites, widths)
+        self.pairs = find_pairs(config, sites)
+        self.hidden = {"image": config.hidden_patches, "omics": config.hidden_features}
+        self.scale = LearnedScale(1 / config.temperature, 1 / config.lowest_temperature)
+
+    def views(self, batch: Batch, seed: int) -> dict[str, View]:
+        """A view of each tower that a pair names, or two of its disjoint parts."""
+        views = {}
+        for pair in self.pairs:
+            looks = _halves(pair.one, batch, seed) if pair.disjoint else _whole([pair.one, pair.other], batch)
+            for name, site, look in zip(pair.views, (pair.one, pair.other), looks, strict=True):
+                views[name] = replace(look, hidden=self._hide(name, site, batch, seed))
+        return views
+
+    def _hide(self, view: str, site: TowerSpec, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """What a look hides, drawn for each record and epoch: Li et al. 2023 (FLIP), Bahri et al. 2022 (SCARF)."""
+        hidden, fraction = {}, self.hidden[site.kind]
+        for name in site.modalities if fraction else ():
+            count = math.prod(site.grid) if site.kind == "image" else batch.observed[name].shape[1]
+            draws = draw(seed, f"{HIDE} {view}: {name}", batch.records, batch.epochs.tolist(), count)
+            hidden[name] = torch.from_numpy(draws < fraction).to(batch.present_BM.device)
+        return hidden
+
+    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+        """The weighted sum of the pairs' losses; logs each, how many rows had a positive, and the temperature."""
+        patients_B = patient_numbers(batch.patients)
+        scale = self.scale()
+        results = {
+            pair: self.contrast(seen[pair.views[0]], seen[pair.views[1]], patients_B, scale) for pair in self.pairs
+        }
+        value = torch.stack([pair.weight * result.value for pair, result in results.items()]).sum()
+        logged = {pair.name: result.loss for pair, result in results.items()}
+        logged |= {f"{pair.name}/rows": result.rows for pair, result in results.items()}
+        logged["rows"] = torch.stack([result.rows for result in results.values()]).sum()
+        logged["temperature"] = 1 / scale.detach()
+        return Loss(value, logged)
+
+    def paired(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> dict[str, int]:
+        """How many patients each pair can learn from; see `Pair.patients`."""
+        return {pair.name: pair.patients(present_BM, modalities, patients) for pair in self.pairs}
+
+    @abstractmethod
+    def contrast(self, one: TowerOutput, other: TowerOutput, patients_B: Tensor, scale: Tensor) -> Contrast:
+        """Compare two views; `patients_B` says which records are of one patient."""
+
+
+def _whole(sites: Sequence[TowerSpec], batch: Batch) -> list[View]:
+    return [View(site.name, _served(site, batch).expand_as(batch.present_BM)) for site in sites]
+
+
+def _halves(site: TowerSpec, batch: Batch, seed: int) -> list[View]:
+    present_BM = (batch.present_BM & _served(site, batch)).cpu().numpy()
+    sides = torch.from_numpy(disjoint(present_BM, batch.patients, batch.epochs.tolist(), seed))
+    return [View(site.name, keep_BM) for keep_BM in sides.to(batch.present_BM.device)]
+
+
+def _served(site: TowerSpec, batch: Batch) -> Tensor:
+    served = [modality in site.modalities for modality in batch.modalities]
+    return torch.tensor(served, device=batch.present_BM.device)

@@ -1,0 +1,114 @@
+"""`chiasma simulate`: a cohort with known truth, written in the source formats that a hospital has."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from foundation.errors import ConfigError, WriteError
+from foundation.simulation import tables
+from foundation.simulation.anatomy import paint
+from foundation.simulation.biology import draw_biology
+from foundation.simulation.describe import cohort_yaml, readme
+from foundation.simulation.scans import reorient, write_localizer, write_mask, write_scan
+from foundation.simulation.streams import stream
+from foundation.simulation.subject import Subject, draw_subject
+from foundation.simulation.truth import write_truth
+
+FEWEST_PATIENTS = 10
+"""One block of sites: with fewer, a source format could be missing altogether."""
+
+ORIENTATIONS = ("RAS", "LPS", "LAS")
+
+
+def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int], None]) -> None:
+    """Write a simulated cohort; the same patients and seed give the same bytes.
+
+    Everything is written to ``OUT.partial`` and renamed at the end, so that OUT is whole or absent.
+
+    Args:
+        out: The folder to write, absent or empty.
+        patients: How many patients; patient k is the same whatever their number.
+        seed: At least 0.
+        progress: Called with the patients done and the patients in all.
+
+    Raises:
+        ConfigError: The folder is not empty, or a number does not fit.
+        WriteError: The disk is full or the place cannot be written.
+    """
+    partial = out.with_name(out.name + ".partial")
+    _check(out, partial, patients, seed)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise WriteError(
+            f"cannot be made: {error.strerror}", where=str(partial), fix="name a folder you may write to"
+        ) from None
+    try:
+        _write(partial, patients, seed, progress)
+        partial.replace(out)
+    except OSError as error:
+        raise WriteError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(error.filename or out),
+            fix="free some disk space, or name another folder",
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check(out: Path, partial: Path, patients: int, seed: int) -> None:
+    if patients < FEWEST_PATIENTS:
+        raise ConfigError(
+            f"{patients} patients are too few", where="--patients", fix=f"ask for at least {FEWEST_PATIENTS}"
+        )
+    if seed < 0:
+        raise ConfigError(f"the seed {seed} is negative", where="--seed", fix="give 0 or a positive whole number")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("is there already and not an empty folder", where=str(out), fix="name a new folder")
+    if partial.exists():
+        raise ConfigError(
+            "was left by a simulation that was stopped, or is being written by one that runs",
+            where=str(partial),
+            fix="remove that folder, unless another simulation is running",
+        )
+
+
+def _write(folder: Path, patients: int, seed: int, progress: Callable[[int, int], None]) -> None:
+    subjects = []
+    for index in range(patients):
+        subject = draw_subject(seed, index)
+        subjects.append(subject)
+        if subject.presence.channels:
+            _write_scans(folder, seed, subject)
+        progress(index + 1, patients)
+    biology = draw_biology(seed)
+    tables.write_rna(folder, seed, biology, subjects)
+    tables.write_mutations(folder, seed, biology, subjects)
+    tables.write_segments(folder, seed, biology, subjects)
+    tables.write_protein(folder, seed, biology, subjects)
+    tables.write_clinical(folder, subjects)
+    tables.write_pathways(folder, biology)
+    write_truth(folder / "truth", biology, subjects)
+    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed))
+    (folder / "README.md").write_text(readme(patients, seed))
+
+
+def _write_scans(folder: Path, seed: int, subject: Subject) -> None:
+    patient, name = subject.patient, subject.patient.name
+    scan_format = patient.site.scan_format
+    painting = paint(seed, patient)
+    orientation = "LPS"
+    if scan_format == "nifti":
+        orientation = str(stream(seed, "orientation", patient.index).choice(ORIENTATIONS))
+    scans = folder / "scans" / scan_format / name
+    for channel in subject.presence.channels:
+        volume, affine = reorient(getattr(painting, channel), painting.affine, orientation)
+        path = scans if scan_format == "dicom" else scans / f"{channel}.nii.gz"
+        write_scan(volume, affine, path, scan_format, patient=name, channel=channel, seed=seed)
+    if scan_format == "dicom":
+        volume, affine = reorient(painting.t1, painting.affine, orientation)
+        write_localizer(volume, affine, scans, patient=name, seed=seed)
+    mask, affine = reorient(painting.lesion, painting.affine, orientation)
+    write_mask(mask, affine, folder / "truth" / "lesion_masks" / f"{name}.nii.gz")

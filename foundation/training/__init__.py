@@ -1,0 +1,1 @@
+"""What every training loop shares: the update, the optimiser, averages, parallelism, checkpoints."""

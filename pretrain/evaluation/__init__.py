@@ -1,0 +1,1 @@
+"""What embeddings of held-out patients are worth."""

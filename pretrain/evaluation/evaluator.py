@@ -1,0 +1,140 @@
+"""What a run measures of its model: training and held-out records, embedded with nothing dropped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+
+from foundation.data.alignment import Aligned
+from foundation.data.dataset import CohortDataset, load
+from foundation.data.sampler import OnePass
+from foundation.model.multimodal import MultimodalModel
+from foundation.model.view import FUSED
+from foundation.progress import Progress
+from pretrain.config import PretrainConfig
+from pretrain.evaluation.space import Embedded, embedding_map, evaluate, measure_space
+
+
+class Evaluator:
+    """Embeds training and held-out records, and measures them.
+
+    Args:
+        config: Of the run.
+        aligned: The cohort through the model's preprocessing.
+        training, held_out: Rows.
+        model: What to measure.
+        progress: Hears how many records are embedded.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        aligned: Aligned,
+        training: np.ndarray,
+        held_out: np.ndarray,
+        model: MultimodalModel,
+        progress: Progress,
+    ) -> None:
+        self.config = config
+        self.aligned = aligned
+        self.training = training
+        self.held_out = held_out
+        self.model = model
+        self.progress = progress
+        images = [site.name for site in model.sites if site.kind == "image"]
+        omics = [site.name for site in model.sites if site.kind == "omics"]
+        self.pairs = [(name, other) for name in images for other in omics]
+        if not images:
+            alone = [name for site in model.sites for name in site.modalities]
+            self.pairs = list(combinations(alone, 2))
+
+    def patterns(self) -> dict[str, int]:
+        """Modalities that training records have together, to their number."""
+        present_BM, _ = self.aligned.presence(self.training)
+        names = np.array(self.aligned.modalities, dtype=object)
+        return dict(Counter("+".join(names[row]) or "none" for row in present_BM).most_common())
+
+    def retrieval(self) -> dict[str, Any]:
+        """Retrieval, alignment and uniformity of the held-out patients; quick enough for now and then."""
+        embedded = self.embed(self.held_out, "embedding held-out patients")
+        return measure_space(embedded, pairs=self.pairs, seed=self.config.seed, permutations=100)
+
+    def before_training(self) -> dict[str, Any]:
+        """What the model can do where it starts: recall@10, and each probe of each view. What training has to beat."""
+        metrics, _ = self._measure(permutations=100)
+        return {
+            "retrieval": {name: found.get("recall@10") for name, found in metrics["retrieval"].items()},
+            "probes": {
+                endpoint: {view: result.get("value") for view, result in views.items()}
+                for endpoint, views in {**metrics["probes"], "site": metrics["site_probe"]}.items()
+            },
+        }
+
+    def final(self, before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Everything that metrics.json says of the embeddings, and the map of the held-out patients.
+
+        Args:
+            before: What `before_training` gave when the run began; stands beside each result.
+        """
+        metrics, held_out = self._measure(self.config.permutations)
+        for name, found in metrics["retrieval"].items():
+            found["before_training"] = before["retrieval"].get(name)
+        for endpoint, views in {**metrics["probes"], "site": metrics["site_probe"]}.items():
+            for view, result in views.items():
+                result["before_training"] = before["probes"].get(endpoint, {}).get(view)
+        endpoints = self.aligned.cohort.manifest.endpoints
+        classes = {name: list(entry["classes"]) for name, entry in endpoints.items() if "classes" in entry}
+        return metrics, embedding_map(held_out, FUSED, classes=classes)
+
+    def _measure(self, permutations: int) -> tuple[dict[str, Any], Embedded]:
+        training = self.embed(self.training, "embedding training patients")
+        held_out = self.embed(self.held_out, "embedding held-out patients")
+        endpoints = self.aligned.cohort.manifest.endpoints
+        metrics = evaluate(
+            training,
+            held_out,
+            pairs=self.pairs,
+            endpoint_kinds={name: entry["kind"] for name, entry in endpoints.items()},
+            seed=self.config.seed,
+            permutations=permutations,
+        )
+        return metrics, held_out
+
+    @torch.no_grad()
+    def embed(self, rows: np.ndarray, label: str) -> Embedded:
+        """Embed records, nothing dropped and nothing augmented.
+
+        Args:
+            rows: Of the cohort.
+            label: What `progress` calls it.
+        """
+        cohort = self.aligned.cohort
+        was_training = self.model.training
+        self.model.eval()
+        self.progress.start(label, len(rows), "records")
+        z: dict[str, list[np.ndarray]] = {}
+        present: dict[str, list[np.ndarray]] = {}
+        for batch in load(CohortDataset(self.aligned, rows), OnePass(rows, self.config.batch_size)):
+            embeddings = self.model.embed(batch.to(self.model.device))
+            for name, values in embeddings.z.items():
+                z.setdefault(name, []).append(values.float().cpu().numpy())
+                present.setdefault(name, []).append(embeddings.present[name].cpu().numpy())
+            self.progress.advance(len(batch))
+        self.progress.finish()
+        self.model.train(was_training)
+        return Embedded(
+            patients=cohort.patients[rows].astype(str),
+            sites=cohort.sites[rows].astype(str),
+            groups=cohort.groups[rows].astype(str),
+            views={name: np.concatenate(parts) for name, parts in z.items()},
+            present={name: np.concatenate(parts) for name, parts in present.items()},
+            endpoints={
+                name: {part: values[rows] for part, values in cohort.endpoint(name).items()}
+                for name in cohort.manifest.endpoints
+            },
+        )

@@ -1,0 +1,381 @@
+"""Linear probes: what a linear model, fitted on training patients, reads from the embeddings of held-out ones.
+
+A patient is one row: the mean of the embeddings of those records that have the view. Penalties come from inner folds
+of the training patients. Classes with too few patients are left out, and what cannot be measured says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foundation.linear.cox import fit_cox
+from foundation.metrics.scores import (
+    Score,
+    auroc,
+    balanced_accuracy,
+    concordance,
+    macro_auroc,
+    r_squared,
+    with_interval,
+)
+from foundation.randomness import generator
+
+if TYPE_CHECKING:
+    from pretrain.evaluation.space import Embedded
+
+FEWEST_TRAINING = 10
+"""Training patients per class, or events."""
+
+FEWEST_HELD_OUT = 10
+"""Held-out patients altogether, and in a group that is scored by itself."""
+
+FEWEST_PER_CLASS = 3
+"""Held-out patients per class."""
+
+MOST_PATIENTS = 5000
+"""Patients that a probe is fitted or scored on; more are thinned out evenly, so that pairs of them fit in memory."""
+
+FOLDS = 5
+LOGISTIC_STRENGTHS = tuple(10.0**power for power in range(-4, 1))
+COX_PENALTIES = tuple(10.0**power for power in range(1, -4, -1))
+RIDGE_PENALTIES = tuple(10.0**power for power in range(-1, 6))
+
+
+@dataclass
+class Patients:
+    """One row per patient who has a view and a known value.
+
+    Attributes:
+        x_ND: [N, D] mean embedding.
+        parts: The endpoint's parts, [N] each.
+        groups: [N] str.
+    """
+
+    x_ND: np.ndarray
+    parts: dict[str, np.ndarray]
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x_ND)
+
+    def where(self, keep_N: np.ndarray) -> Patients:
+        """Those of them that `keep_N`, a mask or positions, names."""
+        parts = {part: values[keep_N] for part, values in self.parts.items()}
+        return Patients(self.x_ND[keep_N], parts, self.groups[keep_N])
+
+
+OfGroup = tuple[np.ndarray, Score, float]
+"""Rows of a group that are scored, their score, and what chance would reach."""
+
+
+class _TooFewError(Exception):
+    """There is too little to fit or to score; says of what."""
+
+
+def probe_endpoints(
+    train: Embedded, held_out: Embedded, endpoint_kinds: Mapping[str, str], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Probe every view for every endpoint.
+
+    Args:
+        train: Records to fit on.
+        held_out: Records of other patients, to score on.
+        endpoint_kinds: Endpoint to its kind.
+        seed: Of inner folds and bootstrap.
+
+    Returns:
+        Endpoint to view to ``metric, value, chance, n_train, n_test, ci95``, to ``also`` (further metrics) and
+        ``by_group`` where there are several groups; or to ``skipped`` and the reason.
+    """
+    measures: dict[str, Callable[..., dict[str, Any]]] = {
+        "subtype": _classes,
+        "response": _response,
+        "survival": _survival,
+        "regression": _number,
+    }
+    with _one_thread():
+        return {
+            endpoint: {
+                view: _measured(measures[kind], train, held_out, view, endpoint, seed)
+                for view in held_out.views
+                if view in train.views
+            }
+            for endpoint, kind in endpoint_kinds.items()
+        }
+
+
+def probe_sites(train: Embedded, held_out: Embedded, seed: int) -> dict[str, Any]:
+    """Probe every view for the site: how well a linear model tells the hospital from the embedding.
+
+    Returns:
+        View to what `probe_endpoints` gives, with the number of ``sites`` that have enough patients to be told apart.
+    """
+    names, code = np.unique(np.concatenate([train.sites, held_out.sites]).astype(str), return_inverse=True)
+    code = np.where(names[code] == "", -1, code)
+    of_train, of_held_out = code[: len(train.sites)], code[len(train.sites) :]
+    results = {}
+    for view in held_out.views:
+        if view not in train.views:
+            continue
+        codes = ({"code": of_train}, {"code": of_held_out})
+        with _one_thread():
+            result = _measured(_classes, train, held_out, view, "site", seed, codes)
+        if "classes" in result:
+            result["sites"] = len(result.pop("classes"))
+            result.pop("left_out", None)
+            result.pop("by_group", None)
+        results[view] = result
+    return results
+
+
+def _measured(
+    measure: Callable[..., dict[str, Any]],
+    train: Embedded,
+    held_out: Embedded,
+    view: str,
+    endpoint: str,
+    seed: int,
+    parts: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None = None,
+) -> dict[str, Any]:
+    """One probe, or why there is none."""
+    of_train, of_held_out = parts or (train.endpoints[endpoint], held_out.endpoints[endpoint])
+    fit_on, score_on = (gather(*side) for side in ((train, view, of_train), (held_out, view, of_held_out)))
+    try:
+        if len(score_on) < FEWEST_HELD_OUT:
+            raise _TooFewError(f"only {len(score_on)} held-out patients have both; {FEWEST_HELD_OUT} are needed")
+        return measure(fit_on, score_on, generator(seed, f"probe of {endpoint}", view, 0))
+    except _TooFewError as reason:
+        return {"skipped": str(reason), "n_train": len(fit_on), "n_test": len(score_on)}
+
+
+def gather(embedded: Embedded, view: str, parts: Mapping[str, np.ndarray]) -> Patients:
+    """One row per patient who has the view and a known value, sorted by patient; values of their first such record."""
+    known = np.all([values >= 0 if part == "code" else np.isfinite(values) for part, values in parts.items()], axis=0)
+    rows = np.flatnonzero(embedded.present[view] & known)
+    _, first, of_patient = np.unique(embedded.patients[rows].astype(str), return_index=True, return_inverse=True)
+    x_ND = np.zeros((len(first), embedded.views[view].shape[1]))
+    np.add.at(x_ND, of_patient, embedded.views[view][rows].astype(np.float64))
+    x_ND /= np.bincount(of_patient, minlength=len(first))[:, None]
+    chosen = rows[first]
+    gathered = {part: values[chosen] for part, values in parts.items()}
+    patients = Patients(x_ND, gathered, embedded.groups[chosen].astype(str))
+    return patients.where(np.linspace(0, len(x_ND) - 1, min(len(x_ND), MOST_PATIENTS)).round().astype(np.int64))
+
+
+def _classes(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
+    """Classes by multinomial logistic regression."""
+    train, held_out, classes, left_out = _enough_of_each(train, held_out)
+    model = _logistic(train.x_ND, train.parts["code"], random)
+    truth_N, guess_N = held_out.parts["code"], model.predict(held_out.x_ND)
+    probability_NK = model.predict_proba(held_out.x_ND)
+    column_N = np.searchsorted(classes, truth_N)
+    result = _scored(
+        "balanced_accuracy", balanced_accuracy(truth_N, guess_N), 1 / len(classes), train, held_out, random
+    )
+    value, ci95 = with_interval(macro_auroc(column_N, probability_NK), len(held_out), random)
+    result["also"] = {"macro_auroc": {"value": value, "chance": 0.5, "ci95": ci95}}
+    result["classes"] = classes.tolist()
+    if left_out:
+        result["left_out"] = left_out
+
+    def of_group(here: np.ndarray) -> OfGroup | None:
+        inside, count = np.unique(truth_N[here], return_counts=True)
+        inside = inside[count >= FEWEST_PER_CLASS]
+        here = here[np.isin(truth_N[here], inside)]
+        score = balanced_accuracy(truth_N[here], guess_N[here])
+        return (here, score, 1 / len(inside)) if len(inside) > 1 else None
+
+    return result | _by_group(held_out, of_group, random)
+
+
+def _response(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
+    """Ordered classes: responders (the upper half of the classes) against the others, and the classes themselves."""
+    classes = 1 + max(int(side.parts["code"].max(initial=0)) for side in (train, held_out))
+    responds = [2 * side.parts["code"] >= classes for side in (train, held_out)]
+    for mask_N, fewest, who in zip(
+        responds, (FEWEST_TRAINING, FEWEST_PER_CLASS), ("training", "held-out"), strict=True
+    ):
+        fewer = int(min(mask_N.sum(), (~mask_N).sum()))
+        if fewer < fewest:
+            raise _TooFewError(f"only {fewer} {who} patients on one side of responder; {fewest} are needed")
+    model = _logistic(train.x_ND, responds[0].astype(np.int64), random)
+    score_N = model.decision_function(held_out.x_ND)
+    result = _scored("auroc_responder", auroc(responds[1], score_N), 0.5, train, held_out, random)
+    try:
+        each = _classes(train, held_out, random)
+        again = {key: each[key] for key in ("value", "chance", "ci95")}
+        result["also"] = {"balanced_accuracy": again, **each["also"]}
+    except _TooFewError as reason:
+        result["also"] = {"balanced_accuracy": {"skipped": str(reason)}}
+
+    def of_group(here: np.ndarray) -> OfGroup | None:
+        inside = responds[1][here]
+        enough = min(inside.sum(), (~inside).sum()) >= FEWEST_PER_CLASS
+        return (here, auroc(inside, score_N[here]), 0.5) if enough else None
+
+    return result | _by_group(held_out, of_group, random)
+
+
+def _survival(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
+    """Survival by ridge Cox with a baseline per group; Harrell's C within groups. Any of competing events counts."""
+    for side, fewest, who in ((train, FEWEST_TRAINING, "training"), (held_out, FEWEST_PER_CLASS, "held-out")):
+        events = int(np.sum(side.parts["event"] > 0))
+        if events < fewest:
+            raise _TooFewError(f"only {events} {who} patients had the event; {fewest} are needed")
+    center_D, scale_D = _center_and_scale(train.x_ND)
+    train_x, test_x = ((side.x_ND - center_D) / scale_D for side in (train, held_out))
+    time_N, event_N, groups_N = train.parts["time"], (train.parts["event"] > 0).astype(np.float64), train.groups
+    penalty = _choose_penalty(train_x, time_N, event_N, groups_N, random)
+    risk_N = test_x @ fit_cox(train_x, time_N, event_N, groups_N, penalty)
+    late_N, ended_N = held_out.parts["time"], (held_out.parts["event"] > 0).astype(np.float64)
+    score = concordance(risk_N, late_N, ended_N, held_out.groups)
+    if not np.isfinite(score(np.ones((1, len(held_out))))[0]):
+        raise _TooFewError("no two held-out patients of a group have a known order")
+    result = _scored("c_index", score, 0.5, train, held_out, random)
+    result |= {"events_train": int(event_N.sum()), "events_test": int(ended_N.sum())}
+
+    def of_group(here: np.ndarray) -> OfGroup | None:
+        score = concordance(risk_N[here], late_N[here], ended_N[here], held_out.groups[here])
+        enough = ended_N[here].sum() >= FEWEST_PER_CLASS and np.isfinite(score(np.ones((1, len(here)))))
+        return (here, score, 0.5) if enough else None
+
+    return result | _by_group(held_out, of_group, random)
+
+
+def _number(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
+    """A number by ridge regression."""
+    from sklearn.linear_model import RidgeCV
+
+    if len(train) < FEWEST_TRAINING:
+        raise _TooFewError(f"only {len(train)} training patients have both; {FEWEST_TRAINING} are needed")
+    center_D, scale_D = _center_and_scale(train.x_ND)
+    model = RidgeCV(alphas=RIDGE_PENALTIES).fit((train.x_ND - center_D) / scale_D, train.parts["value"])
+    guess_N = model.predict((held_out.x_ND - center_D) / scale_D)
+    truth_N = held_out.parts["value"]
+    if np.ptp(truth_N) == 0:
+        raise _TooFewError("all held-out patients have the same value")
+    return _scored("r_squared", r_squared(truth_N, guess_N), 0.0, train, held_out, random)
+
+
+def _enough_of_each(train: Patients, held_out: Patients) -> tuple[Patients, Patients, np.ndarray, dict[str, Any]]:
+    """Both sides without the classes that have too few patients, the classes that stay, and those left out."""
+    codes = np.unique(np.concatenate([train.parts["code"], held_out.parts["code"]]))
+    have = [[int(np.sum(side.parts["code"] == code)) for side in (train, held_out)] for code in codes]
+    stays = np.array([a >= FEWEST_TRAINING and b >= FEWEST_PER_CLASS for a, b in have], dtype=bool)
+    classes = codes[stays]
+    if len(classes) < 2:
+        raise _TooFewError(
+            f"{len(classes)} classes have {FEWEST_TRAINING} training and {FEWEST_PER_CLASS} held-out patients; "
+            "2 are needed"
+        )
+    left_out = {
+        str(code): {"n_train": a, "n_test": b}
+        for code, (a, b), stay in zip(codes.tolist(), have, stays, strict=True)
+        if not stay
+    }
+    kept = [side.where(np.isin(side.parts["code"], classes)) for side in (train, held_out)]
+    if len(kept[1]) < FEWEST_HELD_OUT:
+        raise _TooFewError(f"only {len(kept[1])} held-out patients in classes of enough; {FEWEST_HELD_OUT} are needed")
+    return kept[0], kept[1], classes, left_out
+
+
+def _logistic(x_ND: np.ndarray, code_N: np.ndarray, random: np.random.Generator) -> Any:
+    """Logistic regression on standardised features, its strength from inner folds of these patients."""
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=int(random.integers(2**31)))
+    reached_FC = []
+    for fit, test in folds.split(x_ND, code_N):
+        center_D, scale_D = _center_and_scale(x_ND[fit])
+        fit_x, test_x = (x_ND[fit] - center_D) / scale_D, (x_ND[test] - center_D) / scale_D
+        # Each fit begins where the one before, of more restraint, ended.
+        model = _plain_logistic(warm_start=True)
+        everyone = np.ones((1, len(test)))
+        reached_FC.append(
+            [
+                balanced_accuracy(code_N[test], model.set_params(C=c).fit(fit_x, code_N[fit]).predict(test_x))(everyone)
+                for c in LOGISTIC_STRENGTHS
+            ]
+        )
+    # The smallest strength comes first, so that of equal ones the most cautious is taken.
+    best = LOGISTIC_STRENGTHS[int(np.argmax(np.mean(reached_FC, axis=0)))]
+    return make_pipeline(StandardScaler(), _plain_logistic(C=best)).fit(x_ND, code_N)
+
+
+def _plain_logistic(**settings: Any) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(class_weight="balanced", max_iter=2000, **settings)
+
+
+def _choose_penalty(
+    x_ND: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, groups_N: np.ndarray, random: np.random.Generator
+) -> float:
+    """The penalty whose inner folds order their patients best; of equal ones the largest."""
+    fold_N = np.empty(len(x_ND), dtype=np.int64)
+    for happened in (0, 1):
+        rows = random.permutation(np.flatnonzero(event_N == happened))
+        fold_N[rows] = np.arange(len(rows)) % FOLDS
+    reached = []
+    for penalty in COX_PENALTIES:
+        of_fold = []
+        for fold in range(FOLDS):
+            fit, test = fold_N != fold, fold_N == fold
+            weights_D = fit_cox(x_ND[fit], time_N[fit], event_N[fit], groups_N[fit], penalty)
+            score = concordance(x_ND[test] @ weights_D, time_N[test], event_N[test], groups_N[test])
+            of_fold.append(float(score(np.ones((1, int(test.sum()))))[0]))
+        known = [value for value in of_fold if np.isfinite(value)]
+        reached.append(np.mean(known) if known else 0.5)
+    return COX_PENALTIES[int(np.argmax(reached))]
+
+
+def _one_thread() -> Any:
+    """The matrices are small: threads would cost more than they bring, and change the last bits of a result."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+def _center_and_scale(x_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scale_D = x_ND.std(axis=0)
+    return x_ND.mean(axis=0), np.where(scale_D > 1e-9, scale_D, 1.0)
+
+
+def _scored(
+    metric: str, score: Score, chance: float, train: Patients, held_out: Patients, random: np.random.Generator
+) -> dict[str, Any]:
+    value, ci95 = with_interval(score, len(held_out), random)
+    return {
+        "metric": metric,
+        "value": value,
+        "chance": chance,
+        "n_train": len(train),
+        "n_test": len(held_out),
+        "ci95": ci95,
+    }
+
+
+def _by_group(
+    held_out: Patients, of_group: Callable[[np.ndarray], OfGroup | None], random: np.random.Generator
+) -> dict[str, Any]:
+    """Scores of each group with enough held-out patients, where there is more than one group."""
+    groups = [group for group in np.unique(held_out.groups) if group]
+    if len(groups) < 2:
+        return {}
+    results = {}
+    for group in groups:
+        here = np.flatnonzero(held_out.groups == group)
+        found = of_group(here) if len(here) >= FEWEST_HELD_OUT else None
+        if found is None:
+            results[str(group)] = {"skipped": "too few held-out patients, events or classes", "n_test": len(here)}
+            continue
+        rows, score, chance = found
+        value, ci95 = with_interval(score, len(rows), random)
+        results[str(group)] = {"value": value, "chance": chance, "n_test": len(rows), "ci95": ci95}
+    return {"by_group": results}

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from finetune.evaluation.compare import averaged
+from finetune.methods.baselines import BASELINES, LEARNERS, Cox, Inputs, available, predict
+from finetune.methods.image_features import ImageFeatures
+from finetune.splits import Fold, Folds, Records, SplitConfig, number_strata, survival_strata, within_groups
+from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
+from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
+from foundation.errors import ConfigError
+from foundation.metrics import scores
+
+FEATURES = {
+    "rna": [f"G{i}" for i in range(40)],
+    "mutation": [f"M{i}" for i in range(12)],
+    "clinical": ["age", "grade"],
+}
+KINDS = {"os": "survival", "subtype": "subtype", "response": "response", "dose": "regression"}
+PATIENTS = 240
+
+
+def write(folder: Path, records: list[Record]) -> PreparedCohort:
+    spec = SimpleNamespace(
+        images=dict, omics=lambda: FEATURES, endpoints={n: SimpleNamespace(kind=k) for n, k in KINDS.items()}
+    )
+    schema = record_features(spec, FEATURES)
+    (folder / "records").mkdir(parents=True)
+    path = folder / "records" / "data-00000-of-00001.arrow"
+    write_shard(path, schema.arrow_schema, records)
+    write_index(folder / "records", schema, [path], "0" * 64)
+    values = {"rna": "continuous", "mutation": "binary", "clinical": "continuous"}
+    nothing = {name: {} for name in ("patterns", "sites", "groups", "folds", "sources", "versions")}
+    manifest = Manifest(
+        name="small",
+        patients=len(records),
+        records=len(records),
+        modalities={
+            name: OmicsEntry(patients=0, features=len(FEATURES[name]), values=kind, unit="", transform=[])
+            for name, kind in values.items()
+        },
+        endpoints={name: {"kind": kind} for name, kind in KINDS.items()},
+        quarantined=0,
+        fingerprint="0" * 64,
+        **nothing,
+    )
+    (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
+    (folder / "features.json").write_text(json.dumps(FEATURES), encoding="utf-8")
+    return PreparedCohort(folder)
+
+
+def people(seed: int = 0, shuffled: bool = False) -> list[Record]:
+    """Two groups; age and a direction in rna decide what becomes of a patient, unless the outcomes are shuffled."""
+    random = np.random.default_rng(seed)
+    age, factor = random.standard_normal((2, PATIENTS))
+    loading = random.standard_normal(40)
+    latent = age + factor
+    outcome = latent[random.permutation(PATIENTS)] if shuffled else latent
+    records = []
+    for i in range(PATIENTS):
+        time = random.exponential(np.exp(-2 * outcome[i]))
+        limit = random.exponential(2.0)
+        clinical = np.array([60 + 10 * age[i], random.integers(1, 4)], dtype=np.float32)
+        clinical[1] = np.nan if random.random() < 0.2 else clinical[1]
+        record = Record(patient=f"P{i:03d}", site="A", group="ab"[i % 2], omics={"clinical": clinical})
+        if random.random() < 0.8:
+            record.omics["rna"] = (5 + factor[i] * loading + random.standard_normal(40)).astype(np.float32)
+        record.omics["mutation"] = (random.random(12) < 0.2).astype(np.float32)
+        record.endpoints = {
+            "os/time": float(min(time, limit)),
+            "os/event": int(time <= limit),
+            "subtype": int(np.searchsorted([-0.8, 0.8], outcome[i] + 0.3 * random.standard_normal())),
+            "response": int(np.searchsorted([-1.2, 0, 1.2], outcome[i] + 0.3 * random.standard_normal())),
+            "dose": float(outcome[i]),
+        }
+        records.append(record)
+    return records
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> PreparedCohort:
+    return write(tmp_path_factory.mktemp("baselines") / "cohort", people())
+
+
+def strata(cohort: PreparedCohort, endpoint: str) -> np.ndarray:
+    parts = cohort.endpoint(endpoint)
+    if "code" in parts:
+        codes = parts["code"]
+    elif "event" in parts:
+        codes = survival_strata(parts["time"], parts["event"])
+    else:
+        codes = number_strata(parts["value"])
+    return within_groups(cohort.groups, codes)
+
+
+def folds_of(cohort: PreparedCohort, endpoint: str, count: int = 3) -> Folds:
+    records = Records(cohort.patients, cohort.sites, strata(cohort, endpoint))
+    return Folds.make(SplitConfig(folds=count, inner_folds=3), records, 0)
+
+
+def score_of(cohort: PreparedCohort, endpoint: str, rows: np.ndarray, said: dict[str, np.ndarray]) -> scores.Score:
+    truth = {part: values[rows] for part, values in cohort.endpoint(endpoint).items()}
+    if endpoint == "os":
+        return scores.concordance(said["risk"], truth["time"], truth["event"], cohort.groups[rows].astype(str))
+    if endpoint == "subtype":
+        return scores.macro_auroc(truth["code"], said["probability"])
+    if endpoint == "response":
+        return scores.auroc(truth["code"] >= 2, said["probability"][:, 2:].sum(axis=1))
+    return scores.r_squared(truth["value"], said["value"])
+
+
+def measured(cohort: PreparedCohort, endpoint: str, name: str) -> tuple[float, list[float | None]]:
+    """Mean over folds, and its interval."""
+    made = folds_of(cohort, endpoint)
+    parts = [
+        (fold.test, score_of(cohort, endpoint, fold.test, predict(name, cohort, endpoint, fold, made.inner(fold))))
+        for fold in made.folds
+    ]
+    return scores.with_interval(averaged(parts), len(cohort), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("endpoint", "enough"), [("os", 0.75), ("subtype", 0.85), ("response", 0.85), ("dose", 0.75)])
+def test_both_together_find_what_each_finds_half_of(cohort, endpoint, enough):
+    both, half, other = (measured(cohort, endpoint, name)[0] for name in ("clinical + omics", "clinical", "omics"))
+    chance = 0.0 if endpoint == "dose" else 0.5
+    assert both > enough
+    assert chance + 0.1 < half < both
+    assert chance + 0.05 < other < both
+
+
+@pytest.mark.parametrize("endpoint", ["os", "subtype", "response"])
+def test_shuffled_labels_give_chance_through_the_whole_pipeline(tmp_path, endpoint):
+    values, covered, leaked = [], 0, []
+    for seed in range(6):
+        cohort = write(tmp_path / str(seed), people(seed, shuffled=True))
+        value, (low, high) = measured(cohort, endpoint, "clinical + omics")
+        values.append(value)
+        covered += low <= 0.5 <= high
+        made = folds_of(cohort, endpoint)
+        fold, inner = made.folds[0], made.inner(made.folds[0])
+        cheating = Fold("0", np.union1d(fold.train, fold.test), fold.test)
+        said = predict("clinical + omics", cohort, endpoint, cheating, inner)
+        leaked.append(score_of(cohort, endpoint, fold.test, said)(np.ones((1, len(fold.test))))[0])
+    # A single shuffle strays by about 0.04, and an interval over test patients knows nothing of another training set.
+    assert abs(np.mean(values) - 0.5) < 0.05
+    assert covered >= 4
+    # The same pipeline with a fold's test patients in training does not pass for chance.
+    assert np.mean(leaked) > 0.6
+
+
+def test_what_the_test_patients_have_changes_nothing_that_is_learned(cohort, tmp_path):
+    fold = folds_of(cohort, "os").folds[0]
+    records = people()
+    for row in fold.test[1:]:
+        for values in records[row].omics.values():
+            values += 1000
+        records[row].endpoints["os/time"] = 0.5
+    changed = write(tmp_path / "cohort", records)
+    inner = [Fold("0", fold.train[::2], fold.train[1::2])]
+    first = fold.test[:1]
+    for endpoint in KINDS:
+        said = [
+            predict("clinical + omics", c, endpoint, Fold("0", fold.train, first), inner) for c in (cohort, changed)
+        ]
+        for part in said[0]:
+            np.testing.assert_array_equal(said[0][part], said[1][part])
+
+
+def test_one_group_learns_nothing_of_survival_from_another(cohort, tmp_path):
+    made = folds_of(cohort, "os")
+    fold = made.folds[0]
+    records = people()
+    for record in records[1::2]:
+        record.endpoints["os/time"] = 100 - record.endpoints["os/time"]
+    changed = write(tmp_path / "cohort", records)
+    said, again = (predict("clinical", c, "os", fold, made.inner(fold))["risk"] for c in (cohort, changed))
+    of_a = cohort.groups[fold.test] == "a"
+    np.testing.assert_array_equal(said[of_a], again[of_a])
+    assert np.abs(said[~of_a] - again[~of_a]).max() > 0.1
+
+
+def test_to_each_kind_of_event_all_others_are_censoring(tmp_path):
+    records = people()
+    for record in records[::3]:
+        record.endpoints["os/event"] *= 2
+    write(tmp_path / "several", records)
+    manifest = json.loads((tmp_path / "several" / FILE).read_text())
+    manifest["endpoints"]["os"]["causes"] = {"death": 0, "relapse": 0}
+    (tmp_path / "several" / FILE).write_text(json.dumps(manifest))
+    several = PreparedCohort(tmp_path / "several")
+    fold = Fold("0", np.arange(0, PATIENTS, 2), np.arange(1, PATIENTS, 2))
+    inner = [Fold("0", fold.train[::2], fold.train[1::2])]
+    said = predict("clinical", several, "os", fold, inner)
+    assert set(said) == {"risk/death", "risk/relapse"}
+    for code, cause in enumerate(["death", "relapse"], start=1):
+        alone = people()
+        for one, record in zip(alone, records, strict=True):
+            one.endpoints["os/event"] = int(record.endpoints["os/event"] == code)
+        cohort = write(tmp_path / cause, alone)
+        np.testing.assert_array_equal(said[f"risk/{cause}"], predict("clinical", cohort, "os", fold, inner)["risk"])
+
+
+def test_components_are_those_of_mean_imputed_values_and_what_is_missing_is_told(cohort):
+    train = np.arange(0, PATIENTS, 2)
+    x = Inputs(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)(train)
+    rna, mutation = (cohort.values_NF(name, train).astype(float) for name in ("rna", "mutation"))
+    quartiles = np.nanquantile(rna, [0.25, 0.75], axis=0)
+    rna = rna / (np.diff(quartiles, axis=0) / 1.349)
+    rna = np.where(np.isnan(rna), np.nanmean(rna, axis=0), rna)
+    expected = PCA(20).fit_transform(np.hstack([rna, mutation]))
+    expected /= expected[:, 0].std()
+    np.testing.assert_allclose(np.abs(x[:, :20]), np.abs(expected), atol=1e-4)
+    # An indicator for rna, two covariates, and one for the grade; nothing for what is never missing.
+    assert x.shape == (120, 24)
+    lacks = np.isnan(cohort.values_NF("rna", train)).all(axis=1)
+    assert abs(np.corrcoef(x[:, 20], lacks)[0, 1]) == pytest.approx(1)
+    np.testing.assert_allclose(x[:, 20:].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(x[:, 20:].std(axis=0), 1, atol=1e-9)
+
+
+def test_a_baseline_reads_only_what_it_may(cohort):
+    made = folds_of(cohort, "dose")
+    fold, inner = made.folds[0], made.inner(made.folds[0])
+    with_rna = predict("omics", cohort, "dose", fold, inner, ["rna"])["value"]
+    with_mutation = predict("omics", cohort, "dose", fold, inner, ["mutation", "clinical"])["value"]
+    truth = cohort.endpoint("dose")["value"][fold.test]
+    assert np.corrcoef(with_rna, truth)[0, 1] > 0.5
+    assert with_mutation.std() < 0.5 * with_rna.std()
+    assert available(cohort) == [name for name in BASELINES if name != "image"]
+    assert available(cohort, ["rna"]) == ["omics"]
+    with pytest.raises(ConfigError, match="nothing for the baseline 'clinical'"):
+        predict("clinical", cohort, "dose", fold, inner, ["rna"])
+
+
+def test_the_penalty_is_large_where_there_is_nothing_to_learn_and_small_where_there_is(cohort, monkeypatch):
+    made = folds_of(cohort, "os")
+    chosen = []
+    fit = Cox.fit
+
+    def spied(self, x_ND, rows, penalty):
+        chosen.append(penalty)
+        return fit(self, x_ND, rows, penalty)
+
+    monkeypatch.setattr(Cox, "fit", spied)
+    for modalities in (["mutation"], ["rna"]):
+        predict("omics", cohort, "os", made.folds[0], made.inner(made.folds[0]), modalities)
+        chosen.append(-1)
+    cut = chosen.index(-1)
+    # The last fit of each is with the penalty that was chosen.
+    assert chosen[cut - 1] > 10 * chosen[-2]
+
+
+def test_a_class_that_nobody_in_training_has_gets_no_chance(cohort):
+    code = np.array([0, 0, 2, 2, 1])
+    for kind in ("subtype", "response"):
+        learner = LEARNERS[kind]({"code": code}, np.full(5, ""))
+        x = np.array([[0.0], [1], [2], [3], [1]])
+        said = learner.fit(x[:4], np.arange(4), 0.1)(x)["probability"]
+        assert said[:, 1].tolist() == [0] * 5
+        np.testing.assert_allclose(said.sum(axis=1), 1)
+        alone = learner.fit(x[:2], np.arange(2), 0.1)(x)["probability"]
+        assert alone.tolist() == [[1, 0, 0]] * 5
+        assert np.isfinite(
+            learner.cv_log_likelihood(learner.fit(x[:4], np.arange(4), 0.1), x, np.arange(5), np.arange(5) == 4)
+        )
+
+
+def test_a_group_without_an_event_in_training_has_equal_risks(cohort, tmp_path):
+    records = people()
+    for record in records[::2]:
+        record.endpoints["os/event"] = 0
+    quiet = write(tmp_path / "cohort", records)
+    made = folds_of(quiet, "os")
+    fold = made.folds[0]
+    risk = predict("clinical", quiet, "os", fold, made.inner(fold))["risk"]
+    of_a = quiet.groups[fold.test] == "a"
+    assert np.ptp(risk[of_a]) == 0
+    assert np.ptp(risk[~of_a]) > 0
+    without = Fold("0", fold.train[quiet.groups[fold.train] == "b"], fold.test)
+    np.testing.assert_array_equal(predict("clinical", quiet, "os", without, made.inner(fold))["risk"], risk)
