@@ -1,6 +1,6 @@
 """The training step against a bare loop, and against the rate at which this machine multiplies matrices.
 
-Run `python benchmarks/bench_step.py`. The loop of `chiasma pretrain`, which loads, logs and looks for trouble, and a
+Run `python benchmarks/bench_step.py`. The loop of `chiasma pretrain`, which loads, logs and checks for trouble, and a
 hand-written one with the same model, objectives and batches, the batches already in memory, take turns on a simulated
 cohort; ratios are taken turn by turn. On a processor all is one thread and seconds of processor time; with `--device
 cuda` it is seconds of the clock. Operations are counted by torch's counter in one real step of each batch.
@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundation.cohort.prepare import prepare
@@ -37,6 +35,8 @@ from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
 from foundation.training.checkpoint import Position, State
 from foundation.training.optimiser import build_optimiser
+from foundation.training.parallel import Parallel
+from foundation.training.update import Updater
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
 from pretrain.monitor import Monitor
@@ -119,20 +119,17 @@ class Bench:
 
     def __init__(self, aligned: Aligned, config: PretrainConfig, device: str, folder: Path, steps: int) -> None:
         self.config, self.folder, self.steps = config, folder, steps
-        # Device and precision are settled once per process, and the models of this benchmark differ in theirs.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        precision: Any = "bf16" if config.precision == "bfloat16" else "no"
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
-        self.on_gpu = self.accelerator.device.type == "cuda"
+        self.parallel = Parallel(config.precision, torch.device(device))
+        self.on_gpu = device == "cuda"
         torch.manual_seed(0)
-        settings = MultimodalConfig.of(aligned.preprocessing, config.towers, config.fusion, config.width)
-        self.module = Pretraining.of(config, MultimodalModel(settings)).to(self.accelerator.device).train()
+        settings = MultimodalConfig.of(aligned.preprocessing.described(), config.towers, config.fusion, config.width)
+        self.module = Pretraining.of(config, MultimodalModel(settings)).to(self.parallel.device).train()
         self.bare_module = copy.deepcopy(self.module)
         self.bare_optimiser = build_optimiser(self.bare_module, config.optimiser)
         rows = np.arange(len(aligned.cohort))
         self.dataset = CohortDataset(aligned, rows, seed=0, dropout=config.dropout)
         order = PatientOrder(rows, config.batch_size, seed=0, batches=steps)
-        self.batches = [batch.to(self.accelerator.device) for batch in load(self.dataset, order)]
+        self.batches = [batch.to(self.parallel.device) for batch in load(self.dataset, order)]
 
     def clock(self) -> float:
         """Seconds, after all work is done."""
@@ -153,8 +150,9 @@ class Bench:
             folder=self.folder,
             steps=steps,
             dataset=self.dataset,
-            state=State(self.module, build_optimiser(self.module, self.config.optimiser), None),
-            accelerator=self.accelerator,
+            pretraining=self.module,
+            state=State(Updater(self.module, self.config.optimiser, self.parallel, ema=None)),
+            parallel=self.parallel,
             monitor=watch,
             evaluate=dict,
         )
@@ -176,15 +174,12 @@ class Bench:
 
     def losses(self, module: Pretraining, batch: Batch) -> torch.Tensor:
         """The weighted sum of all losses."""
-        total = torch.zeros((), device=batch.present_BM.device)
-        with self.accelerator.autocast():
+        total = torch.zeros((), device=batch.device)
+        with self.parallel.autocast():
+            outputs = module.model(batch, module.views(batch), seed=0)
             for name, objective in module.objectives.items():
-                views = objective.views(batch, 0)  # type: ignore[operator]
-                seen = {
-                    view: module.model(batch, look, tokens=objective.needs_tokens, seed=0)
-                    for view, look in views.items()
-                }
-                total = total + module.weights[name] * objective(seen, batch).value
+                own = {view: output for (asked_by, view), output in outputs.items() if asked_by == name}
+                total = total + module.weights[name] * objective(own, batch).value
         return total
 
     def operations(self) -> float:
@@ -200,7 +195,7 @@ class Bench:
         """Operations per second of a large matrix product in the precision of the config."""
         side, times = (8192, 20) if self.on_gpu else (2048, 4)
         kind = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
-        a, b = torch.randn(2, side, side, device=self.accelerator.device).to(kind)
+        a, b = torch.randn(2, side, side, device=self.parallel.device).to(kind)
         a @ b
         start = self.clock()
         for _ in range(times):

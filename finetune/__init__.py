@@ -1,1 +1,1 @@
-"""Adaptation: a pretrained model to tasks, fold by fold, and what it is worth."""
+"""Fine-tuning: a pretrained model adapted to tasks, fold by fold, and evaluated beside its baselines."""

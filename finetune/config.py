@@ -1,4 +1,4 @@
-"""What a fine-tuning YAML may say."""
+"""The config of a fine-tuning run: every key of its YAML, and which keys go together."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class FinetuneConfig(Config):
         default=[FROM_SCRATCH, FROZEN_PROBE], description="What else is trained on the same folds."
     )
     labels: list[int] = Field(
-        default=[], description="Numbers of training patients for the curve of what few labels are worth."
+        default=[], description="Numbers of labelled training patients for the curve of few labels."
     )
     final: bool = Field(default=True, description="Train also on all patients, for new ones: the adapter that is kept.")
     processes: int | None = Field(
@@ -139,14 +139,16 @@ class FinetuneConfig(Config):
             if self.pretrain == needs and getattr(self, key) is None:
                 raise ValueError(f"`pretrain: {needs}` needs the key `{key}`")
             if self.pretrain != needs and getattr(self, key) is not None:
-                raise ValueError(f"`{key}` goes with `pretrain: {needs}`")
+                raise ValueError(f"`{key}` is used with `pretrain: {needs}` only: remove it")
         least = 2 * self.splits.inner_folds
         if any(count < least for count in self.labels):
-            raise ValueError(f"`labels` are too few for {self.splits.inner_folds} inner folds: {least} at least")
+            raise ValueError(
+                f"`labels` must be {least} or more, two patients for each of {self.splits.inner_folds} inner folds"
+            )
         if self.search.inner_folds > self.splits.inner_folds:
-            raise ValueError("`search.inner_folds` is more than there are: `splits.inner_folds`")
+            raise ValueError("`search.inner_folds` is larger than `splits.inner_folds`")
         if self.adapt.mode != "lora" and (self.search.rank or self.search.dropout):
-            raise ValueError("`search.rank` and `search.dropout` go with `adapt: {mode: lora}`")
+            raise ValueError("`search.rank` and `search.dropout` need `adapt: {mode: lora}`")
         if self.pretrain == "none" and self.adapt.mode != "scratch":
             raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: scratch}`")
         return self

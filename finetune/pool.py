@@ -1,4 +1,4 @@
-"""Folds of a run in processes of their own, as many at a time as the machine has room for."""
+"""Folds of a run in processes of their own: one for each GPU, or as many as cores and memory allow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from finetune.fold import Pretrain, methods_of, run_fold
+from finetune.base_model import Pretrain
+from finetune.fold import methods_of, run_fold
 from finetune.resuming import count_done
 from finetune.splits import Fold
 from finetune.study import Study
@@ -27,7 +29,7 @@ BYTES_PER_PROCESS = 2 * 2**30
 BYTES_PER_WEIGHT_BYTE = 8
 """Of a model: the base, what is adapted, its gradient, the optimiser, and room to compute in."""
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,14 @@ def run_all(job: Job, folds: Sequence[Fold], progress: Progress) -> None:
 def _in_processes(job: Job, folds: Sequence[Fold], processes: int, progress: Progress, done: int) -> None:
     threads = max(1, _cores() // processes)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(threads,))
+    numbers = context.Queue()
+    for number in range(processes):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(threads, numbers))
     try:
         waiting: set[Future] = {pool.submit(_work, job, fold) for fold in folds}
         while waiting:
-            ended, waiting = wait(waiting, LOOK_SECONDS, FIRST_COMPLETED)
+            ended, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
             now = count_done(job.folder)
             if now > done:
                 progress.advance(now - done)
@@ -93,9 +98,11 @@ def _in_processes(job: Job, folds: Sequence[Fold], processes: int, progress: Pro
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(threads: int) -> None:
-    """Set a process up: its share of the cores, and an end when its parent ends."""
+def _start(threads: int, numbers: Any) -> None:
+    """Set a process up: its number, which is that of its GPU, its share of the cores, and an end with its parent's."""
     import signal
+
+    os.environ["LOCAL_RANK"] = str(numbers.get())
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -116,9 +123,9 @@ def _work(job: Job, fold: Fold) -> None:
 
 
 def _room(study: Study) -> int:
-    """How many processes the machine has room for; one where there is a GPU, which folds cannot share."""
+    """How many processes the machine has room for: one for each GPU, which folds cannot share."""
     if torch.cuda.is_available():
-        return 1
+        return torch.cuda.device_count()
     import psutil
 
     config = study.config

@@ -1,4 +1,4 @@
-"""What of a run is done, and whether another start may go on in its folder."""
+"""Resuming a fine-tuning run: which methods of which folds are done and whole, and whether the run is the same."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from foundation.errors import CheckpointError
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import refuse_another
 from foundation.files.lock import WORKING
+from foundation.files.whole import write_json
 
 DONE, FOLDS = "done", "folds"
 IDENTITY = f"{WORKING}/identity.json"
 
 
 def seal(method: Path) -> None:
-    """Note that an method of a fold is done, with the SHA-256 of each of its files."""
+    """Note that a method of a fold is done, with the SHA-256 of each of its files."""
     files = {str(path.relative_to(method)): sha256_of(path) for path in sorted(method.rglob("*")) if path.is_file()}
     (method / DONE).write_text(json.dumps(files, indent=1), encoding="utf-8")
 
 
 def is_done(method: Path) -> bool:
-    """Whether an method is there as a whole."""
+    """Whether a method is there as a whole."""
     return (method / DONE).is_file()
 
 
@@ -61,20 +62,13 @@ def read_json(path: Path) -> Any:
         raise CheckpointError("is damaged", where=str(path), fix="start the run in a new folder") from None
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def _methods(folds: Path) -> list[Path]:
     """Those that are done."""
     return sorted(seal.parent for seal in folds.glob(f"[!.]*/[!.]*/{DONE}"))
 
 
 def _worth_keeping(folds: Path) -> bool:
-    """Whether an method is done, or pretraining for a fold has come to a checkpoint or its end."""
+    """Whether a method is done, or pretraining for a fold has come to a checkpoint or its end."""
     return bool(
         _methods(folds) or list(folds.glob("*/pretrained/checkpoints/*")) or list(folds.glob("*/pretrained/model"))
     )

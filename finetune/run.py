@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finetune.base_model import Pretrain
 from finetune.config import OURS, FinetuneConfig
 from finetune.evaluation.evaluate import Frames, TaskEvaluation, where
-from finetune.fold import CHOICE, FINAL, LINEAR, PREDICTIONS, STEPS, Method, Pretrain, summary_of
+from finetune.fold import FINAL, LINEAR, Method, summary_of
+from finetune.methods.adapt import EVERYTHING
+from finetune.methods.network import CHOICE, PREDICTIONS, STEPS
 from finetune.pool import Job, run_all
 from finetune.report.page import write_report
-from finetune.resuming import FOLDS, IDENTITY, begin_or_go_on, read_json, write_json
+from finetune.resuming import FOLDS, IDENTITY, begin_or_go_on, read_json
 from finetune.splits import Fold
-from finetune.study import EVERYTHING, Study
+from finetune.study import Study
 from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
@@ -31,13 +34,13 @@ from foundation.errors import ConfigError
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import hashes_of
 from foundation.files.lock import WORKING, claimed_run, refuse_foreign
-from foundation.hub import model_folder
+from foundation.files.whole import replacing, write_json
 from foundation.hub.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent
 from foundation.report.page import Picture
 
 ORACLE_NAMES = {"auroc": "auroc_responder"}
-"""What truth/oracle.json calls a measure, where that differs."""
+"""What truth/oracle.json calls a metric, where that differs."""
 
 
 def finetune(
@@ -68,7 +71,7 @@ def finetune(
         spent = config.out / WORKING / "seconds.json"
         seconds = read_json(spent) if spent.is_file() else 0.0
         began = time.monotonic()
-        print(summary_of(study, study.folds.folds[0]), flush=True)
+        print("\n".join([summary_of(study, study.folds.folds[0]), *_not_shared(study)]), flush=True)
         folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
         run_all(Job(study, config.out / FOLDS, pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began
@@ -85,8 +88,15 @@ def make_study(config: FinetuneConfig) -> Study:
     assert isinstance(config.pretrain, Path)
     _refuse_no_model(config.pretrain)
     preprocessing = Preprocessing.read(config.pretrain)
-    align(preprocessing, cohort)
-    return Study.of(config, cohort, list(preprocessing.modalities), SeenPatients.read(config.pretrain))
+    aligned, seen = align(preprocessing, cohort), SeenPatients.read(config.pretrain)
+    return Study.of(config, cohort, list(preprocessing.modalities), seen, aligned)
+
+
+def _not_shared(study: Study) -> list[str]:
+    """What a pretrained model and the cohort do not share, in sentences."""
+    if not isinstance(study.config.pretrain, Path):
+        return []
+    return align(Preprocessing.read(study.config.pretrain), study.cohort).only(study.modalities).sentences()
 
 
 def _refuse_no_model(folder: Path) -> None:
@@ -125,9 +135,7 @@ def _write(study: Study, out: Path, seconds: float, oracle: dict[str, float]) ->
     """Write predictions.parquet, metrics.json, the adapter and the report; returns the metrics."""
     config, folds = study.config, study.folds.folds
     fitted = {fold.name: study.tasks(fold.train) for fold in folds}
-    evaluations = [
-        TaskEvaluation(study, name, {fold: t[name] for fold, t in fitted.items()}) for name in study.weights()
-    ]
+    evaluations = [TaskEvaluation(study, name, {fold: t[name] for fold, t in fitted.items()}) for name in study.weights]
     frames = _read(study, out, Method(OURS, config.adapt))
     others = _baselines(study, out, None)
     entries = [_entry(evaluation, frames, others) for evaluation in evaluations]
@@ -170,7 +178,7 @@ def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]
     theirs = {name: parts for name, frames in others.items() if (parts := evaluation.parts(frames))}
     config = next(
         c
-        for c, name in zip(evaluation.study.config.tasks, evaluation.study.weights(), strict=True)
+        for c, name in zip(evaluation.study.config.tasks, evaluation.study.weights, strict=True)
         if name == evaluation.name
     )
     return {
@@ -190,7 +198,7 @@ def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]
 
 
 def _read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
-    """Task to what an oracle reaches in its primary measure.
+    """Task to what an oracle reaches in its primary metric.
 
     Raises:
         ConfigError: The file does not tell it of any task.
@@ -204,13 +212,14 @@ def _read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
         what = "cannot be read as JSON" if path.is_file() else "no such file"
         raise ConfigError(what, where=f"oracle: {path}", fix="correct it, or write oracle=null") from None
     reached = {}
-    for name, task in study.tasks(None).items():
+    for task in study.unfitted:
+        name = task.name
         with contextlib.suppress(KeyError, TypeError, IndexError):
             best = known[name][ORACLE_NAMES.get(task.primary, task.primary)]["oracle"]
             reached |= {} if best is None else {name: float(best)}
     if not reached:
         raise ConfigError(
-            "holds nothing of the tasks' measures",
+            "holds none of the tasks' metrics",
             where=f"oracle: {path}",
             fix="name the truth/oracle.json of a simulated cohort, or write oracle=null",
         )
@@ -220,7 +229,7 @@ def _read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
 def _add_few_labels(
     study: Study, out: Path, evaluations: Sequence[TaskEvaluation], entries: Sequence[dict[str, Any]]
 ) -> None:
-    """What each method is worth with few labelled training patients."""
+    """Scores of each method with few labelled training patients."""
     training = round(float(np.mean([len(study.one_each(fold.train)) for fold in study.folds.folds])))
     for labels in study.config.labels:
         methods = {OURS: _read(study, out, Method(OURS, study.config.adapt, labels)), **_baselines(study, out, labels)}
@@ -268,5 +277,5 @@ def _publish_final(out: Path) -> None:
     import shutil
 
     for part in ("adapter", "model"):
-        with model_folder.replacing(out / part) as partial:
+        with replacing(out / part) as partial:
             shutil.copytree(out / FOLDS / FINAL / OURS / part, partial, dirs_exist_ok=True)

@@ -20,8 +20,6 @@ from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import draw
 from foundation.wording import counted
 
-TIME_QUANTILES = 4
-
 
 class SplitConfig(Config):
     """How patients are split into folds."""
@@ -56,7 +54,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Records:
-    """What a split looks at, one of each per record of a cohort, [N].
+    """What a split depends on, one of each per record of a cohort, [N].
 
     Attributes:
         patients: Names.
@@ -138,7 +136,7 @@ class Folds:
         """Folds of a fold's training rows, to choose on; no row of its test side is in them.
 
         Whom a pretrained model has seen is in them like anybody else: it saw no labels, and to choose on the few others
-        would be to choose by chance.
+        would be to choose at random.
 
         Args:
             fold: One of these.
@@ -194,7 +192,7 @@ def refuse_overlap(records: Records, config: SplitConfig, fold: Fold) -> None:
         both = np.intersect1d(train.astype(str), test.astype(str))
         if len(both):
             raise DataError(
-                f"{counted(len(both), unit)} on both sides, training and test",
+                f"{counted(len(both), unit)} in both training and test",
                 where=f"fold {fold.name}",
                 fix="mend the published folds, or let `splits.folds` make them",
             )
@@ -221,33 +219,12 @@ def refuse_seen(seen: SeenPatients | None, test_patients: np.ndarray, *, allowed
         what = "the model does not say which patients it was pretrained on"
     else:
         count = len(set(test_patients[seen_N]))
-        what = (
-            f"the model was pretrained on {count} of the {len(set(test_patients))} patients that it would be tested on"
-        )
+        what = f"the model was pretrained on {count} of the {len(set(test_patients))} patients to be tested"
     raise DataError(
         what,
         where="pretrain",
-        fix="pretrain without them (`pretrain: per_fold`), or say `allow_seen: true`, and the report will say so too",
+        fix="pretrain without them (`pretrain: per_fold`), or set `allow_seen: true`, which the report then says",
     )
-
-
-def survival_strata(time_N: np.ndarray, event_N: np.ndarray, quantiles: int = TIME_QUANTILES) -> np.ndarray:
-    """[N] codes of event and quantile of time, the quantiles of each event's own times; -1 where missing."""
-    codes_N = np.full(len(time_N), -1)
-    for happened in (0, 1):
-        here = event_N == happened
-        codes_N[here] = number_strata(time_N[here], quantiles) + quantiles * happened
-    return codes_N
-
-
-def number_strata(value_N: np.ndarray, quantiles: int = TIME_QUANTILES) -> np.ndarray:
-    """[N] codes of the quantile of a number; -1 where missing."""
-    known = np.isfinite(value_N)
-    codes_N = np.full(len(value_N), -1)
-    if known.any():
-        bounds = np.quantile(value_N[known], np.arange(1, quantiles) / quantiles)
-        codes_N[known] = np.searchsorted(bounds, value_N[known], side="right")
-    return codes_N
 
 
 def within_groups(groups_N: np.ndarray, strata_N: np.ndarray) -> np.ndarray:
@@ -304,7 +281,7 @@ def _published(name: str, records: Records, rows: np.ndarray, split: Mapping[str
     fold = Fold(name, rows[(side != scored) & (side != "")], rows[side == scored])
     if not len(fold.train) or not len(fold.test):
         raise DataError(
-            f"{len(fold.train)} records with a label to train on and {len(fold.test)} to score",
+            f"has {len(fold.train)} training records and {len(fold.test)} test records with a label; both are needed",
             where=f"fold {name}",
             fix="mend the published folds, or let `splits.folds` make them",
         )
@@ -334,14 +311,14 @@ def _split(
     return [Fold(str(k), np.setdiff1d(rows, test), test) for k, test in enumerate(tests)]
 
 
-def _too_few(config: SplitConfig, unseen: int, units: int, count: int) -> ConfigError:
+def _too_few(config: SplitConfig, left: int, units: int, count: int) -> ConfigError:
     """Why units of which some were seen, or none, cannot be split."""
-    if unseen < count <= units:
+    if left < count <= units:
         return ConfigError(
-            f"only {unseen} of {counted(units, config.by)} were not seen in pretraining: too few for {count} folds",
+            f"only {left} of {counted(units, config.by)} were not seen in pretraining: too few for {count} folds",
             where="pretrain",
-            fix="pretrain with a larger `held_out`, say `pretrain: per_fold`, or say "
-            "`allow_seen: true`, and the report will say so too",
+            fix="pretrain with a larger `held_out`, set `pretrain: per_fold`, or set `allow_seen: true`, which the "
+            "report then says",
         )
     return ConfigError(
         f"{counted(units, config.by)} cannot be split into {count} folds",

@@ -1,9 +1,10 @@
-"""What all folds of a run share: the cohort as a model reads it, the truth about its patients, and the folds."""
+"""What all folds of a run share: the cohort as the model reads it, the true outcomes, and the folds."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
@@ -20,11 +21,8 @@ from foundation.errors import ConfigError, nearest
 from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import permutation
 
-EVERYTHING = "everything"
-"""TowerOutput is all that a patient has, in place of the name of a subset of modalities."""
-
 MOST_SUBSETS = 127
-"""Of modalities; where there are more, those of one, of all but one, and of all are looked at."""
+"""Of modalities; where there are more, those of one, of all but one, and of all are scored."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,12 @@ class Study:
 
     @classmethod
     def of(
-        cls, config: FinetuneConfig, cohort: PreparedCohort, modalities: Sequence[str], seen: SeenPatients | None
+        cls,
+        config: FinetuneConfig,
+        cohort: PreparedCohort,
+        modalities: Sequence[str],
+        seen: SeenPatients | None,
+        aligned: Aligned | None = None,
     ) -> Study:
         """Split a cohort's patients.
 
@@ -56,6 +59,7 @@ class Study:
             cohort: The prepared cohort.
             modalities: Those that the model knows.
             seen: Whom it was pretrained on, where it comes from a folder.
+            aligned: The cohort as that model reads it; None where the model is still to be made.
 
         Raises:
             ConfigError: A modality or endpoint is unknown, or the patients are too few.
@@ -65,7 +69,7 @@ class Study:
         built = [tasks.build(task, cohort.manifest.endpoints) for task in config.tasks]
         _refuse_twins(built)
         strata_N = _strata(built, cohort, np.arange(len(cohort)))
-        readable_N = np.any(_present(cohort, np.arange(len(cohort)), allowed), axis=1)
+        readable_N = _readable(cohort, allowed, aligned)
         from_folder = config.pretrain not in ("per_fold", "none")
         for task in built:
             task.check({name: cohort.endpoint(name) for name in task.endpoints})
@@ -85,15 +89,15 @@ class Study:
         fewest = min(len(self.one_each(fold.train)) for fold in self.folds.folds)
         if any(count >= fewest for count in self.config.labels):
             raise ConfigError(
-                f"{max(self.config.labels)} are no few of {fewest} training patients",
+                f"{max(self.config.labels)} is not fewer than the {fewest} training patients of the smallest fold",
                 where="labels",
-                fix=f"name numbers below {fewest}, or leave it out",
+                fix=f"write numbers below {fewest}, or leave `labels` out",
             )
 
     @cached_property
     def endpoints(self) -> dict[str, dict[str, np.ndarray]]:
         """Endpoint to its parts, of every record, for the tasks of this run."""
-        names = {name for task in self.tasks(None).values() for name in task.endpoints}
+        names = {name for task in self.unfitted for name in task.endpoints}
         return {name: self.cohort.endpoint(name) for name in sorted(names)}
 
     @cached_property
@@ -111,11 +115,11 @@ class Study:
         """The endpoints of some rows."""
         return {name: {part: values[rows] for part, values in parts.items()} for name, parts in self.endpoints.items()}
 
-    def labels(self, rows: np.ndarray) -> dict[str, dict[str, Tensor]]:
+    def labels(self, rows: np.ndarray, device: torch.device) -> dict[str, dict[str, Tensor]]:
         """The endpoints of some rows as a batch carries them."""
         return {
             name: {
-                part: torch.from_numpy(values if values.dtype == np.int64 else values.astype(np.float32))
+                part: torch.from_numpy(values if values.dtype == np.int64 else values.astype(np.float32)).to(device)
                 for part, values in parts.items()
             }
             for name, parts in self.truth(rows).items()
@@ -125,25 +129,26 @@ class Study:
         """Group of each row."""
         return self.cohort.groups[rows].astype(str)
 
-    def tasks(self, train: np.ndarray | None) -> dict[str, Task]:
-        """The tasks by name, in the order of the config, fitted on training rows if there are any."""
-        built = [tasks.build(task, self.cohort.manifest.endpoints) for task in self.config.tasks]
-        if train is not None:
-            for task in built:
-                task.fit(self.truth(train), self.groups(train))
-        return {task.name: task for task in built}
+    @cached_property
+    def unfitted(self) -> tuple[Task, ...]:
+        """The tasks in the order of the config, before they have learned from anybody."""
+        return tuple(tasks.build(task, self.cohort.manifest.endpoints) for task in self.config.tasks)
 
+    def tasks(self, train: np.ndarray) -> dict[str, Task]:
+        """The tasks by name, fitted on training rows."""
+        fitted = {task.name: copy.deepcopy(task) for task in self.unfitted}
+        for task in fitted.values():
+            task.fit(self.truth(train), self.groups(train))
+        return fitted
+
+    @cached_property
     def weights(self) -> dict[str, float]:
         """Task to the weight of its loss."""
-        return {name: task.weight for name, task in zip(self.tasks(None), self.config.tasks, strict=True)}
-
-    def read(self, aligned: Aligned) -> Aligned:
-        """The cohort as the model reads it, without the modalities that may not be seen."""
-        return replace(aligned, positions={n: p for n, p in aligned.positions.items() if n in self.modalities})
+        return {task.name: task.config.weight for task in self.unfitted}
 
     def inner(self, fold: Fold) -> list[Fold]:
         """Folds of a fold's training rows, to choose on, in which nothing of its test patients has a part."""
-        return self.folds.inner(fold, _strata(list(self.tasks(None).values()), self.cohort, fold.train))
+        return self.folds.inner(fold, _strata(self.unfitted, self.cohort, fold.train))
 
     def few(self, fold: Fold, labels: int | None) -> Fold:
         """The fold with so many training patients, the same ones for every method; with all of them for None."""
@@ -154,7 +159,7 @@ class Study:
         return Fold(fold.name, fold.train[np.isin(self.cohort.patients[fold.train].astype(str), chosen)], fold.test)
 
     def subsets(self) -> Iterator[tuple[str, ...]]:
-        """Subsets of the modalities to look at, small ones first."""
+        """Subsets of the modalities to score, small ones first."""
         count = len(self.modalities)
         sizes: Sequence[int] = range(1, count + 1)
         if 2**count - 1 > MOST_SUBSETS:
@@ -162,21 +167,12 @@ class Study:
         for size in sizes:
             yield from combinations(self.modalities, size)
 
-    def has(self, rows: np.ndarray, subset: Sequence[str]) -> np.ndarray:
-        """Bool [N], who has all of a subset of modalities."""
-        return np.all(_present(self.cohort, rows, subset), axis=1)
 
-    def patterns(self, rows: np.ndarray) -> np.ndarray:
-        """[N] what each has of the modalities, as ``mri+rna``."""
-        present_NM = _present(self.cohort, rows, self.modalities)
-        unique, which = np.unique(present_NM, axis=0, return_inverse=True)
-        names = ["+".join(n for n, there in zip(self.modalities, row, strict=True) if there) for row in unique]
-        return np.array(names, dtype=object)[which.reshape(-1)]
-
-
-def _present(cohort: PreparedCohort, rows: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
-    """Bool [N, M], which of some modalities records have."""
-    return cohort.present_NM[rows][:, [cohort.modalities.index(name) for name in modalities]]
+def _readable(cohort: PreparedCohort, modalities: Sequence[str], aligned: Aligned | None) -> np.ndarray:
+    """Bool [N], who has anything of some modalities: that the model reads, or that was measured at all."""
+    if aligned is not None:
+        return np.logical_or.reduce(aligned.only(modalities).presence(np.arange(len(cohort)))[0], axis=1)
+    return np.logical_or.reduce(cohort.present_NM[:, [cohort.modalities.index(name) for name in modalities]], axis=1)
 
 
 def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str]) -> tuple[str, ...]:
@@ -195,7 +191,9 @@ def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str
                 fix="pretrain with it among `preprocessing.modalities`, or leave it out here",
             )
         if name not in omics:
-            raise ConfigError(f"no omics modality '{name}' may be seen", where="covariates", fix=nearest(name, omics))
+            raise ConfigError(
+                f"no omics modality of this run is called '{name}'", where="covariates", fix=nearest(name, omics)
+            )
     return allowed
 
 
@@ -203,7 +201,7 @@ def _refuse_twins(built: Sequence[Task]) -> None:
     names = [task.name for task in built]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two tasks are about '{name}'", where="tasks", fix="keep one of them")
+            raise ConfigError(f"two tasks predict the endpoint '{name}'", where="tasks", fix="keep one of them")
         if "." in name:
             raise ConfigError(
                 f"the endpoint '{name}' has a dot in its name", where="tasks", fix="rename it in the cohort"

@@ -1,1 +1,1 @@
-"""What a cohort is, what a batch is, and the words that all rooms share."""
+"""What pretraining and fine-tuning share: cohorts, batches, models, objectives, training, metrics, reports."""

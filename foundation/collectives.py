@@ -1,20 +1,29 @@
-"""Rows and sums over all processes of the default group, or of the one process there is."""
+"""Rows, sums and names that all processes of the default group agree on; of one process, its own."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
+def together() -> bool:
+    """Whether there are several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def world_size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if _together() else 1
+    return dist.get_world_size() if together() else 1
 
 
 def gather_sizes(size: int, device: torch.device) -> list[int]:
     """What each process says of a size, in the order of ranks."""
-    if not _together():
+    if not together():
         return [size]
     sizes = torch.empty(world_size(), dtype=torch.int64, device=device)
     dist.all_gather_into_tensor(sizes, torch.tensor([size], dtype=torch.int64, device=device))
@@ -31,7 +40,7 @@ def gather_rows(local: Tensor, sizes: list[int]) -> Tensor:
     Returns:
         [sum of sizes, ...], without a gradient.
     """
-    if not _together():
+    if not together():
         return local.detach()
     longest = max(sizes)
     padded = _padded(local.detach(), longest)
@@ -49,7 +58,7 @@ def scatter_sums(everywhere: Tensor, sizes: list[int]) -> Tensor:
         everywhere: [sum of sizes, ...].
         sizes: Rows of every process.
     """
-    if not _together():
+    if not together():
         return everywhere
     longest = max(sizes)
     parts = [_padded(part, longest) for part in everywhere.split(sizes)]
@@ -65,20 +74,25 @@ def own_rows(everywhere: Tensor, sizes: list[int]) -> Tensor:
         everywhere: [sum of sizes, ...].
         sizes: Rows of every process.
     """
-    return everywhere.split(sizes)[dist.get_rank() if _together() else 0]
+    return everywhere.split(sizes)[dist.get_rank() if together() else 0]
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
     """Elementwise sum over processes, without a gradient."""
     total = values.detach().clone()
-    if _together():
+    if together():
         dist.all_reduce(total)
     return total
 
 
+def max_over_processes(value: int, device: torch.device) -> int:
+    """The largest of a number of each process."""
+    return max(gather_sizes(value, device))
+
+
 def logsumexp_over_processes(values: Tensor) -> Tensor:
     """Elementwise logarithm of the sum of exponentials over processes; -inf adds nothing."""
-    if not _together():
+    if not together():
         return values
     top = values.clone()
     dist.all_reduce(top, op=dist.ReduceOp.MAX)
@@ -86,11 +100,13 @@ def logsumexp_over_processes(values: Tensor) -> Tensor:
     return sum_over_processes((values - top).exp()).log() + top
 
 
-def _together() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 def _padded(rows: Tensor, length: int) -> Tensor:
     if len(rows) == length:
         return rows.contiguous()
     return torch.cat([rows, rows.new_zeros((length - len(rows), *rows.shape[1:]))])
+
+
+def name_hashes(names: Iterable[str]) -> Tensor:
+    """[B] int64, one number per name, the same on every process: a hash, since none knows the names of the others."""
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return torch.from_numpy(np.frombuffer(digests, dtype="<i8").astype(np.int64))

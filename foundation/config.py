@@ -32,7 +32,7 @@ class Config(BaseModel):
         extra="forbid",
         validate_default=True,
         populate_by_name=True,
-        coerce_numbers_to_str=True,  # A sample type, a class or a group may look like a number.
+        coerce_numbers_to_str=True,  # A sample type, a class or a group may be written like a number.
     )
 
     _environment: Environment = PrivateAttr(default_factory=Environment)
@@ -184,7 +184,9 @@ def _child(node: Any, key: Any, dotted: str) -> Any:
 def _position(node: list[Any], key: str, dotted: str) -> int:
     if not key.isdecimal() or int(key) >= len(node):
         raise ConfigError(
-            f"'{key}' in '{dotted}' is no place in a list of {len(node)}", where="command line", fix="count from 0"
+            f"'{key}' in '{dotted}' is not a position in a list of {len(node)}",
+            where="command line",
+            fix="count from 0",
         )
     return int(key)
 

@@ -1,4 +1,4 @@
-"""How work that takes a while tells how far it is, without knowing who listens."""
+"""The interface by which long work tells its progress, without knowing who shows it."""
 
 from __future__ import annotations
 

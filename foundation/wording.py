@@ -1,4 +1,4 @@
-"""Numbers and names as they stand in a sentence."""
+"""Numbers, lists and names as words for sentences and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML text to values and back: a plain value is what it looks like, no key stands twice, every key has a line."""
+"""YAML text to values and back: a plain value is what it looks like, no key is written twice, every key has a line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                message = f"the key '{key.value}' stands twice"
+                message = f"the key '{key.value}' is there twice"
                 raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
@@ -59,7 +59,7 @@ def parse(text: str) -> Any:
     """Read YAML text as plain values.
 
     Raises:
-        yaml.YAMLError: The text is not YAML, or a key stands twice in one place.
+        yaml.YAMLError: The text is not YAML, or a key is written twice in one place.
     """
     return yaml.load(text, Loader=_Loader)
 

@@ -1,1 +1,1 @@
-"""The `chiasma` command, and what it needs to know about the machine it runs on."""
+"""The `chiasma` command: its subcommands, its terminal output, and what it knows of the machine."""

@@ -178,7 +178,7 @@ def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | Non
     with Progress() as progress:
         metrics, folder = run(config, overrides, progress)
     click.echo(headline(metrics["retrieval"]))
-    click.echo(f"look at {folder / 'report.html'}")
+    click.echo(f"open {folder / 'report.html'}")
 
 
 def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool) -> None:
@@ -204,7 +204,7 @@ def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
 def finetune(config: Path, overrides: Sequence[str]) -> None:
-    """Adapt a model to tasks, and tell what it is worth.
+    """Adapt a model to tasks, and evaluate it beside baselines.
 
     Patients are split into folds; whatever is chosen is chosen on inner folds, and beside the result stand simple
     baselines on the same folds. Interrupted and started again, it goes on with what is not yet done. The run folder
@@ -219,7 +219,7 @@ def finetune(config: Path, overrides: Sequence[str]) -> None:
         metrics, folder = run(config, overrides, progress, pretrain_model)
     for sentence in headlines(metrics):
         click.echo(sentence)
-    click.echo(f"look at {folder / 'report.html'}")
+    click.echo(f"open {folder / 'report.html'}")
 
 
 @cli.command(example="chiasma doctor\nchiasma doctor --json")

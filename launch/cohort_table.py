@@ -34,7 +34,7 @@ def print_cohort(content: dict[str, Any], folder: Path, console: Console | None 
     quarantined = content.get("quarantined", 0)
     reasons = f", each with its reason in {folder / 'quarantine.tsv'}" if quarantined else ""
     _say(console, f"quarantined: {quarantined}{reasons}")
-    _say(console, f"look at {folder / 'summary.html'}")
+    _say(console, f"open {folder / 'summary.html'}")
 
 
 def _say(console: Console, text: str) -> None:

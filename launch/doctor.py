@@ -37,11 +37,11 @@ DICOM_PLUGINS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         section: The heading it stands under.
-        name: What was looked at.
+        name: What was checked.
         found: What is there.
         state: Whether that will do.
         fix: The command that adds it, or what to do; empty where it is there.
@@ -67,12 +67,12 @@ class Report:
 
 
 def examine() -> Report:
-    """Look at everything."""
+    """Check everything."""
     return Report((*_python(), *_machine(), *_torch(), *_packages(), *_tools()))
 
 
 def to_json(report: Report) -> str:
-    """A report as one JSON object: `ok`, and `findings` as they stand in `Finding`."""
+    """A report as one JSON object: `ok`, and `findings` with the attributes of `Finding`."""
     return json.dumps({"ok": report.ok, "findings": [asdict(finding) for finding in report.findings]}, indent=2)
 
 
@@ -187,7 +187,7 @@ def _no_devices(cuda: str | None) -> str:
     if cuda is None:
         return "install the build of torch for CUDA, if there is an NVIDIA GPU"
     if shutil.which("nvidia-smi"):
-        return f"there is an NVIDIA driver: look at nvidia-smi, and update the driver if it is older than CUDA {cuda}"
+        return f"there is an NVIDIA driver: run nvidia-smi, and update the driver if it is older than CUDA {cuda}"
     return "install the NVIDIA driver, if there is an NVIDIA GPU"
 
 

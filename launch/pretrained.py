@@ -1,4 +1,4 @@
-"""A model pretrained on request of a fine-tuning run, which must not know of pretraining itself."""
+"""Pretraining on request of a fine-tuning run, because `finetune` may not import `pretrain`."""
 
 from __future__ import annotations
 

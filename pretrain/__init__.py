@@ -1,1 +1,1 @@
-"""Pretraining: a prepared cohort into a model, and what the model has learnt."""
+"""Pretraining: a prepared cohort into a model, its evaluation and its report."""

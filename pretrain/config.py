@@ -1,4 +1,4 @@
-"""What a pretraining YAML may say."""
+"""The config of a pretraining run: every key of its YAML."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class PretrainConfig(Config):
     fusion: AnyFusion  # type: ignore[valid-type]
     width: int = Field(default=128, gt=0, description="Of the shared space.")
     objectives: dict[str, Weighted] = Field(min_length=1)
-    start: Literal["cohort", "random"] = Field(
+    init: Literal["cohort", "random"] = Field(
         default="cohort",
-        description="Where omics and projections start: at factors that training patients share, or at random.",
+        description="Initial weights of omics and projections: from factors that training patients share, or random.",
     )
     dropout: ModalityDropout = ModalityDropout()
     augmentation: Augmentation | None = None
@@ -87,6 +87,9 @@ class PretrainConfig(Config):
     )
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: int = Field(default=0, ge=0, description="Processes that load batches.")
+    log_every: int = Field(
+        default=1, ge=1, description="Steps between rows of metrics.jsonl; nothing is fetched from a GPU in between."
+    )
     evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0 evaluates at the end only.")
     checkpoint_every: int = Field(default=100, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -107,7 +110,7 @@ class PretrainConfig(Config):
         return self.batch_size * self.accumulate
 
     def document(self) -> dict[str, Any]:
-        """What decides the result: everything but where things are, how fast it goes, and how often one looks."""
+        """What decides the result: everything but where things are, how fast it goes, and how often it reports."""
         # The training patients are told apart by themselves, wherever the file is that names the others.
         exclude = {**dict.fromkeys(DECIDES_NOTHING, True), "held_out": {"patients"}}
         return self.model_dump(mode="json", exclude=exclude)

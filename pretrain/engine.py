@@ -1,15 +1,14 @@
-"""The training loop: batches in, steps, checkpoints; stopped anywhere and started again, it gives the same bits."""
+"""The training loop: batches in, updates, checkpoints; stopped anywhere and started again, it gives the same bits."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from foundation.data.batch import Batch
@@ -18,9 +17,11 @@ from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
 from foundation.training import checkpoint
 from foundation.training.checkpoint import Position, State
-from foundation.training.optimiser import gradient_norm, learning_rate, set_learning_rate
+from foundation.training.parallel import Parallel
+from foundation.training.update import Updated
 from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
+from pretrain.step import Logged, Pretraining, Step
 
 
 @dataclass
@@ -31,8 +32,9 @@ class Run:
     folder: Path
     steps: int
     dataset: CohortDataset
+    pretraining: Pretraining
     state: State
-    accelerator: Accelerator
+    parallel: Parallel
     monitor: Monitor
     evaluate: Callable[[], dict[str, Any]]
 
@@ -43,104 +45,151 @@ def train(run: Run, position: Position) -> Position:
     Raises:
         ChiasmaError: Too many steps in a row were not finite.
     """
-    config, module, optimiser, average = run.config, run.state.module, run.state.optimiser, run.state.average
-    batches = _batches(run, position)
-    module.train()
+    config, updater = run.config, run.state.updater
+    step = Step(run.pretraining, run.parallel.wrap(run.pretraining.model), run.parallel.autocast, config.chunk_size)
+    batches, window = Batches(run, position), Window()
+    run.pretraining.train()
     while position.step < run.steps:
-        started = time.perf_counter()
-        rate = learning_rate(config.optimiser, position.step, run.steps)
-        set_learning_rate(optimiser, rate)
-        optimiser.zero_grad(set_to_none=True)
-        logged, rows, waited = _add_gradients(run, batches)
-        norm = gradient_norm(module.parameters(), config.optimiser.clip)
-        finite = bool(torch.isfinite(logged["loss"]) & torch.isfinite(norm))
-        if finite:
-            optimiser.step()
-            if average is not None:
-                average.update_parameters(module)
-        position = _advance(position, config.samples_per_step, finite)
-        seconds = time.perf_counter() - started
-        row = {
-            "step": position.step,
-            "epoch": position.samples_seen / len(run.dataset),
-            "samples_seen": position.samples_seen,
-            "split": "train",
-            **logged,
-            "gradient_norm": norm,
-            "learning_rate": rate,
-            "seconds": seconds,
-            "samples_per_second": config.samples_per_step / seconds,
-            "waiting": waited / seconds,
-        }
-        run.monitor.log(row)
-        run.monitor.show(row, last=position.step == run.steps)
-        _refuse_bad_steps(run, position, rows, finite)
-        _look_up_from_work(run, position)
+        logged = Logged()
+        updated = updater.update(_losses(step, batches, logged, config.accumulate), position.step, run.steps)
+        window.add(updated, logged, batches.taken())
+        position = replace(
+            position, step=position.step + 1, samples_seen=position.samples_seen + config.samples_per_step
+        )
+        if _is_due(run, position):
+            position = _log(run, position, window)
+            window = Window()
+            _save_and_evaluate(run, position)
     return position
 
 
-def _batches(run: Run, position: Position) -> Iterator[Batch]:
-    order = PatientOrder(
-        run.dataset.rows,
-        run.config.batch_size,
-        seed=run.config.seed,
-        samples_seen=position.samples_seen,
-        batches=(run.steps - position.step) * run.config.accumulate,
-    )
-    pin_memory = run.accelerator.device.type == "cuda"
-    loader = load(run.dataset, order, workers=run.config.workers, pin_memory=pin_memory)
-    for batch in loader:
-        run.dataset.note(batch.quarantined)
-        yield batch
+def _losses(step: Step, batches: Batches, logged: Logged, accumulate: int) -> Iterator[Tensor]:
+    """Scalars whose gradients add up to the mean over the batches of one step."""
+    for _ in range(accumulate):
+        yield from step.losses(next(batches), logged, 1 / accumulate)
 
 
-def _add_gradients(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], list[Tensor], float]:
-    """Give the parameters the mean gradient of the batches of one step.
+class Batches:
+    """The batches of a run from a position on, on its device.
 
-    Returns:
-        The means of what the batches log, the rows of each, and the seconds that were spent waiting for them.
+    Attributes:
+        rows: Of the cohort, of each batch since `taken` was last called.
+        waited: Seconds spent waiting for them.
     """
-    config, share = run.config, 1 / run.config.accumulate
-    logged: dict[str, Tensor] = {}
-    rows, waited = [], 0.0
-    for _ in range(config.accumulate):
-        asked = time.perf_counter()
-        batch = next(batches).to(run.accelerator.device, non_blocking=True)
-        waited += time.perf_counter() - asked
-        with run.accelerator.autocast():
-            found = run.state.module.backward(batch, config.chunk_size, share)
-        logged = {name: logged.get(name, 0) + share * value for name, value in found.items()}
-        rows.append(batch.rows)
-    return logged, rows, waited
 
-
-def _advance(position: Position, samples: int, finite: bool) -> Position:
-    return replace(
-        position,
-        step=position.step + 1,
-        samples_seen=position.samples_seen + samples,
-        bad_steps=0 if finite else position.bad_steps + 1,
-    )
-
-
-def _refuse_bad_steps(run: Run, position: Position, rows: Sequence[Tensor], finite: bool) -> None:
-    """A step whose loss or gradient was not finite has updated nothing; record whose it was, and stop after several."""
-    if finite:
-        return
-    run.monitor.log({"step": position.step, "split": "non-finite", "rows": torch.cat(list(rows)).tolist()})
-    if position.bad_steps >= run.config.stop_after_bad_steps:
-        raise ChiasmaError(
-            f"the loss or its gradient was not finite in {position.bad_steps} steps in a row; nothing was updated",
-            where=f"step {position.step}; rows of the cohort in metrics.jsonl under split 'non-finite'",
-            fix="lower optimiser.learning_rate, or look at these records; the last checkpoint is whole",
+    def __init__(self, run: Run, position: Position) -> None:
+        self.dataset, self.device = run.dataset, run.parallel.device
+        order = PatientOrder(
+            run.dataset.rows,
+            run.config.batch_size,
+            seed=run.config.seed,
+            samples_seen=position.samples_seen,
+            batches=(run.steps - position.step) * run.config.accumulate,
+            rank=run.parallel.rank,
+            world_size=run.parallel.world_size,
         )
+        pin_memory = self.device.type == "cuda"
+        self._batches = iter(load(run.dataset, order, workers=run.config.workers, pin_memory=pin_memory))
+        self.rows: list[Tensor] = []
+        self.waited = 0.0
+
+    def __next__(self) -> Batch:
+        """The next one."""
+        asked = time.perf_counter()
+        batch = next(self._batches)
+        self.dataset.note(batch.quarantined)
+        self.rows.append(batch.rows)
+        batch = batch.to(self.device, non_blocking=True)
+        self.waited += time.perf_counter() - asked
+        return batch
+
+    def taken(self) -> tuple[list[Tensor], float]:
+        """Rows of the batches since the last call, and the seconds that were spent waiting for them."""
+        taken = self.rows, self.waited
+        self.rows, self.waited = [], 0.0
+        return taken
 
 
-def _look_up_from_work(run: Run, position: Position) -> None:
+@dataclass
+class Window:
+    """Steps since the last one that was logged; their numbers stay on the device.
+
+    Attributes:
+        updated: What came of each.
+        logged: What each says of its losses.
+        rows: Of the cohort, of each step.
+        waited: Seconds spent waiting for data.
+        started: On the clock.
+    """
+
+    updated: list[Updated] = field(default_factory=list)
+    logged: list[Logged] = field(default_factory=list)
+    rows: list[list[Tensor]] = field(default_factory=list)
+    waited: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, updated: Updated, logged: Logged, taken: tuple[list[Tensor], float]) -> None:
+        """Count in a step."""
+        self.updated.append(updated)
+        self.logged.append(logged)
+        self.rows.append(taken[0])
+        self.waited += taken[1]
+
+    def means(self) -> dict[str, Tensor]:
+        """Of what the steps say of their losses and gradients."""
+        told = [each.values() for each in self.logged]
+        means = {key: torch.stack([each[key] for each in told]).double().mean() for key in told[0]}
+        norms = torch.stack([each.gradient_norm for each in self.updated])
+        return {**means, "gradient_norm": norms.double().mean()}
+
+
+def _is_due(run: Run, position: Position) -> bool:
+    """Whether somebody wants to know of this step."""
+    config = run.config
+    often = [config.log_every, config.checkpoint_every, *([config.evaluate_every] if config.evaluate_every else [])]
+    return position.step == run.steps or any(position.step % every == 0 for every in often)
+
+
+def _log(run: Run, position: Position, window: Window) -> Position:
+    """Fetch what a window of steps says and write it down; refuse to go on after several that are not finite."""
+    row = window.means()
+    finite = torch.stack([each.finite for each in window.updated]).tolist()
+    seconds = time.perf_counter() - window.started
+    samples = len(window.updated) * run.config.samples_per_step
+    told = {
+        "step": position.step,
+        "epoch": position.samples_seen / len(run.dataset),
+        "samples_seen": position.samples_seen,
+        "split": "train",
+        **row,
+        "learning_rate": window.updated[-1].learning_rate,
+        "seconds": seconds,
+        "samples_per_second": samples / seconds,
+        "waiting": window.waited / seconds,
+    }
+    run.monitor.log(told)
+    run.monitor.show(told, last=position.step == run.steps)
+    for number, good in enumerate(finite):
+        position = replace(position, bad_steps=0 if good else position.bad_steps + 1)
+        if not good:
+            step = position.step - len(finite) + number + 1
+            run.monitor.log({"step": step, "split": "non-finite", "rows": torch.cat(window.rows[number]).tolist()})
+        if position.bad_steps >= run.config.stop_after_bad_steps:
+            raise ChiasmaError(
+                f"the loss or its gradient was not finite in {position.bad_steps} steps in a row; nothing was updated",
+                where=f"step {position.step - len(finite) + number + 1}; rows of the cohort in metrics.jsonl under "
+                "split 'non-finite'",
+                fix="lower optimiser.learning_rate, or check these records; the last checkpoint is whole",
+            )
+    return position
+
+
+def _save_and_evaluate(run: Run, position: Position) -> None:
     """Checkpoint and evaluate when it is time."""
     config = run.config
     if position.step % config.checkpoint_every == 0 or position.step == run.steps:
         checkpoint.save(run.folder / "checkpoints", position, run.state, keep=config.keep_checkpoints)
     if config.evaluate_every and position.step % config.evaluate_every == 0 and position.step < run.steps:
         run.monitor.clear()
-        run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate()})
+        with run.state.updater.averaged():
+            run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate()})

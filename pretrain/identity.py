@@ -1,4 +1,4 @@
-"""What a run is: what must not change between its start and its resumption, told key by key."""
+"""The identity of a pretraining run: what must not change between its start and its resumption."""
 
 from __future__ import annotations
 

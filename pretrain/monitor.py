@@ -1,4 +1,4 @@
-"""What a run says while it lasts: metrics.jsonl, one live line, and Weights & Biases where asked."""
+"""The log of a run: metrics.jsonl, one live line on the terminal, and Weights & Biases where asked."""
 
 from __future__ import annotations
 

@@ -34,12 +34,13 @@ from foundation.cohort.store import PreparedCohort
 from foundation.config import Config, load_config
 from foundation.data.batch import Batch
 from foundation.errors import ConfigError, nearest
+from foundation.modality import ImageModality, OmicsModality
 from foundation.model.layers.running import recomputed
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.model.towers.base import count_parameters
 from foundation.progress import Progress, Silent
 from pretrain.config import PretrainConfig
-from pretrain.step import Pretraining
+from pretrain.step import Logged, Pretraining, Step
 
 GPU_SIZES = (24, 40, 80, 141)
 """Gigabytes: L4 and RTX 4090, A100, A100 and H100, H200."""
@@ -76,13 +77,11 @@ class Cohort:
 
     Attributes:
         records: Held-out ones included.
-        images: For each image modality its name, number of channels and shape.
-        omics: For each omics modality its name, the names of its features, and the kind of their values.
+        modalities: Name to description.
     """
 
     records: int
-    images: list[list[Any]]
-    omics: list[list[Any]]
+    modalities: dict[str, ImageModality | OmicsModality]
 
     @classmethod
     def read(cls, path: Path, modalities: list[str] | None) -> Cohort:
@@ -95,32 +94,44 @@ class Cohort:
         Raises:
             ConfigError, DataError: It is neither, or lacks a modality.
         """
-        records, images, omics = _from_shapes(path) if path.is_file() else _from_cohort(path)
-        names = modalities or [*images, *omics]
-        for name in names:
-            if name not in images and name not in omics:
-                fix = nearest(name, [*images, *omics])
+        records, known = _from_shapes(path) if path.is_file() else _from_cohort(path)
+        for name in modalities or known:
+            if name not in known:
+                fix = nearest(name, known)
                 raise ConfigError(f"no modality is called '{name}'", where="preprocessing.modalities", fix=fix)
-        return cls(records, [images[n] for n in names if n in images], [omics[n] for n in names if n in omics])
+        return cls(records, {name: known[name] for name in modalities or known})
+
+    @property
+    def images(self) -> dict[str, ImageModality]:
+        """The image modalities."""
+        return {name: m for name, m in self.modalities.items() if isinstance(m, ImageModality)}
+
+    @property
+    def omics(self) -> dict[str, OmicsModality]:
+        """The omics modalities."""
+        return {name: m for name, m in self.modalities.items() if isinstance(m, OmicsModality)}
 
 
-def _from_shapes(path: Path) -> tuple[int, dict[str, list], dict[str, list]]:
+def _from_shapes(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
     shapes = load_config(Shapes, path)
-    images = {n: [n, m.channels, m.shape] for n, m in shapes.modalities.items() if isinstance(m, ImageShape)}
-    omics = {
-        name: [name, [f"feature {position}" for position in range(modality.features)], modality.values]
-        for name, modality in shapes.modalities.items()
-        if isinstance(modality, OmicsShape)
-    }
-    return shapes.records, images, omics
+    return shapes.records, {name: _described(modality) for name, modality in shapes.modalities.items()}
 
 
-def _from_cohort(path: Path) -> tuple[int, dict[str, list], dict[str, list]]:
+def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
+    if isinstance(shape, ImageShape):
+        return ImageModality(channels=[f"channel {c}" for c in range(shape.channels)], shape=shape.shape)
+    return OmicsModality(features=[f"feature {f}" for f in range(shape.features)], values=shape.values)
+
+
+def _from_cohort(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
     cohort = PreparedCohort(path)
-    entries = cohort.manifest.modalities
-    images = {n: [n, len(e.channels), e.shape] for n, e in entries.items() if isinstance(e, ImageEntry)}
-    omics = {n: [n, cohort.features[n], e.values] for n, e in entries.items() if not isinstance(e, ImageEntry)}
-    return len(cohort), images, omics
+    known: dict[str, ImageModality | OmicsModality] = {}
+    for name, entry in cohort.manifest.modalities.items():
+        if isinstance(entry, ImageEntry):
+            known[name] = ImageModality(channels=list(entry.channels), shape=entry.shape)
+        else:
+            known[name] = OmicsModality(features=cohort.features[name], values=entry.values)
+    return len(cohort), known
 
 
 @dataclass(frozen=True)
@@ -300,42 +311,37 @@ def _run_step(config: PretrainConfig, cohort: Cohort, records: int) -> _Step:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     module = _build(config, cohort, fake).train()
     batch = _complete_batch(cohort, records, fake)
+    module.freeze_what_no_view_asks_for(batch)
     low_precision = config.precision == "bfloat16"
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision)
-    with FlopCounterMode(display=False) as forward, autocast, _RealMasks(), torch.no_grad():
-        for objective in module.objectives.values():
-            for view in objective.views(batch, config.seed).values():  # type: ignore[operator]
-                module.model(batch, view, tokens=objective.needs_tokens, seed=config.seed)
+    step = Step(module, module.model, lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision))
+    with FlopCounterMode(display=False) as forward, step.autocast(), _RealMasks(), torch.no_grad():
+        module.model(batch, module.views(batch), seed=config.seed)
     held = [tensor for p in module.parameters() for tensor in (p, p.grad) if tensor is not None]
     meter = _Meter([*held, *batch.images.values(), *batch.omics.values()])
-    with meter, autocast, _RealMasks(), warnings.catch_warnings():
-        # torch looks at the gradient of a real scalar that meets fake tensors, and warns of it to itself.
+    with meter, _RealMasks(), warnings.catch_warnings():
+        # torch inspects the gradient of a real scalar that meets fake tensors, and warns about its own doing.
         warnings.filterwarnings("ignore", message="The .grad attribute", category=UserWarning)
-        module.backward(batch, None)
+        for loss in step.losses(batch, Logged()):
+            loss.backward()
     by_module = forward.get_flop_counts()
     towers = {n: sum(by_module[f"MultimodalModel.towers.{n}"].values()) / records for n in module.model.towers}
     return _Step(module, towers, forward.get_total_flops() / records, meter.operations / records, meter.most)
 
 
 def _build(config: PretrainConfig, cohort: Cohort, fake: FakeTensorMode) -> Pretraining:
-    """Model and objectives whose weights have no memory; scalars do, as losses read them."""
-    settings = MultimodalConfig(
-        towers=[[name, tower.model_dump(mode="json")] for name, tower in config.towers.items()],
-        fusion=config.fusion.model_dump(mode="json"),
-        width=config.width,
-        images=cohort.images,
-        omics=cohort.omics,
-    )
+    """Model and objectives whose weights have no memory; single numbers do, as losses read them."""
+    settings = MultimodalConfig.of(cohort.modalities, config.towers, config.fusion, config.width)
     with init_empty_weights(include_buffers=False):
-        # Settled, as no file of pretrained weights is worth reading for its size.
+        # No file of pretrained weights need be read for its size.
         module = Pretraining.of(config, MultimodalModel(settings.self_contained()))
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            stand_in = nn.Parameter(_without_memory(parameter.shape, fake) if parameter.ndim else torch.zeros(()))
-            stand_in.requires_grad = parameter.requires_grad
-            if parameter.ndim and parameter.requires_grad:
-                stand_in.grad = _without_memory(parameter.shape, fake)
-            setattr(part, name, stand_in)
+            single = parameter.numel() == 1
+            empty = torch.zeros(parameter.shape) if single else _without_memory(parameter.shape, fake)
+            replaced = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+            if not single and parameter.requires_grad:
+                replaced.grad = _without_memory(parameter.shape, fake)
+            setattr(part, name, replaced)
     for block in module.model.blocks() if config.activation_checkpointing else ():
         recomputed(block)
     return module
@@ -349,7 +355,7 @@ def _without_memory(shape: Any, fake: FakeTensorMode) -> Tensor:
 def _complete_batch(cohort: Cohort, records: int, fake: FakeTensorMode) -> Batch:
     """A batch of patients who have everything."""
     names = [str(record) for record in range(records)]
-    modalities = tuple(entry[0] for entry in [*cohort.images, *cohort.omics])
+    modalities, images, omics = tuple(cohort.modalities), cohort.images, cohort.omics
     return Batch(
         modalities=modalities,
         patients=names,
@@ -357,10 +363,10 @@ def _complete_batch(cohort: Cohort, records: int, fake: FakeTensorMode) -> Batch
         rows=torch.arange(records),
         epochs=torch.zeros(records, dtype=torch.int64),
         present_BM=torch.ones(records, len(modalities), dtype=torch.bool),
-        images={n: _without_memory((records, channels, *shape), fake) for n, channels, shape in cohort.images},
-        channels={n: torch.ones(records, channels, dtype=torch.bool) for n, channels, _ in cohort.images},
-        omics={n: _without_memory((records, len(features)), fake) for n, features, _ in cohort.omics},
-        observed={n: torch.ones(records, len(features), dtype=torch.bool) for n, features, _ in cohort.omics},
+        images={n: _without_memory((records, len(m.channels), *m.shape), fake) for n, m in images.items()},
+        channels={n: torch.ones(records, len(m.channels), dtype=torch.bool) for n, m in images.items()},
+        omics={n: _without_memory((records, len(m.features)), fake) for n, m in omics.items()},
+        observed={n: torch.ones(records, len(m.features), dtype=torch.bool) for n, m in omics.items()},
         endpoints={},
         sites=[""] * records,
         groups=[""] * records,

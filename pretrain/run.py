@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
+from foundation.data.sampler import BatchKey
 from foundation.errors import ConfigError
 from foundation.files.lock import claimed_run, refuse_foreign
+from foundation.files.whole import write_json
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
 from foundation.model.layers.running import compiled, recomputed
@@ -29,21 +30,21 @@ from foundation.objectives.contrastive.pairs import PairwiseObjective
 from foundation.progress import Progress, Silent
 from foundation.training import checkpoint
 from foundation.training.checkpoint import Position, State
-from foundation.training.ema import follow
-from foundation.training.optimiser import build_optimiser
+from foundation.training.parallel import Parallel
+from foundation.training.update import Updater
 from pretrain import tracking
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
 from pretrain.evaluation.evaluator import Evaluator
 from pretrain.identity import identify
-from pretrain.init import start
+from pretrain.init import initialise
 from pretrain.monitor import Monitor
 from pretrain.report.card import card
 from pretrain.report.page import write_report
 from pretrain.split import split
 from pretrain.step import Pretraining
 
-START = "start.json"
+BEFORE = "before_training.json"
 """What the model could do before training; every run leaves it when it begins."""
 
 
@@ -65,28 +66,31 @@ def pretrain(
         CheckpointError: The run folder belongs to another run.
     """
     config = load_config(PretrainConfig, path, overrides)
-    refuse_foreign(config.out, START)
+    refuse_foreign(config.out, BEFORE)
     cohort = PreparedCohort(config.cohort)
     training, held_out = split(cohort, config.held_out, config.seed)
     aligned = align(Preprocessing.fit(cohort, training, config.preprocessing), cohort)
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bfloat16" else "no")
+    parallel = Parallel(config.precision)
     dataset = CohortDataset(
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
     )
-    state = _build(config, aligned, training, accelerator.device)
-    _refuse_unpaired(state.module, aligned, training)
-    evaluation = Evaluator(config, aligned, training, held_out, state.best.model, progress or Silent())
+    pretraining = _build(config, aligned, training, parallel.device)
+    pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
+    _refuse_unpaired(pretraining, aligned, training)
+    state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
+    evaluation = Evaluator(config, aligned, training, held_out, pretraining.model, progress or Silent())
     with claimed_run(config.out, doing="is being trained in"):
         identity = identify(config, cohort, training)
-        before = _before_training(config.out / START, evaluation, identity)
+        before = _before_training(config.out / BEFORE, evaluation, identity)
         position = _restore(config, identity, state)
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
         metrics_file, wandb = config.out / "metrics.jsonl", tracking.start(config)
         with contextlib.closing(Monitor(metrics_file, step=position.step, steps=steps, wandb=wandb)) as monitor:
-            run = Run(config, config.out, steps, dataset, state, accelerator, monitor, evaluation.retrieval)
+            run = Run(config, config.out, steps, dataset, pretraining, state, parallel, monitor, evaluation.retrieval)
             train(run, position)
-            return _write(run, evaluation, before), run.folder
+            with state.updater.averaged():
+                return _write(run, evaluation, before), run.folder
 
 
 def _before_training(path: Path, evaluation: Evaluator, identity: dict[str, str]) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def _before_training(path: Path, evaluation: Evaluator, identity: dict[str, str]
         if known.get("identity") == identity:
             return known
     known = {"identity": identity, **evaluation.before_training()}
-    _write_json(path, known)
+    write_json(path, known)
     return known
 
 
@@ -108,24 +112,24 @@ def _restore(config: PretrainConfig, identity: dict[str, str], state: State) -> 
     return position or Position(0, 0, 0, identity)
 
 
-def _build(config: PretrainConfig, aligned: Aligned, training: np.ndarray, device: torch.device) -> State:
-    """The model and its objectives where the run starts, the optimiser, and the average if any."""
+def _build(config: PretrainConfig, aligned: Aligned, training: np.ndarray, device: torch.device) -> Pretraining:
+    """The model and its objectives as the run begins."""
     torch.manual_seed(config.seed)
-    model = MultimodalModel(MultimodalConfig.of(aligned.preprocessing, config.towers, config.fusion, config.width))
-    module = Pretraining.of(config, model).to(device)
-    if config.start == "cohort":
-        start(model, aligned, training, config.batch_size)
-    average = None if config.ema is None else follow(module, config.ema)
+    described = aligned.preprocessing.described()
+    model = MultimodalModel(MultimodalConfig.of(described, config.towers, config.fusion, config.width))
+    pretraining = Pretraining.of(config, model).to(device)
+    if config.init == "cohort":
+        initialise(model, aligned, training, config.batch_size)
     for block in model.blocks():
         if config.compile:
             compiled(block)
         if config.activation_checkpointing:
             recomputed(block)
-    return State(module, build_optimiser(module, config.optimiser), average)
+    return pretraining
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
-    """Refuse to contrast where no patient has both sides of any pair, in any batch."""
+    """Refuse contrastive objectives where no patient has both sides of any pair, in any batch."""
     present_BM, _ = aligned.presence(training)
     patients = aligned.cohort.patients[training].astype(str)
     for name, objective in module.objectives.items():
@@ -133,8 +137,8 @@ def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray
             objective.paired(present_BM, aligned.modalities, patients).values()
         ):
             raise ConfigError(
-                f"none of {len(set(patients))} training patients has both sides of any pair, so that there is nothing "
-                "to contrast",
+                f"none of {len(set(patients))} training patients has both sides of any pair, so there is nothing to "
+                "compare",
                 where=f"objectives.{name}",
                 fix="use more modalities, or a cohort whose patients have several",
             )
@@ -151,17 +155,11 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
         seconds=round(sum(row.get("seconds", 0) for row in run.monitor.rows()), 1),
         versions={name: importlib.metadata.version(name) for name in ("chiasma", "torch", "transformers", "timm")},
     )
-    _write_json(run.folder / "embedding_map.json", drawn)
+    write_json(run.folder / "embedding_map.json", drawn)
     patients = evaluation.aligned.cohort.patients
     seen = SeenPatients.of(patients[evaluation.training])
     words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
     model_folder.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
-    _write_json(run.folder / "metrics.json", metrics)
+    write_json(run.folder / "metrics.json", metrics)
     write_report(run.folder)
     return metrics
-
-
-def _write_json(path: Path, document: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

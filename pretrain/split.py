@@ -64,7 +64,7 @@ def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndar
     outside = np.isin(units, chosen)
     if outside.all() or not outside.any():
         raise ConfigError(
-            f"{counted(len(names), held_out.by)} cannot be split with {len(chosen)} held out",
+            f"holding out {len(chosen)} of {counted(len(names), held_out.by)} leaves one side empty",
             where="held_out",
             fix="use another `fraction`, name fewer `patients`, or use `by: patient`",
         )

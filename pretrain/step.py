@@ -1,17 +1,24 @@
-"""One step's gradient: views, losses, backward; whole, or embedded in chunks with the same result."""
+"""The losses of one step: views of all objectives in one forward; whole, or in chunks with the same gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from foundation.collectives import max_over_processes, sum_over_processes
 from foundation.data.batch import Batch
 from foundation.model.multimodal import MultimodalModel
-from foundation.model.view import TowerOutput, View
+from foundation.model.view import FUSED, TowerOutput, View, parts
 from foundation.objectives.base import Loss, Objective, objectives
 from pretrain.config import PretrainConfig
+
+ViewKey = tuple[str, str]
+"""Name of an objective, and of one of its views."""
 
 
 class Pretraining(nn.Module):
@@ -36,106 +43,208 @@ class Pretraining(nn.Module):
     @classmethod
     def of(cls, config: PretrainConfig, model: MultimodalModel) -> Pretraining:
         """The model with the objectives of a config."""
-        parts = {n: objectives.build(w.loss, model.sites, model.widths()) for n, w in config.objectives.items()}
-        return cls(model, parts, {n: w.weight for n, w in config.objectives.items()}, config.seed)
+        made = {n: objectives.build(w.loss, model.specs, model.widths()) for n, w in config.objectives.items()}
+        return cls(model, made, {n: w.weight for n, w in config.objectives.items()}, config.seed)
 
-    def backward(self, batch: Batch, chunk_size: int | None, share: float = 1.0) -> dict[str, Tensor]:
-        """Add this batch's gradient to the parameters.
+    def views(self, batch: Batch) -> dict[ViewKey, View]:
+        """The views of all objectives."""
+        return {
+            (name, view): shown
+            for name, objective in self.objectives.items()
+            for view, shown in objective.views(batch, self.seed).items()  # type: ignore[operator]
+        }
+
+    def freeze_what_no_view_asks_for(self, batch: Batch) -> None:
+        """Leave out of training what no loss reads, so that every parameter that is trained has a gradient.
+
+        Args:
+            batch: Any; which towers are asked for is the same for all.
+        """
+        asked = {view.tower for view in self.views(batch).values()}
+        for name in () if FUSED in asked else {spec.name for spec in self.model.specs} - asked:
+            self.model.towers[name].requires_grad_(False)
+            self.model.projections[name].requires_grad_(False)
+        if FUSED not in asked:
+            self.model.fusion.requires_grad_(False)
+
+
+@dataclass
+class Logged:
+    """What a step says of its losses, kept on the device until it is asked for.
+
+    Attributes:
+        shares: Name to this process's share of a loss or of a part of one; shares add up over processes.
+        facts: Name to what is the same on every process.
+    """
+
+    shares: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, loss: Loss, weight: float, share: float) -> None:
+        """Count in an objective's loss."""
+        told = {"loss": weight * loss.value.detach(), name: loss.value.detach()}
+        told |= {f"{name}/{part}": value for part, value in loss.parts.items()}
+        for key, value in told.items():
+            self.shares[key] = self.shares.get(key, 0) + share * value
+        for fact, value in loss.facts.items():
+            key = f"{name}/{fact}"
+            self.facts[key] = self.facts.get(key, 0) + share * value
+
+    def values(self) -> dict[str, Tensor]:
+        """The same on every process; one collective."""
+        summed = sum_over_processes(torch.stack([value.double() for value in self.shares.values()]))
+        return {**dict(zip(self.shares, summed, strict=True)), **self.facts}
+
+
+@dataclass(frozen=True)
+class Step:
+    """The losses of one batch.
+
+    Chunks are the algorithm of Gao et al. 2021 (Scaling deep contrastive learning batch size under memory limited
+    setup): embed chunk by chunk without a graph; take the gradient of the losses with respect to the embeddings; embed
+    each chunk again, with a scalar whose gradient is its part of the whole. A loss that is a sum over records is made
+    of each chunk directly. One chunk needs no embeddings beforehand.
+
+    Attributes:
+        pretraining: The model and its objectives.
+        forward: What is called in place of the model, such as a wrapper of it.
+        autocast: Gives the precision of forward passes.
+        chunk_size: Records to embed at a time; None for all at once.
+    """
+
+    pretraining: Pretraining
+    forward: Callable[..., dict[ViewKey, TowerOutput]]
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    chunk_size: int | None = None
+
+    def losses(self, batch: Batch, logged: Logged, share: float = 1.0) -> Iterator[Tensor]:
+        """Scalars whose gradients add up to that of the losses of this process's records.
+
+        Every process gives as many, and all towers take part in each, whoever has what.
 
         Args:
             batch: Records of this process.
-            chunk_size: Records to embed at a time; None for all at once.
+            logged: Gets what there is to say.
             share: What the gradient is multiplied by, where the mean of several batches is wanted.
-
-        Returns:
-            What to log: ``loss``, and each objective's own.
         """
-        logged: dict[str, Tensor] = {}
-        total = torch.zeros((), device=batch.present_BM.device)
-        for name, objective in self.objectives.items():
-            views = objective.views(batch, self.seed)  # type: ignore[operator]
-            backward = self._backward_whole
-            if chunk_size is not None and chunk_size < len(batch):
-                backward = self._backward_by_record if objective.needs_tokens else self._backward_cached
-            loss = backward(objective, views, batch, share * self.weights[name], chunk_size)  # type: ignore[arg-type]
-            total = total + self.weights[name] * loss.value.detach()
-            logged[name] = loss.value.detach()
-            logged.update({f"{name}/{key}": value for key, value in loss.logged.items()})
-        return {"loss": total, **logged}
+        count = 1
+        if self.chunk_size is not None:
+            count = max_over_processes(-(-len(batch) // self.chunk_size), batch.device)
+        views = self.pretraining.views(batch)
+        pull = self._pull_of_embeddings(batch, views, count, logged, share) if count > 1 else None
+        for number, (part, shown) in enumerate(parts(views, batch, count)):
+            if pull is not None:
+                pull.replay(number)
+            with self.autocast():
+                outputs = self.forward(part, shown, seed=self.pretraining.seed)
+                loss = _anchor(outputs)
+                for name, objective in self._objectives(by_record=None if pull is None else True):
+                    loss = loss + self._loss(name, objective, outputs, part, logged, share)
+            if pull is not None:
+                loss = loss + pull.scalar(number, outputs)
+            yield share * loss
+        if pull is not None:
+            pull.replay(count)
 
-    def _see(self, objective: Objective, views: Mapping[str, View], batch: Batch) -> dict[str, TowerOutput]:
-        tokens = objective.needs_tokens
-        return {name: self.model(batch, view, tokens=tokens, seed=self.seed) for name, view in views.items()}
+    def _objectives(self, by_record: bool | None) -> Iterator[tuple[str, Objective]]:
+        """All objectives, or those whose loss is a sum over records, or the others."""
+        for name, objective in self.pretraining.objectives.items():
+            assert isinstance(objective, Objective)
+            if by_record is None or objective.by_record == by_record:
+                yield name, objective
 
-    def _backward_whole(
-        self, objective: Objective, views: Mapping[str, View], batch: Batch, weight: float, chunk_size: int | None
-    ) -> Loss:
-        loss = objective(self._see(objective, views, batch), batch)
-        (weight * loss.value).backward()
-        return loss
+    def _loss(
+        self,
+        name: str,
+        objective: Objective,
+        outputs: Mapping[ViewKey, TowerOutput],
+        batch: Batch,
+        logged: Logged,
+        share: float,
+    ) -> Tensor:
+        own = {view: output for (asked_by, view), output in outputs.items() if asked_by == name}
+        loss, weight = objective(own, batch), self.pretraining.weights[name]
+        logged.add(name, loss, weight, share)
+        return weight * loss.value
 
-    def _backward_cached(
-        self, objective: Objective, views: Mapping[str, View], batch: Batch, weight: float, chunk_size: int
-    ) -> Loss:
-        """Embed in chunks without a graph, take the gradient of the embeddings, embed again with one.
-
-        Gao et al. 2021, Scaling deep contrastive learning batch size under memory limited setup.
-        """
-        generators, pieces = [], []
-        with torch.no_grad():
-            for part, shown in _chunks(batch, views, chunk_size):
-                generators.append(_random_state(batch.present_BM.device))
-                pieces.append(self._see(objective, shown, part))
-        seen = {
-            name: TowerOutput(
-                torch.cat([piece[name].z_BD for piece in pieces]).requires_grad_(),
-                torch.cat([piece[name].present_B for piece in pieces]),
-                view,
-            )
+    def _pull_of_embeddings(
+        self, batch: Batch, views: Mapping[ViewKey, View], count: int, logged: Logged, share: float
+    ) -> _Pull:
+        """Embed without a graph, and take the gradient of what depends on all embeddings at once."""
+        states, pieces = [], []
+        with torch.no_grad(), self.autocast():
+            for part, shown in parts(views, batch, count):
+                states.append(_random_state(batch.device))
+                outputs = self.forward(part, shown, seed=self.pretraining.seed)
+                pieces.append({name: (output.z_BD, output.present_B) for name, output in outputs.items()})
+        states.append(_random_state(batch.device))
+        leaves = {name: torch.cat([piece[name][0] for piece in pieces]).requires_grad_() for name in views}
+        whole = {
+            name: TowerOutput(leaves[name], torch.cat([piece[name][1] for piece in pieces]), view)
             for name, view in views.items()
         }
-        loss = objective(seen, batch)
-        (weight * loss.value).backward()
-        after = _random_state(batch.present_BM.device)
-        start = 0
-        for (part, shown), state in zip(_chunks(batch, views, chunk_size), generators, strict=True):
-            _set_random_state(state, batch.present_BM.device)
-            again = self._see(objective, shown, part)
-            products = [
-                (again[name].z_BD * gradient[start : start + len(part)]).sum()
-                for name in views
-                if (gradient := seen[name].z_BD.grad) is not None
-            ]
-            if products:
-                torch.stack(products).sum().backward()
-            start += len(part)
-        _set_random_state(after, batch.present_BM.device)
-        return loss
-
-    def _backward_by_record(
-        self, objective: Objective, views: Mapping[str, View], batch: Batch, weight: float, chunk_size: int
-    ) -> Loss:
-        """A loss that is a weighted sum over records needs no other chunk."""
-        total, logged = torch.zeros((), device=batch.present_BM.device), {}
-        for part, shown in _chunks(batch, views, chunk_size):
-            loss = objective(self._see(objective, shown, part), part)
-            (weight * loss.value).backward()
-            total = total + loss.value.detach()
-            logged = {key: logged.get(key, 0) + value for key, value in loss.logged.items()}
-        return Loss(total, logged)
+        total = torch.zeros((), device=batch.device)
+        with self.autocast():
+            for name, objective in self._objectives(by_record=False):
+                total = total + self._loss(name, objective, whole, batch, logged, share)
+        sizes = [len(next(iter(piece.values()))[0]) for piece in pieces]
+        return _Pull(total, leaves, self.pretraining.objectives, sizes, states)
 
 
-def _chunks(batch: Batch, views: Mapping[str, View], size: int) -> Iterator[tuple[Batch, dict[str, View]]]:
-    for start in range(0, len(batch), size):
-        stop = min(start + size, len(batch))
-        yield batch.part(start, stop), {name: view.part(start, stop) for name, view in views.items()}
+class _Pull:
+    """Scalars whose gradients are those of a loss on embeddings that were made without a graph.
+
+    Args:
+        loss: Of the embeddings and of what the objectives learn.
+        leaves: View to embeddings [B, D] of the whole batch.
+        objectives: What the loss has parameters in.
+        sizes: Records of each chunk.
+        states: Of the random numbers, before each chunk and after the last.
+    """
+
+    def __init__(
+        self, loss: Tensor, leaves: Mapping[ViewKey, Tensor], objectives: nn.Module, sizes: list[int], states: list
+    ) -> None:
+        learned = [parameter for parameter in objectives.parameters() if parameter.requires_grad]
+        wanted = [*leaves.values(), *learned]
+        gradients: tuple[Tensor | None, ...] = (None,) * len(wanted)
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        of_leaves, of_learned = gradients[: len(leaves)], gradients[len(leaves) :]
+        self.chunks = {
+            name: gradient.split(sizes)
+            for name, gradient in zip(leaves, of_leaves, strict=True)
+            if gradient is not None
+        }
+        self.learned = [(p, gradient) for p, gradient in zip(learned, of_learned, strict=True) if gradient is not None]
+        self.states = states
+
+    def replay(self, number: int) -> None:
+        """Set the random numbers to what they were before a chunk, so that its dropout is the same again."""
+        _set_random_state(self.states[number])
+
+    def scalar(self, number: int, outputs: Mapping[ViewKey, TowerOutput]) -> Tensor:
+        """Of a chunk; the gradient of what the objectives learn goes with the first."""
+        products = [(outputs[name].z_BD * gradient[number]).sum() for name, gradient in self.chunks.items()]
+        if number == 0:
+            products += [(parameter * gradient).sum() for parameter, gradient in self.learned]
+        return torch.stack(products).sum() if products else torch.zeros(())
 
 
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+def _anchor(outputs: Mapping[ViewKey, TowerOutput]) -> Tensor:
+    """Zero, with a gradient of zero in every tower, so that one that no loss reads takes part in collectives too."""
+    return 0 * torch.stack([output.z_BD.sum() for output in outputs.values()]).sum()
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+RandomState = tuple[torch.device, Tensor, Tensor | None]
+
+
+def _random_state(device: torch.device) -> RandomState:
+    return device, torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(state: RandomState) -> None:
+    device, of_host, of_device = state
+    torch.set_rng_state(of_host)
+    if of_device is not None:
+        torch.cuda.set_rng_state(of_device, device)

@@ -1,1 +1,1 @@
-"""Predictions into scores, intervals and differences."""
+"""From predictions of test patients to scores, intervals and differences; no model is needed here."""

@@ -1,4 +1,4 @@
-"""Scores over several folds, and whether one prediction of the same patients is better than another.
+"""Scores over several folds, and the difference between two methods on the same patients, by bootstrap.
 
 A resample draws patients, and every fold is scored on those of its test patients that were drawn. So a patient whom
 several repeats of a split predict is drawn into all of them or none, and both sides of a comparison see the same draw.

@@ -1,4 +1,4 @@
-"""What predictions of test patients are worth: scores of folds with intervals, against baselines, by what was seen.
+"""A task's part of metrics.json: scores with intervals, against baselines, by group and by what was seen.
 
 Every fold is scored by itself and, where a cohort has groups such as cancers, every group by itself, since a patient is
 only compared with those of the same group. A result is the mean over groups of their means over folds.
@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from finetune.evaluation.compare import averaged, compare
+from finetune.methods.adapt import EVERYTHING
 from finetune.methods.baselines import BASELINES
-from finetune.study import EVERYTHING, Study
+from finetune.study import Study
 from finetune.tasks.base import Task, Truth
 from foundation.metrics.scores import Score, with_interval
 from foundation.report.page import Picture
@@ -97,7 +98,7 @@ class TaskEvaluation:
         return averaged([(everybody, score) for score in of_group]) if of_group else None
 
     def summary(self, parts: Sequence[Part], measure: str | None = None) -> dict[str, Any]:
-        """``n``, ``mean``, ``ci95`` and ``folds`` of a measure, by default the primary one."""
+        """``n``, ``mean``, ``ci95`` and ``folds`` of a metric, by default the primary one."""
         measure = measure or self.task.primary
         score = self.score(parts, measure)
         patients = len(np.unique(np.concatenate([part.at for part in parts]))) if parts else 0
@@ -166,16 +167,13 @@ class TaskEvaluation:
         return {subset: self.summary(self.parts(where(frames, "seen", subset))) for subset in subsets}
 
     def by_pattern(self, frames: Frames) -> dict[str, Any]:
-        """Summary of the patients of each pattern of what they have, seen as they are; the most frequent first."""
-        frames = {
-            fold: frame.assign(pattern=self.study.patterns(frame["row"].to_numpy())) for fold, frame in frames.items()
-        }
-        patterns = [*map(str, pd.concat([frame["pattern"] for frame in frames.values()]).value_counts().index)]
-        found = {pattern: self.summary(self.parts(where(frames, "pattern", pattern))) for pattern in patterns}
+        """Summary of the patients of each pattern of what the model read of them; the most frequent first."""
+        patterns = [*map(str, pd.concat([frame["modalities"] for frame in frames.values()]).value_counts().index)]
+        found = {pattern: self.summary(self.parts(where(frames, "modalities", pattern))) for pattern in patterns}
         return {pattern: summary for pattern, summary in found.items() if summary["n"]}
 
     def metrics(self, parts: Sequence[Part]) -> dict[str, Any]:
-        """Summary of every measure that any fold has."""
+        """Summary of every metric that any fold has."""
         names = dict.fromkeys(name for part in parts for name in part.scores)
         return {name: _without_folds(self.summary(parts, name)) for name in names}
 

@@ -1,1 +1,1 @@
-"""What learns on a fold: adapted networks and linear baselines."""
+"""Methods: what learns and predicts on one fold, adapted networks and linear baselines."""

@@ -1,4 +1,4 @@
-"""What of a pretrained model is trained for a task: LoRA on each tower, heads alone, all of it, or none of what it was.
+"""Modes of adaptation: LoRA on each tower, heads alone, all weights, or the same network from scratch.
 
 An adapted model is a copy of the base around the same frozen tensors: it costs the memory of what is trained, the base
 stays as it was, and any number of adapters can stand on one base at once.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -30,7 +30,10 @@ from foundation.errors import CheckpointError, ConfigError, nearest
 from foundation.hub.model_folder import fingerprint
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.towers.base import count_parameters
-from foundation.model.view import FUSED, View
+from foundation.model.view import FUSED, Key, View
+
+EVERYTHING = "everything"
+"""In place of the name of a subset of modalities: all that a patient has."""
 
 Bare = Literal["projections", "fusion", "norms"]
 Targets = Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
@@ -132,21 +135,34 @@ class Adapted(nn.Module):
         self.base = base
         self.covariates = tuple(covariates)
 
-    def forward(self, batch: Batch, keep_BM: Tensor | None = None, *, seed: int | None = None) -> dict[str, Any]:
+    def forward(
+        self, batch: Batch, views: Mapping[Key, View] | None = None, seed: int | None = None
+    ) -> dict[Key, dict[str, Any]]:
         """Outputs of every head.
 
         Args:
             batch: Records.
-            keep_BM: Bool, modalities that may be seen; None for all.
+            views: Fused views by name; by default one, `EVERYTHING`, of all that a record has.
             seed: Of the run, for towers that keep a random part of their tokens; None for evaluation.
-        """
-        keep_BM = torch.ones_like(batch.present_BM) if keep_BM is None else keep_BM
-        return self.outputs(self.model(batch, View(FUSED, keep_BM), seed=seed).z_BD, batch, keep_BM)
 
-    def outputs(self, z_BD: Tensor, batch: Batch, keep_BM: Tensor) -> dict[str, Any]:
-        """Outputs of every head for fused embeddings of what may be seen of a batch."""
-        x_BE = torch.cat([z_BD.float(), covariate_values(batch, self.covariates, keep_BM)], dim=1)
-        return {task: head(x_BE) for task, head in self.heads.items()}
+        Returns:
+            View to task to [B, ...].
+        """
+        return {
+            view: {task: head(x_BE) for task, head in self.heads.items()}
+            for view, x_BE in self.inputs(batch, views, seed).items()
+        }
+
+    def inputs(
+        self, batch: Batch, views: Mapping[Key, View] | None = None, seed: int | None = None
+    ) -> dict[Key, Tensor]:
+        """What heads read, [B, E] of each view: fused embeddings, with covariates behind them."""
+        shown: Mapping[Any, View] = {EVERYTHING: View(FUSED)} if views is None else views
+        outputs = self.model(batch, shown, seed=seed)
+        return {
+            name: torch.cat([output.z_BD.float(), covariate_values(batch, self.covariates, shown[name])], dim=1)
+            for name, output in outputs.items()
+        }
 
     def train(self, mode: bool = True) -> Adapted:
         """Training or evaluation; what is not trained stays in evaluation.
@@ -217,7 +233,7 @@ class Adapted(nn.Module):
 
 def leaving_blind(config: AdaptConfig, model: MultimodalModel, modalities: Iterable[str]) -> AdaptConfig:
     """The same config without adapters on towers that may see none of some modalities, where they would never learn."""
-    blind = {site.name: None for site in model.sites if set(site.modalities).isdisjoint(modalities)}
+    blind = {spec.name: None for spec in model.specs if set(spec.modalities).isdisjoint(modalities)}
     if not isinstance(config, Lora) or not blind:
         return config
     return config.model_copy(update={"towers": {**config.towers, **blind}})

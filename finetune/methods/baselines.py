@@ -1,14 +1,13 @@
-"""Simple models on the same folds: what covariates and principal components of omics and images tell by themselves.
+"""Linear baselines: what each reads (covariates, principal components), fitted under an inner-fold penalty.
 
-Everything is learned on the training rows of a fold, and every penalty is chosen on inner folds of them. What is chosen
-is the penalty under which held-out patients are most likely, which varies less from fold to fold than a rank statistic.
+Everything is learned on the training rows of a fold, and every penalty is chosen on inner folds of them, by the rule of
+`foundation.linear.selection`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
 from foundation.errors import ConfigError, nearest
-from foundation.linear.cox import fit_cox, partial_likelihood
-from foundation.linear.ordinal import class_probabilities, fit_proportional_odds
+from foundation.linear.learners import LEARNERS, CoxLearner, Learner, Parts, Predict
+from foundation.linear.selection import fit_chosen
 
 CLINICAL = "clinical"
 """The omics modality that holds covariates; all others are molecular."""
@@ -29,10 +28,6 @@ MOLECULAR = "molecular"
 IMAGE = "image"
 
 COMPONENTS = 20
-LEAST_PROBABILITY = 1e-6
-
-Parts = dict[str, np.ndarray]
-Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 BASELINES: dict[str, tuple[str, ...]] = {
     "clinical": (CLINICAL,),
@@ -85,7 +80,7 @@ def predict(
     """
     if name not in available(cohort, modalities):
         fix = nearest(name, available(cohort, modalities))
-        raise ConfigError(f"the cohort has nothing for the baseline '{name}'", where=str(cohort.path), fix=fix)
+        raise ConfigError(f"the cohort has no data for the baseline '{name}'", where=str(cohort.path), fix=fix)
     entry, parts = cohort.manifest.endpoints[endpoint], cohort.endpoint(endpoint)
     names = [n for n, kind in _kinds(cohort, modalities).items() if kind in BASELINES[name]]
     images = images or ImageFeatures(cohort)
@@ -113,7 +108,7 @@ def _predict(
     inner: Sequence[Fold],
 ) -> dict[str, np.ndarray]:
     """What a model predicts of the test rows, of all groups or of each by itself."""
-    if not learner.each_group:
+    if not isinstance(learner, CoxLearner):
         return _fit(learner, cohort, names, images, fold.train, inner)(fold.test)
     risk_N = np.zeros(len(cohort))
     for group in np.unique(cohort.groups[fold.test].astype(str)):
@@ -203,135 +198,6 @@ class Inputs:
         return np.logical_not(np.logical_or.reduce(observed_NF.reshape(len(observed_NF), parts, -1), axis=2))
 
 
-class Learner(ABC):
-    """A linear model of one kind of endpoint.
-
-    Args:
-        parts: The endpoint of the whole cohort, [N] each.
-        groups: [N] names.
-    """
-
-    penalties: ClassVar[tuple[float, ...]]
-    """The most cautious first."""
-
-    each_group: ClassVar[bool] = False
-    """Each group is fitted by itself."""
-
-    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
-        self.parts = parts
-        self.groups = groups.astype(str)
-
-    @abstractmethod
-    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
-        """Fit on rows whose inputs are `x_ND`; what comes back predicts from the inputs of any."""
-
-    @abstractmethod
-    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
-        """How likely those of the rows are that were held out of the fit; higher is better."""
-
-
-class Cox(Learner):
-    """Survival by ridge Cox.
-
-    The worth of a fit is what the held-out patients add to the partial likelihood: its value over all rows less that
-    over the fitted ones (Verweij and van Houwelingen, Cross-validation in survival analysis, Stat Med 1993).
-    """
-
-    penalties = tuple(10.0 ** (power / 2) for power in range(2, -7, -1))
-    each_group = True
-
-    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
-        """Fit log hazards; a group without an event gives equal ones."""
-        time_N, event_N = (self.parts[part][rows] for part in ("time", "event"))
-        if event_N.any():
-            weights_D = fit_cox(x_ND, time_N, event_N, self.groups[rows], penalty)
-        else:
-            weights_D = np.zeros(x_ND.shape[1])
-        return lambda x_ND: {"risk": x_ND @ weights_D}
-
-    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
-        """What the held-out rows add to the partial likelihood."""
-        risk_N = predict(x_ND)["risk"]
-
-        def of(these: np.ndarray) -> float:
-            at = rows[these]
-            return partial_likelihood(risk_N[these], self.parts["time"][at], self.parts["event"][at], self.groups[at])
-
-        return of(np.ones(len(rows), dtype=bool)) - of(~held_out_N)
-
-
-class Logistic(Learner):
-    """Classes by multinomial logistic regression; every class weighs the same, in the fit and in its values."""
-
-    penalties = tuple(10.0**power for power in range(4, -2, -1))
-
-    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
-        super().__init__(parts, groups)
-        self.classes = int(parts["code"].max()) + 1
-
-    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
-        """Fit the probability of every class."""
-        from sklearn.linear_model import LogisticRegression
-
-        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
-        if len(occurring) == 1:
-            return lambda x_ND: self._of_all(np.ones((len(x_ND), 1)), occurring)
-        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000).fit(x_ND, code_N)
-        return lambda x_ND: self._of_all(model.predict_proba(x_ND), occurring)
-
-    def _of_all(self, probability_NK: np.ndarray, occurring: np.ndarray) -> dict[str, np.ndarray]:
-        """Classes that nobody in training has get no chance."""
-        of_all_NK = np.zeros((len(probability_NK), self.classes))
-        of_all_NK[:, occurring] = probability_NK
-        return {"probability": of_all_NK}
-
-    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
-        """Mean over classes of the mean log probability of the right class."""
-        code_N = self.parts["code"][rows[held_out_N]]
-        probability_N = predict(x_ND[held_out_N])["probability"][np.arange(len(code_N)), code_N]
-        log_N = np.log(np.maximum(probability_N, LEAST_PROBABILITY))
-        return float(np.mean([log_N[code_N == code].mean() for code in np.unique(code_N)]))
-
-
-class ProportionalOdds(Logistic):
-    """Ordered classes by ridge proportional odds; the upper classes together are the responders."""
-
-    penalties = tuple(10.0**power for power in range(1, -5, -1))
-
-    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
-        """Fit one direction from the lowest class to the highest."""
-        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
-        weights_D, cuts = fit_proportional_odds(x_ND, code_N, penalty)
-        return lambda x_ND: self._of_all(class_probabilities(x_ND @ weights_D, cuts), occurring)
-
-
-class Ridge(Learner):
-    """A number by ridge regression."""
-
-    penalties = tuple(10.0**power for power in range(6, -2, -1))
-
-    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
-        """Fit the number."""
-        from sklearn.linear_model import Ridge as LinearModel
-
-        model = LinearModel(alpha=penalty).fit(x_ND, self.parts["value"][rows])
-        return lambda x_ND: {"value": model.predict(x_ND)}
-
-    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
-        """Less the mean squared error."""
-        error_N = predict(x_ND[held_out_N])["value"] - self.parts["value"][rows[held_out_N]]
-        return -float(np.mean(error_N**2))
-
-
-LEARNERS: dict[str, type[Learner]] = {
-    "subtype": Logistic,
-    "response": ProportionalOdds,
-    "survival": Cox,
-    "regression": Ridge,
-}
-"""Kind of endpoint to the model for it."""
-
-
 def _fit(
     learner: Learner,
     cohort: PreparedCohort,
@@ -342,17 +208,7 @@ def _fit(
 ) -> Predict:
     """Fit with the penalty that the inner folds choose; what comes back predicts rows."""
     inputs = Inputs(cohort, names, images, train)
-    x_ND = inputs(train)
-    values = []
-    for penalty in learner.penalties:
-        of_fold = []
-        for fold in inner:
-            held_out_N = np.isin(train, fold.test)
-            if held_out_N.any() and not held_out_N.all():
-                fitted = learner.fit(x_ND[~held_out_N], train[~held_out_N], penalty)
-                of_fold.append(learner.cv_log_likelihood(fitted, x_ND, train, held_out_N))
-        values.append(np.mean(of_fold) if of_fold else 0.0)
-    best = learner.fit(x_ND, train, learner.penalties[int(np.argmax(values))])
+    best = fit_chosen(learner, inputs(train), train, [np.isin(train, fold.test) for fold in inner])
     return lambda rows: best(inputs(rows))
 
 

@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 from foundation.data.batch import Batch
+from foundation.model.layers.values import masked
+from foundation.model.view import View
 
 
-def covariate_values(batch: Batch, modalities: Sequence[str], keep_BM: Tensor) -> Tensor:
+def covariate_values(batch: Batch, modalities: Sequence[str], view: View) -> Tensor:
     """Values [B, E] of some omics modalities, 0 where not seen, and behind them which were seen.
 
     Args:
         batch: Records.
         modalities: Omics modalities to read; none gives [B, 0].
-        keep_BM: Bool, modalities that may be seen.
+        view: What of them may be seen.
     """
     columns = [batch.present_BM.new_zeros(len(batch), 0, dtype=torch.float32)]
     for name in modalities:
-        seen_BF = batch.observed[name] & keep_BM[:, [batch.modalities.index(name)]]
-        columns += [batch.omics[name] * seen_BF, seen_BF.float()]
+        seen_BF = view.shown(name, batch.observed[name])
+        columns += [masked(batch.omics[name], seen_BF), seen_BF.float()]
     return torch.cat(columns, dim=1)
 
 

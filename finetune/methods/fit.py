@@ -1,11 +1,10 @@
-"""Training of one adapted model: the loop."""
+"""The training loop of one adapted model."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,16 @@ import torch
 from torch import Tensor
 
 from finetune.config import FitConfig
-from finetune.methods.adapt import Adapted
+from finetune.methods.adapt import EVERYTHING, Adapted
 from finetune.methods.heads import Head
 from finetune.tasks.base import Task
+from foundation.collectives import world_size
+from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
-from foundation.training.ema import decay_of
-from foundation.training.optimiser import build_optimiser, gradient_norm, learning_rate, set_learning_rate
+from foundation.training.parallel import Parallel
+from foundation.training.update import Updated, Updater
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,28 @@ class Trainee:
 
     adapted: Adapted
     tasks: dict[str, Task]
-    weights: dict[str, float]
-    penalties: dict[str, float]
+    weights: Mapping[str, float]
+    penalties: Mapping[str, float]
 
     def train(self, mode: bool = True) -> None:
         """Training or evaluation, of the model and of its tasks."""
         self.adapted.train(mode)
         for task in self.tasks.values():
             task.train(mode)
+
+    def loss(self, batch: Batch, seed: int) -> Tensor:
+        """The sum over tasks of what their heads began at the lowest of."""
+        outputs = self.adapted(batch, seed=seed)[EVERYTHING]
+        losses = []
+        for name, task in self.tasks.items():
+            head = self.adapted.heads[name]
+            assert isinstance(head, Head)
+            loss = (
+                task.loss(outputs[name], batch.endpoints, batch.groups)
+                + self.penalties[name] * head.ridge() / world_size()
+            )
+            losses.append(self.weights[name] * loss)
+        return torch.stack(losses).sum()
 
 
 def fit(
@@ -53,8 +68,8 @@ def fit(
     *,
     epochs: int,
     seed: int,
-    look: Callable[[int], None] | None = None,
-) -> list[dict[str, float]]:
+    after_epoch: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train for a number of epochs; what is trained is then at its average, if there is one.
 
     Args:
@@ -63,7 +78,7 @@ def fit(
         config: Of the whole training, whose learning rate falls towards `config.epochs`.
         epochs: After how many to stop.
         seed: Of the order of patients and of dropout.
-        look: Called after every epoch with their number, while the model is at its average.
+        after_epoch: Called with the number of epochs, while the model is at its average and in evaluation.
 
     Returns:
         What metrics.jsonl says of every step.
@@ -71,107 +86,56 @@ def fit(
     Raises:
         ChiasmaError: A loss or gradient was not finite.
     """
-    adapted = trainee.adapted
-    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimiser = build_optimiser(adapted, config.optimiser)
-    average = Average(trained, config.ema)
+    parallel = Parallel(device=next(trainee.adapted.parameters()).device)
+    updater = Updater(trainee.adapted, config.optimiser, parallel, config.ema)
     each = math.ceil(len(data) / config.batch_size)
     order = PatientOrder(data.rows, config.batch_size, seed=seed, batches=each * epochs)
-    device = trained[0].device
-    rows = []
+    steps: list[_Step] = []
     trainee.train()
-    for step, batch in enumerate(load(data, order), start=1):
-        began, batch = time.perf_counter(), batch.to(device)
-        rate = learning_rate(config.optimiser, step - 1, each * config.epochs)
-        set_learning_rate(optimiser, rate)
-        optimiser.zero_grad(set_to_none=True)
-        outputs = adapted(batch, seed=seed)
-        loss = _loss(trainee, outputs, batch)
-        loss.backward()
-        norm = gradient_norm(trained, config.optimiser.clip)
-        _refuse_non_finite(loss, norm, step)
-        optimiser.step()
-        average.update()
-        rows.append(_row(step, step / each, config.batch_size, loss, norm, rate, time.perf_counter() - began))
-        if look is not None and step % each == 0:
-            with average.shown():
-                look(step // each)
-            trainee.train()
-    average.settle()
-    return rows
+    for step, batch in enumerate(load(data, order)):
+        began, batch = time.perf_counter(), batch.to(parallel.device)
+        loss = trainee.loss(batch, seed)
+        updated = updater.update([loss], step, each * config.epochs)
+        steps.append(_Step(loss.detach(), updated, time.perf_counter() - began))
+        if (step + 1) % each == 0:
+            _refuse_non_finite(steps)
+            if after_epoch is not None:
+                with updater.averaged():
+                    trainee.train(False)
+                    after_epoch((step + 1) // each)
+                trainee.train()
+    if updater.average is not None:
+        updater.average.settle()
+    return [_row(number, number / each, config.batch_size, step) for number, step in enumerate(steps, start=1)]
 
 
-def _row(step: int, epoch: float, size: int, loss: Tensor, norm: Tensor, rate: float, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Step:
+    """What there is to say of a step; tensors stay on their device until the end of the epoch."""
+
+    loss: Tensor
+    updated: Updated
+    seconds: float
+
+
+def _row(step: int, epoch: float, size: int, done: _Step) -> dict[str, Any]:
     return {
         "step": step,
         "epoch": round(epoch, 6),
         "samples_seen": step * size,
         "split": "train",
-        "loss": loss.item(),
-        "gradient_norm": norm.item(),
-        "learning_rate": rate,
-        "samples_per_second": round(size / seconds, 2),
+        "loss": done.loss.item(),
+        "gradient_norm": done.updated.gradient_norm.item(),
+        "learning_rate": done.updated.learning_rate,
+        "samples_per_second": size / done.seconds,
     }
 
 
-def _loss(trainee: Trainee, outputs: Mapping[str, Any], batch: Any) -> Tensor:
-    """The sum over tasks of what their heads started at the lowest of."""
-    losses = []
-    for name, task in trainee.tasks.items():
-        head = trainee.adapted.heads[name]
-        assert isinstance(head, Head)
-        loss = task.loss(outputs[name], batch.endpoints, batch.groups) + trainee.penalties[name] * head.ridge()
-        losses.append(trainee.weights[name] * loss)
-    return torch.stack(losses).sum()
-
-
-def _refuse_non_finite(loss: Tensor, norm: Tensor, step: int) -> None:
-    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+def _refuse_non_finite(steps: Sequence[_Step]) -> None:
+    bad = (~torch.stack([step.updated.finite for step in steps])).nonzero().flatten().tolist()
+    if bad:
         raise ChiasmaError(
             "the loss or its gradient was not finite; this fold was given up",
-            where=f"step {step} of its training",
+            where=f"step {bad[0] + 1} of its training",
             fix="lower fit.optimiser.learning_rate, and those of search.learning_rate",
         )
-
-
-class Average:
-    """A moving average of parameters, in place of the parameters for as long as one looks.
-
-    Args:
-        parameters: That are trained.
-        decay: Of the average; None for the parameters as they are.
-    """
-
-    def __init__(self, parameters: list[torch.nn.Parameter], decay: float | None) -> None:
-        self.parameters = parameters
-        self.decay = decay
-        self.updates = 0
-        self.averaged = [] if decay is None else [parameter.detach().clone() for parameter in parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Follow the parameters."""
-        if self.decay is not None:
-            share = 1 - decay_of(self.updates, self.decay)
-            torch._foreach_lerp_(self.averaged, self.parameters, share)  # type: ignore[reportPrivateImportUsage]
-            self.updates += 1
-
-    @contextmanager
-    def shown(self):
-        """While this lasts, the parameters are at their average."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def settle(self) -> None:
-        """Leave the parameters at their average."""
-        self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, averaged in zip(self.parameters, self.averaged, strict=False):
-            kept = parameter.detach().clone()
-            parameter.copy_(averaged)
-            averaged.copy_(kept)

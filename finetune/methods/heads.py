@@ -1,4 +1,4 @@
-"""Heads on the fused embedding, which start where they are best on the embeddings of the model as it is.
+"""Heads on the fused embedding, whose initial weights are the ridge fit to the model before training.
 
 A head that starts at random pulls the model about before it knows where to; one that is fitted first does not
 (Kumar et al. 2022, Fine-tuning can distort pretrained features and underperform out-of-distribution).
@@ -48,7 +48,7 @@ class Head(nn.Module):
         return self.inner((x_BE - self.center_E) / self.scale_E)
 
     def center(self, x_NE: Tensor) -> None:
-        """Learn center and scale: one scale for all of the embedding, and one for each covariates value."""
+        """Learn center and scale: one scale for all of the embedding, and one for each covariate."""
         spread_E = x_NE.std(dim=0, correction=0)
         spread_E[: self.width] = spread_E[: self.width].square().mean().sqrt()
         self.center_E.copy_(x_NE.mean(dim=0))

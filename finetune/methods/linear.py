@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from finetune.methods import baselines
+from finetune.methods.adapt import EVERYTHING
 from finetune.methods.image_features import ImageFeatures
 from finetune.splits import Fold
-from finetune.study import EVERYTHING, Study
+from finetune.study import Study
 from finetune.tasks.base import Task
 
 
@@ -27,8 +28,8 @@ def write_linear(study: Study, fold: Fold, folder: Path) -> None:
     fitting = _Fitting(study, fold, study.inner(fold), names, ImageFeatures(study.cohort))
     for baseline in baselines.available(study.cohort, names):
         columns = {
-            f"{name}/{column}": values
-            for name, task in study.tasks(None).items()
+            f"{task.name}/{column}": values
+            for task in study.unfitted
             for column, values in fitting.columns(baseline, task).items()
         }
         frame = pd.DataFrame({"row": fitting.test, "seen": EVERYTHING, **columns})

@@ -1,1 +1,1 @@
-"""What a fine-tuning run tells."""
+"""report.html of a fine-tuning run: its page, sections and figures."""

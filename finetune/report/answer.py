@@ -1,4 +1,4 @@
-"""What a fine-tuning run found, in one sentence for each task: what is against it is said first."""
+"""The sentence on top of a fine-tuning report, one for each task: what speaks against the model comes first."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def difference(score: Entry) -> str:
 def _answer(entry: Entry) -> str:
     name = entry["endpoint"]
     if entry.get("mean") is None:
-        return f"{name} could not be scored in any fold, in {_patients(entry)}."
+        return f"{name} could not be scored: no fold gives a score ({_patients(entry)})."
     best = best_baseline(entry)
     if best is not None and entry["baselines"][best]["mean"] > entry["mean"]:
         return _lost(entry, best)
@@ -79,7 +79,7 @@ def _answer(entry: Entry) -> str:
     rest = _runner_up(entry, best) if best is not None else "no baseline could be compared"
     twins = _twins(entry)
     if twins:
-        rest += f"; {listed(twins)} predicts the same"
+        rest += f"; {listed(twins)} {'makes' if len(twins) == 1 else 'make'} the same predictions"
     return (
         f"{first} {name}, {THIS_MODEL}'s {measure_of(entry)} is {_value(entry)} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}; {rest}."
@@ -123,7 +123,7 @@ def _seen(entry: Entry) -> str:
         return ""
     return (
         f"{counted(seen, 'patient')} of those tested {'was' if seen == 1 else 'were'} already seen in pretraining, so "
-        "the scores may be too good."
+        "the scores may be too high."
     )
 
 

@@ -1,4 +1,4 @@
-"""report.html of a fine-tuning run: the answer in one sentence, what it is compared with, and how it came about."""
+"""The page of a fine-tuning report: which sections it has, in which order, and where the run comes from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from foundation.wording import duration, percent
 FILE = "report.html"
 
 PRETRAINED = {
-    "none": "none: the network started at random",
+    "none": "none: the network starts from random weights",
     "per_fold": "one for each fold, pretrained without its test patients",
 }
 """What is said in place of the path of a model."""

@@ -30,7 +30,7 @@ Predicted = Mapping[str, np.ndarray]
 """Column of predictions.parquet to its values [N]."""
 
 LOWER_IS_BETTER = ("brier", "integrated_brier", "calibration_error", "absolute_error")
-"""What stands before the first ``/`` in the names of measures that are better when lower."""
+"""What comes before the first ``/`` in the names of metrics that are better when lower."""
 
 
 class TaskConfig(Config):
@@ -61,8 +61,8 @@ class Task(nn.Module, ABC):
     Attributes:
         name: What it is about, for keys and headings: the endpoint.
         endpoints: Names of the endpoints that it reads.
-        primary: The measure that the result is told by; higher is better.
-        chance: What `primary` is worth where nothing is known.
+        primary: The metric by which the result is reported; higher is better.
+        chance: The score of a constant answer by `primary`.
 
     Raises:
         ConfigError: The cohort has no such endpoint, or it is of another kind.
@@ -76,6 +76,7 @@ class Task(nn.Module, ABC):
 
     def __init__(self, config: TaskConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
+        self.config: Any = config
         self.register_load_state_dict_pre_hook(_take_sizes)
 
     @classmethod
@@ -152,7 +153,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
-        """What to look at in a report."""
+        """Figures for the report."""
 
 
 def _take_sizes(task: nn.Module, stored: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
@@ -176,7 +177,7 @@ def declared_as(declared: Mapping[str, Mapping[str, Any]], endpoint: str, *kinds
         raise ConfigError(
             f"is of kind {entry['kind']}, and this task is for {' or '.join(kinds)}",
             where=where,
-            fix="choose the task that is called like the kind, or another endpoint",
+            fix=f"use the task `{entry['kind']}`, or choose another endpoint",
         )
     return entry
 
@@ -194,11 +195,6 @@ def average(scores: Sequence[Score]) -> Score:
         return mean_over_classes(np.nan_to_num(each_RK), np.isfinite(each_RK).astype(np.float64))
 
     return score
-
-
-def at_least_single(outputs: Tensor) -> Tensor:
-    """Outputs in a precision that losses can be computed in."""
-    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def share_of_mean(own_sum: Tensor, own_count: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Molecular status: several yes-or-no endpoints at once, of which a patient may have any."""
+"""The molecular task: several yes-or-no endpoints at once, any of which may be unknown of a patient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from finetune.tasks.base import (
     Task,
     TaskConfig,
     Truth,
-    at_least_single,
     average,
     declared_as,
     of_rows,
@@ -29,6 +28,7 @@ from finetune.tasks.base import (
 from foundation.errors import ConfigError
 from foundation.metrics.classification import auprc, calibration_error
 from foundation.metrics.scores import Score, auroc, balanced_accuracy
+from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
 
@@ -55,7 +55,7 @@ class Molecular(Task):
 
     def __init__(self, config: MolecularConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, declared)
-        self.config, self.endpoints = config, config.endpoints
+        self.endpoints = config.endpoints
         self.name = "+".join(config.endpoints)
         self.yes = {}
         for endpoint in config.endpoints:

@@ -1,4 +1,4 @@
-"""Regression: a number, such as the response of a tumour to a drug."""
+"""The regression task: a number, such as the response of a tumour to a drug."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
-    at_least_single,
     declared_as,
     of_rows,
     share_of_mean,
@@ -24,6 +23,7 @@ from finetune.tasks.base import (
     to_numpy,
 )
 from foundation.metrics.scores import Score, absolute_error, pearson, r_squared, spearman
+from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
 STRATA = 4

@@ -1,4 +1,4 @@
-"""Response to treatment: ordered classes by proportional odds, or responder or not."""
+"""The response task: ordered classes of response by proportional odds, or responder or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
-    at_least_single,
     declared_as,
     of_rows,
     share_of_mean,
@@ -27,6 +26,7 @@ from finetune.tasks.base import (
 )
 from foundation.metrics.classification import auprc, calibration_error, quadratic_kappa
 from foundation.metrics.scores import Score, auroc, balanced_accuracy
+from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
 LEAST_STEP = 1e-3

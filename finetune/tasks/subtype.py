@@ -1,4 +1,4 @@
-"""Subtype: one of several classes."""
+"""The subtype task: one of several classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
-    at_least_single,
     declared_as,
     of_rows,
     share_of_mean,
@@ -27,6 +26,7 @@ from finetune.tasks.base import (
 )
 from foundation.metrics.classification import calibration_error, macro_auprc, macro_f1
 from foundation.metrics.scores import Score, balanced_accuracy, macro_auroc
+from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
 
@@ -52,7 +52,6 @@ class Subtype(Task):
 
     def __init__(self, config: SubtypeConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, declared)
-        self.config = config
         self.classes = list(declared_as(declared, config.endpoint, "subtype", "response")["classes"])
         self.name, self.endpoints = config.endpoint, (config.endpoint,)
         self.chance = 1 / len(self.classes)

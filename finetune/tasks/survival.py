@@ -1,4 +1,4 @@
-"""Survival: who has the event first, and how likely each patient is free of it at any time.
+"""The survival task: who has the event first, and each patient's survival probability at any time.
 
 Either by Cox's proportional hazards or by hazards in intervals of time; for each group, say a cancer type, with a
 baseline of its own. Recurrence and progression are the same task on other columns.
@@ -21,7 +21,6 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
-    at_least_single,
     average,
     declared_as,
     of_rows,
@@ -37,11 +36,12 @@ from finetune.tasks.survival_losses import (
     observed_logits,
     remember,
 )
+from foundation.collectives import name_hashes
 from foundation.errors import ConfigError
 from foundation.metrics.scores import Score, concordance
 from foundation.metrics.survival import Censoring, breslow
 from foundation.metrics.survival_scores import auc_at, brier_at, integrated_brier, uno
-from foundation.objectives.contrastive.contrast import patient_numbers
+from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
 YEAR = {"days": 365.25, "weeks": 52.1786, "months": 12.0, "years": 1.0}
@@ -93,22 +93,22 @@ class Survival(Task):
     def __init__(self, config: SurvivalConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, declared)
         entry = declared_as(declared, config.endpoint, "survival")
-        self.config, self.unit = config, entry["unit"]
+        self.unit = entry["unit"]
         self.name, self.endpoints = config.endpoint, (config.endpoint,)
         self.causes = list(entry.get("causes", ["event"]))
         self.times = config.times or tuple(year * YEAR[self.unit] for year in YEARS)
         if min(self.times) <= 0:
-            raise ConfigError("a time is not above 0", where=f"endpoint '{self.name}'", fix="correct `times`")
+            raise ConfigError("every time must be above 0", where=f"endpoint '{self.name}'", fix="correct `times`")
         if config.form == "cox" and len(self.causes) > 1:
             raise ConfigError(
-                f"has {len(self.causes)} kinds of event, and Cox's model knows one",
+                f"has {len(self.causes)} kinds of event, and `form: cox` predicts only one",
                 where=f"endpoint '{self.name}'",
-                fix="set form: intervals, which predicts each of them",
+                fix="write `form: intervals`, which predicts each of them",
             )
         steps = np.linspace(0, max(self.times), CURVE_POINTS + 1)[1:]
         self.grid = np.union1d(steps[~np.isclose(steps[:, None], self.times).any(axis=1)], self.times)
         self.censoring: Censoring | None = None
-        """Of the training patients; not saved, since only measures need it, and those are made where it was fitted."""
+        """Of the training patients; not saved, since only metrics need it, and those are made where it was fitted."""
         self.register_buffer("group_G", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("baseline", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("cuts", torch.zeros(0, dtype=torch.float64))
@@ -120,13 +120,13 @@ class Survival(Task):
         return np.isfinite(endpoints[self.name]["time"])
 
     def check(self, endpoints: Truth) -> None:
-        """Refuse times that nobody was watched for."""
+        """Refuse times for which nobody was followed."""
         longest = np.nanmax(endpoints[self.name]["time"], initial=0)
         if self.config.times and max(self.times) >= longest:
             raise ConfigError(
-                f"nobody was watched for {max(self.times):g} {self.unit}",
+                f"no patient was followed for {max(self.times):g} {self.unit}",
                 where=f"endpoint '{self.name}': times",
-                fix=f"the longest is {longest:g} {self.unit}: name times below it",
+                fix=f"the longest follow-up is {longest:g} {self.unit}: write times below it",
             )
 
     def strata(self, endpoints: Truth) -> np.ndarray:
@@ -144,7 +144,7 @@ class Survival(Task):
         """Censoring; and for intervals their edges, and how often each event happens in each, in each group."""
         time_N, event_N, groups_N = self._known(endpoints, groups)
         self.censoring = Censoring(time_N, event_N, groups_N)
-        self.group_G = patient_numbers(np.unique(groups_N)).to(self.group_G.device)
+        self.group_G = name_hashes(np.unique(groups_N)).to(self.group_G.device)
         if self.config.form == "intervals":
             cuts = np.unique(np.quantile(time_N[event_N > 0], np.linspace(0, 1, self.config.intervals + 1)[1:]))
             self.cuts = torch.from_numpy(np.append(0.0, cuts[cuts > 0])).to(self.cuts)
@@ -165,7 +165,7 @@ class Survival(Task):
         """Negative log-likelihood per event (Cox), or per patient (intervals)."""
         time_B, event_B = (endpoints[self.name][part] for part in ("time", "event"))
         known = torch.isfinite(time_B)
-        group_B = patient_numbers(groups).to(outputs.device)[known]
+        group_B = name_hashes(groups).to(outputs.device)[known]
         outputs, time_B, event_B = at_least_single(outputs[known]), time_B[known], event_B[known]
         if self.config.form == "intervals":
             logits_BCT = self._logits(outputs, group_B)
@@ -199,7 +199,7 @@ class Survival(Task):
     def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
         """The risk, higher is worse; and, for Cox after `finish`, the survival probability at times."""
         with torch.no_grad():
-            group_N = patient_numbers(groups).to(outputs.device)
+            group_N = name_hashes(groups).to(outputs.device)
             if self.config.form == "intervals":
                 return self._predict(log_hazards(self._logits(outputs.double(), group_N)))
         columns = {"risk": to_numpy(outputs[:, 0])}

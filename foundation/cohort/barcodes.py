@@ -55,12 +55,12 @@ class PatientRule(Config):
             where: The table, for messages.
 
         Raises:
-            DataError: A barcode stands twice, or none matches the expression.
+            DataError: A barcode appears twice, or none matches the expression.
         """
         twice = [sample for sample, count in Counter(samples).items() if count > 1]
         if twice:
             raise DataError(
-                f"{len(twice)} samples stand twice, first '{twice[0]}'",
+                f"{len(twice)} samples appear twice, first '{twice[0]}'",
                 where=where,
                 fix="keep one row or column per sample",
             )

@@ -31,7 +31,7 @@ def claimed_cohort(out: Path, name: str) -> Iterator[Path]:
         The working folder inside it.
 
     Raises:
-        ConfigError: A file stands in the way.
+        ConfigError: A file is in its place.
         DataError: The folder holds something else, or another process is at work in it.
         WriteError: The disk is full or read-only.
     """

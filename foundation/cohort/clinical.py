@@ -28,7 +28,7 @@ def read_clinical(table: ClinicalTable, path: Path) -> Frame:
         A frame of str with one row per patient, in the order of the file; what is missing stays as written.
 
     Raises:
-        DataError: A column is missing, a row has no patient, or a patient stands twice.
+        DataError: A column is missing, a row has no patient, or a patient appears twice.
     """
     import pandas as pd
 
@@ -46,6 +46,6 @@ def read_clinical(table: ClinicalTable, path: Path) -> Frame:
     twice = patients[patients.duplicated()].unique()
     if len(twice):
         raise DataError(
-            f"{len(twice)} patients stand twice, first '{twice[0]}'", where=str(path), fix="keep one row per patient"
+            f"{len(twice)} patients appear twice, first '{twice[0]}'", where=str(path), fix="keep one row per patient"
         )
     return frame.assign(**{table.patient: patients}).reset_index(drop=True)

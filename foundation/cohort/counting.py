@@ -10,7 +10,7 @@ import numpy as np
 
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
 from foundation.cohort.people import People
-from foundation.cohort.spec import ImageModality, OmicsModality
+from foundation.cohort.spec import ImageRecipe, OmicsRecipe
 from foundation.cohort.store import PreparedCohort
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def count(
     )
 
 
-def _entry(modality: ImageModality | OmicsModality, features: int) -> ImageEntry | OmicsEntry:
+def _entry(modality: ImageRecipe | OmicsRecipe, features: int) -> ImageEntry | OmicsEntry:
     """What cohort.json says of a modality, nobody counted yet."""
-    if isinstance(modality, OmicsModality):
+    if isinstance(modality, OmicsRecipe):
         return OmicsEntry(
             patients=0,
             features=features,

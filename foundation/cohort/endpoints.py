@@ -41,7 +41,7 @@ class ClassEndpoint(Config):
         if len(self.classes) < 2:
             raise ValueError("needs at least two classes")
         if len(values) != len(set(values)):
-            raise ValueError("a value stands in two classes")
+            raise ValueError("a value is listed in two classes")
         return self
 
 
@@ -70,7 +70,7 @@ class SurvivalEndpoint(Config):
         if len(self.causes) == 1:
             raise ValueError("one kind of event needs no `causes`")
         if len(values) != len(set(values)) or set(values) & set(CENSORED):
-            raise ValueError("a value of `causes` stands in two of them, or means censored")
+            raise ValueError("a value of `causes` is listed under two of them, or means censored")
         return self
 
     def codes(self) -> dict[str, int]:

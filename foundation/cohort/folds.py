@@ -48,7 +48,7 @@ def read_folds(
         patients: Of the cohort.
 
     Raises:
-        DataError: A column is missing, a split is unknown, or a patient is not in the cohort or stands twice in a fold.
+        DataError: A column is missing, a split is unknown, or a patient is a stranger or appears twice in a fold.
     """
     read: dict[str, dict[str, str]] = {}
     for fold, path in paths:
@@ -56,7 +56,7 @@ def read_folds(
         twice = sorted(set(here) & set(before))
         if twice:
             raise DataError(
-                f"{len(twice)} patients stand in another file of fold {fold} already, first '{twice[0]}'",
+                f"{len(twice)} patients are also in another file of fold {fold}, first '{twice[0]}'",
                 where=str(path),
                 fix="keep each patient in one file per fold",
             )

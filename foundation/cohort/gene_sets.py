@@ -17,7 +17,7 @@ def read_gene_sets(path: Path) -> dict[str, list[str]]:
 
     Raises:
         ConfigError: There is no such file.
-        DataError: It cannot be read or is not a GMT file: a line has no genes, a set has no name or stands twice.
+        DataError: It cannot be read or is not a GMT file: a line has no genes, a set has no name or appears twice.
     """
     sets: dict[str, list[str]] = {}
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -30,7 +30,7 @@ def read_gene_sets(path: Path) -> dict[str, list[str]]:
             what = f"gene set '{name}' has no genes" if name else "a gene set has no name"
             raise DataError(what, where=where, fix="write name, description and genes, separated by tabs")
         if name in sets:
-            raise DataError(f"gene set '{name}' stands twice", where=where, fix="rename or remove one")
+            raise DataError(f"gene set '{name}' appears twice", where=where, fix="rename or remove one")
         sets[name] = genes
     if not sets:
         raise DataError("holds no gene sets", where=str(path), fix="name a GMT file")

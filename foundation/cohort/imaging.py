@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foundation.cohort.sources.base import Volume
-from foundation.cohort.spec import ImageModality, Window
+from foundation.cohort.spec import ImageRecipe
 from foundation.errors import DataError, nearest
+from foundation.modality import Window
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -33,16 +34,19 @@ class StandardImage:
         channels_present: [C] bool.
         statistics: [C, 4] float32, (low, high, mean, std): the intensity rule's bounds, then mean and deviation
             between them, over the foreground or, where there is none, over all that is no padding; NaN where absent.
-        affine: [4, 4], voxel indices to millimetres in RAS+ space; of a 2D image, spacing and place in its own plane.
+        affine: [4, 4] float64, voxel indices (i, j, k) to millimetres of the scan's world (RAS+), of the grid that all
+            channels share: that of the first one present, in the modality's order. A 2D image has the indices
+            (i, j, 0); k leads across its plane. None where the file of that channel says no place, and where
+            `spacing: untrue` distrusts what it says.
     """
 
     voxels: np.ndarray
     channels_present: np.ndarray
     statistics: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
 
 
-def standardise(volumes: dict[str, Volume], modality: ImageModality) -> StandardImage:
+def standardise(volumes: dict[str, Volume], modality: ImageRecipe) -> StandardImage:
     """Bring the channels of one image onto one grid of the modality's size; a pure function, the same to the bit.
 
     Where nothing has to be resampled, values are those of the source.
@@ -58,16 +62,16 @@ def standardise(volumes: dict[str, Volume], modality: ImageModality) -> Standard
         if name not in modality.channels:
             raise DataError(f"'{name}' is no channel of the modality", fix=nearest(name, modality.channels))
     present = [name for name in modality.channels if name in volumes]
-    image = _on_one_grid({name: volumes[name] for name in present}, modality)
+    image, world = _on_one_grid({name: volumes[name] for name in present}, modality)
     if modality.crop_foreground:
         image = _crop_foreground(image, modality.foreground_above)
     image = _stretch(image, modality)
     image = _crop_centre(image, modality.size)
-    return _stored(image, present, modality)
+    return _stored(image, present, modality, world)
 
 
-def _on_one_grid(volumes: dict[str, Volume], modality: ImageModality) -> MetaTensor:
-    """[P, *shape]: the present channels at the stated orientation and spacing."""
+def _on_one_grid(volumes: dict[str, Volume], modality: ImageRecipe) -> tuple[MetaTensor, np.ndarray | None]:
+    """[P, *shape]: the present channels at the stated orientation and spacing; and [4, 4] from there to the world."""
     import torch
     from monai.data.meta_tensor import MetaTensor
 
@@ -81,6 +85,7 @@ def _on_one_grid(volumes: dict[str, Volume], modality: ImageModality) -> MetaTen
             f"{_describe_grid(images[leader])} and {_describe_grid(images[apart[0]])}",
             fix="write them on one grid" + ("" if flat else ", or state a true `spacing`"),
         )
+    world = _to_world(images[leader], volumes[leader], modality)
     if flat:
         images = {name: _flattened(image, volumes[name], modality) for name, image in images.items()}
     target = _spaced(images[leader], modality)
@@ -88,10 +93,23 @@ def _on_one_grid(volumes: dict[str, Volume], modality: ImageModality) -> MetaTen
         _matched(image, target, modality) if name in apart else _spaced(image, modality)
         for name, image in images.items()
     ]
-    return MetaTensor(torch.cat([image.as_tensor() for image in placed]), affine=target.affine)
+    return MetaTensor(torch.cat([image.as_tensor() for image in placed]), affine=target.affine), world
 
 
-def _load(name: str, volume: Volume, modality: ImageModality) -> MetaTensor:
+def _to_world(image: MetaTensor, volume: Volume, modality: ImageRecipe) -> np.ndarray | None:
+    """[4, 4] from the millimetres of an oriented image, or of its plane once flattened, to those of the world."""
+    if not volume.placed or modality.spacing == "untrue":
+        return None
+    if len(modality.size) == 3:
+        return np.eye(4)
+    affine, across = image.affine.numpy(), _across(volume, modality)
+    kept = [axis for axis in range(3) if axis != across]
+    plane = affine[:, [*kept, across, 3]]
+    plane[:, :2] /= _zooms(affine)[kept]
+    return plane
+
+
+def _load(name: str, volume: Volume, modality: ImageRecipe) -> MetaTensor:
     """[1, X, Y, Z], of a type that torch computes with and that keeps all that can be stored later."""
     import torch
     from monai.data.meta_tensor import MetaTensor
@@ -100,7 +118,7 @@ def _load(name: str, volume: Volume, modality: ImageModality) -> MetaTensor:
     voxels = volume.voxels[:, :, None] if flat and volume.voxels.ndim == 2 else volume.voxels
     if voxels.ndim != 3 or (flat and voxels.shape[2] != 1):
         raise DataError(
-            f"channel '{name}' is {' x '.join(map(str, volume.voxels.shape))}, `size` is {list(modality.size)}",
+            f"channel '{name}' is {' x '.join(map(str, volume.voxels.shape))}, but `size` is {list(modality.size)}",
             fix="give `size` two numbers for 2D images and three for volumes",
         )
     kept = voxels.dtype in (np.uint8, np.int16)
@@ -126,7 +144,7 @@ def _zooms(affine: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.asarray(affine)[:-1, :-1], axis=0)
 
 
-def _oriented(image: MetaTensor, modality: ImageModality) -> MetaTensor:
+def _oriented(image: MetaTensor, modality: ImageRecipe) -> MetaTensor:
     import torch
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms.spatial.array import Orientation
@@ -154,18 +172,24 @@ def _describe_grid(image: MetaTensor) -> str:
     return f"{' x '.join(map(str, image.shape[1:]))} voxels of {spacing} mm from ({corner})"
 
 
-def _flattened(image: MetaTensor, volume: Volume, modality: ImageModality) -> MetaTensor:
+def _flattened(image: MetaTensor, volume: Volume, modality: ImageRecipe) -> MetaTensor:
     """[1, X, Y] from an oriented image of one slice; of its place, only the spacing in its plane is kept."""
     import torch
     from monai.data.meta_tensor import MetaTensor
-    from nibabel.orientations import io_orientation
 
-    across = 2 if modality.orientation == "native" else int(io_orientation(volume.affine)[2, 0])
+    across = _across(volume, modality)
     zooms = np.delete(_zooms(image.affine.numpy()), across)
     return MetaTensor(image.as_tensor().squeeze(across + 1), affine=torch.from_numpy(np.diag([*zooms, 1.0])))
 
 
-def _spaced(image: MetaTensor, modality: ImageModality) -> MetaTensor:
+def _across(volume: Volume, modality: ImageRecipe) -> int:
+    """The axis of an oriented image of one slice that leads out of its plane."""
+    from nibabel.orientations import io_orientation
+
+    return 2 if modality.orientation == "native" else int(io_orientation(volume.affine)[2, 0])
+
+
+def _spaced(image: MetaTensor, modality: ImageRecipe) -> MetaTensor:
     """The image at the stated spacing, interpolated linearly; itself where there is nothing to change."""
     from monai.transforms.spatial.array import Spacing
 
@@ -178,7 +202,7 @@ def _spaced(image: MetaTensor, modality: ImageModality) -> MetaTensor:
     return Spacing(pixdim=modality.spacing, mode="bilinear", padding_mode="border")(smooth)  # type: ignore[return-value]
 
 
-def _matched(image: MetaTensor, target: MetaTensor, modality: ImageModality) -> MetaTensor:
+def _matched(image: MetaTensor, target: MetaTensor, modality: ImageRecipe) -> MetaTensor:
     """The image on the grid of `target`; what it does not cover is background."""
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms.spatial.array import ResampleToMatch
@@ -216,7 +240,7 @@ def _crop_foreground(image: MetaTensor, above: float) -> MetaTensor:
     return CropForeground(select_fn=lambda voxels: voxels > above, allow_smaller=True)(image)  # type: ignore[return-value]
 
 
-def _stretch(image: MetaTensor, modality: ImageModality) -> MetaTensor:
+def _stretch(image: MetaTensor, modality: ImageRecipe) -> MetaTensor:
     """The image with the stated axes resampled to the cohort's size."""
     from monai.transforms.spatial.array import Resize
 
@@ -238,7 +262,9 @@ def _crop_centre(image: MetaTensor, size: Sequence[int]) -> MetaTensor:
     return image if kept == list(image.shape[1:]) else CenterSpatialCrop(roi_size=kept)(image)  # type: ignore[return-value]
 
 
-def _stored(image: MetaTensor, present: Sequence[str], modality: ImageModality) -> StandardImage:
+def _stored(
+    image: MetaTensor, present: Sequence[str], modality: ImageRecipe, world: np.ndarray | None
+) -> StandardImage:
     """Typed, measured, padded to size, and laid out with the absent channels."""
     import torch
     from monai.data.meta_tensor import MetaTensor
@@ -257,7 +283,8 @@ def _stored(image: MetaTensor, present: Sequence[str], modality: ImageModality) 
         padded = pad(MetaTensor(torch.from_numpy(typed)[None], affine=image.affine))
         voxels[place], affine = padded[0].numpy(), padded.affine  # type: ignore[union-attr]
     present_C = np.array([name in present for name in modality.channels])
-    return StandardImage(voxels, present_C, statistics, _to_4x4(affine.numpy()))
+    placed = None if world is None else world @ _to_4x4(affine.numpy())
+    return StandardImage(voxels, present_C, statistics, placed)
 
 
 def _typed(values: np.ndarray, name: str, stored_as: str) -> np.ndarray:
@@ -268,22 +295,22 @@ def _typed(values: np.ndarray, name: str, stored_as: str) -> np.ndarray:
     low, high = values.min(), values.max()
     if whole.min() < limits.min or whole.max() > limits.max:
         raise DataError(
-            f"channel '{name}' holds {low:g} to {high:g}, {stored_as} goes from {limits.min:g} to {limits.max:g}",
+            f"channel '{name}' holds {low:g} to {high:g}, but {stored_as} goes from {limits.min:g} to {limits.max:g}",
             fix="choose another `stored_as`, such as float32",
         )
     if whole is not values and low < high < low + FEWEST_LEVELS and (whole != values).any():
         raise DataError(
-            f"channel '{name}' holds fractions from {low:g} to {high:g}; {stored_as} would keep next to nothing",
+            f"channel '{name}' holds fractions from {low:g} to {high:g}; {stored_as} would lose most of it",
             fix="choose float32 or float16 for `stored_as`",
         )
     return np.ascontiguousarray(whole.astype(dtype, copy=False))
 
 
-def _typed_background(modality: ImageModality) -> np.ndarray:
+def _typed_background(modality: ImageRecipe) -> np.ndarray:
     return _typed(np.array([modality.background], dtype=np.float64), "background", modality.stored_as)[0]
 
 
-def _measure(values: np.ndarray, modality: ImageModality) -> tuple[float, float, float, float]:
+def _measure(values: np.ndarray, modality: ImageRecipe) -> tuple[float, float, float, float]:
     """(low, high, mean, std) of one channel before it is padded."""
     if values.dtype.kind != "f":
         return _measure_whole(values, modality)
@@ -300,7 +327,7 @@ def _measure(values: np.ndarray, modality: ImageModality) -> tuple[float, float,
     return low, high, float(clipped.mean()), float(clipped.std())
 
 
-def _measure_whole(values: np.ndarray, modality: ImageModality) -> tuple[float, float, float, float]:
+def _measure_whole(values: np.ndarray, modality: ImageRecipe) -> tuple[float, float, float, float]:
     """As `_measure`, of whole numbers: from their counts, which is many times faster than from themselves."""
     lowest = int(values.min())
     counts = np.bincount(values.ravel().astype(np.intp) - lowest)

@@ -16,7 +16,7 @@ from foundation.cohort.endpoints import EndpointValues, parse_endpoint
 from foundation.cohort.folds import find_folds, read_folds
 from foundation.cohort.reading.tables import mark_missing
 from foundation.cohort.sources.base import ImageSource, Scan, image_sources, table_sources
-from foundation.cohort.spec import CohortSpec, ImageModality, OmicsModality, plain
+from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe, plain
 from foundation.cohort.staging import StagedTable, stage
 from foundation.errors import DataError, nearest
 from foundation.files.hashing import sha256_of
@@ -137,7 +137,7 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
     )
 
 
-def build_sources(modality: ImageModality, spec: CohortSpec) -> list[ImageSource]:
+def build_sources(modality: ImageRecipe, spec: CohortSpec) -> list[ImageSource]:
     """The sources of an image modality, ready to list and read."""
     return [image_sources.build(config, spec.root, modality.channels, spec.groups) for config in modality.source]
 
@@ -166,7 +166,7 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
     twice = clinical.index[clinical.index.duplicated()].unique()
     if len(twice):
         raise DataError(
-            f"{len(twice)} patients stand twice, first '{twice[0]}'",
+            f"{len(twice)} patients appear twice, first '{twice[0]}'",
             where=spec.clinical.files,
             fix="keep one row per patient; time points belong to the scans",
         )
@@ -188,7 +188,7 @@ def _parse_endpoints(spec: CohortSpec, clinical: pd.DataFrame, found: _Findings)
 
 
 def _stage_tables(
-    name: str, modality: OmicsModality, spec: CohortSpec, staging: Path, found: _Findings, progress: Progress
+    name: str, modality: OmicsRecipe, spec: CohortSpec, staging: Path, found: _Findings, progress: Progress
 ) -> list[StagedTable]:
     tables: list[StagedTable] = []
     for position, config in enumerate(modality.source):
@@ -219,7 +219,7 @@ def _stage_tables(
 
 
 def _seen_before(name: str, table: StagedTable, earlier: list[StagedTable]) -> list[Fault]:
-    reason = "the patient stands in an earlier table of this modality too; that one is used"
+    reason = "the patient is also in an earlier table of this modality, which is used instead"
     return [
         Fault(patient, name, "", reason)
         for patient in sorted(table.by_patient)

@@ -6,41 +6,44 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from foundation.cohort.spec import Intensity, Spacing
 from foundation.errors import DataError
+from foundation.modality import ImageForm, OmicsForm
 
 FILE = "cohort.json"
 
 
-class ImageEntry(BaseModel):
-    """An image modality; whatever a model must agree with before it may read the voxels."""
+class ImageEntry(ImageForm):
+    """An image modality; `channels` counts the patients of each."""
+
+    model_config = ConfigDict(extra="ignore", frozen=False)  # counted while records are written
 
     kind: Literal["image"] = "image"
     patients: int
-    shape: list[int]
     channels: dict[str, int]
-    orientation: str
-    spacing: Spacing
-    intensity: Intensity
     stored_as: str
     mirror: list[str]
-    crop_foreground: bool = False
-    foreground_above: float = 0.0
-    stretch: list[str] = []
-    background: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        return data
 
 
-class OmicsEntry(BaseModel):
+class OmicsEntry(OmicsForm):
     """An omics modality; `features` counts them, features.json names them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=False)  # counted while records are written
 
     kind: Literal["omics"] = "omics"
     patients: int
     features: int
-    values: str
-    unit: str
-    transform: list[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        return data
 
 
 class Shard(BaseModel):

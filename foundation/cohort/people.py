@@ -1,4 +1,4 @@
-"""The records of a prepared cohort seen as patients, and fixed samples of them."""
+"""The records of a prepared cohort grouped by patient, and fixed samples of the patients."""
 
 from __future__ import annotations
 

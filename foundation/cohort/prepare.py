@@ -87,16 +87,18 @@ def _already_prepared(out: Path, inventory: Inventory) -> Manifest:
 
 
 def _keep_what_is_finished(out: Path, inventory: Inventory) -> None:
-    """Keep finished shards only if they were made from the same sources by the same YAML."""
+    """Keep finished shards only if they were made from the same sources by the same YAML, with the same columns."""
     for half_written in (out / "records").glob("*.partial"):
         half_written.unlink()
     begun = out / WORKING / "fingerprint"
-    if begun.is_file() and begun.read_text(encoding="utf-8") == inventory.fingerprint:
+    columns = record_features(inventory.spec, inventory.features).arrow_schema
+    identity = f"{inventory.fingerprint}\n{columns.to_string(show_schema_metadata=False)}\n"
+    if begun.is_file() and begun.read_text(encoding="utf-8") == identity:
         return
     for folder in (out / "records", out / WORKING / "reports"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    begun.write_text(inventory.fingerprint, encoding="utf-8")
+    begun.write_text(identity, encoding="utf-8")
 
 
 def _shard_size(records: int) -> int:

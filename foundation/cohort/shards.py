@@ -18,7 +18,7 @@ from foundation.cohort.imaging import standardise
 from foundation.cohort.inventory import Fault, RecordPlan, ScanChoice, build_sources, describe_file
 from foundation.cohort.manifest import Shard
 from foundation.cohort.sources.base import Volume
-from foundation.cohort.spec import CohortSpec, ImageModality
+from foundation.cohort.spec import CohortSpec, ImageRecipe
 from foundation.cohort.staging import StagedTable
 from foundation.cohort.store import Image, Record, write_shard
 from foundation.errors import DataError
@@ -153,7 +153,7 @@ class ShardWriter:
         report.bytes_read += sum(size for _, size, _ in rows)
 
     def _standardise(
-        self, patient: str, name: str, modality: ImageModality, volumes: dict[str, Volume], report: ShardReport
+        self, patient: str, name: str, modality: ImageRecipe, volumes: dict[str, Volume], report: ShardReport
     ) -> Image | None:
         if not volumes:
             return None
@@ -162,7 +162,7 @@ class ShardWriter:
         except DataError as error:
             report.faults.append(Fault(patient, name, "+".join(volumes), _one_line(error, self.spec)))
             return None
-        return Image(standard.voxels, standard.channels_present, standard.statistics)
+        return Image(standard.voxels, standard.channels_present, standard.statistics, standard.affine)
 
 
 class _Aligned:

@@ -17,35 +17,14 @@ from foundation.cohort.sources.base import image_sources, table_sources
 from foundation.cohort.transforms import parse
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError
+from foundation.modality import Intensity, Percentile, Spacing
 
 AnyImageSource = image_sources.configs()
 AnyTableSource = table_sources.configs()
-Spacing = tuple[float, ...] | Literal["native", "untrue"]
 
 
-class Window(Config):
-    """Intensities between two physical values matter, such as HU -1000 to 400."""
-
-    rule: Literal["window"]
-    unit: Literal["HU", "arbitrary"] = "HU"
-    low: float
-    high: float
-
-
-class Percentile(Config):
-    """Intensities between two percentiles of the image itself matter; for MRI, whose unit is arbitrary."""
-
-    rule: Literal["percentile"]
-    unit: Literal["arbitrary"] = "arbitrary"
-    low: float = Field(default=0.5, ge=0, lt=100)
-    high: float = Field(default=99.5, gt=0, le=100)
-
-
-Intensity = Annotated[Window | Percentile, Field(discriminator="rule")]
-
-
-class ImageModality(Config):
-    """Scans of one kind, one or several channels on one grid."""
+class ImageRecipe(Config):
+    """How an image modality is made: scans of one kind, one or several channels on one grid."""
 
     kind: Literal["image"]
     channels: list[str] = Field(min_length=1)
@@ -72,20 +51,20 @@ class ImageModality(Config):
     _one_or_many = field_validator("source", mode="before")(lambda value: value if isinstance(value, list) else [value])
 
     @model_validator(mode="after")
-    def _dimensions_agree(self) -> ImageModality:
+    def _dimensions_agree(self) -> ImageRecipe:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
             raise ValueError(f"size needs two or three positive numbers, not {list(self.size)}")
         if isinstance(self.spacing, tuple) and (len(self.spacing) != len(self.size) or min(self.spacing) <= 0):
             raise ValueError(f"spacing needs {len(self.size)} positive numbers, like size, not {list(self.spacing)}")
         if len(set(self.channels)) != len(self.channels):
-            raise ValueError("a channel stands twice")
+            raise ValueError("a channel is listed twice")
         if len(self.size) == 2 and "z" in (*self.stretch, *self.mirror):
             raise ValueError("a 2D image has no axis z to stretch or mirror")
         return self
 
 
-class OmicsModality(Config):
-    """Any vector of named features: RNA, mutations, protein, clinical covariates and so on."""
+class OmicsRecipe(Config):
+    """How an omics modality is made: any vector of named features, such as RNA or clinical covariates."""
 
     kind: Literal["omics"]
     source: list[AnyTableSource] = Field(min_length=1)  # type: ignore[valid-type]
@@ -121,7 +100,7 @@ class CohortSpec(Config):
     groups: list[str] = Field([], description="Values of {group} in `files`: one cohort from several folders.")
     patients: PatientRule = PatientRule()
     clinical: ClinicalTable | None = None
-    modalities: dict[str, Annotated[ImageModality | OmicsModality, Field(discriminator="kind")]] = Field(min_length=1)
+    modalities: dict[str, Annotated[ImageRecipe | OmicsRecipe, Field(discriminator="kind")]] = Field(min_length=1)
     endpoints: dict[str, Endpoint] = {}
     folds: PublishedFolds | None = None
     quarantine: Quarantine = Quarantine()
@@ -138,9 +117,9 @@ class CohortSpec(Config):
                     raise ValueError(f"modality '{name}': absent_for names '{group}', which is no group")
         return self
 
-    def images(self) -> dict[str, ImageModality]:
+    def images(self) -> dict[str, ImageRecipe]:
         """The image modalities by name."""
-        return {n: m for n, m in self.modalities.items() if isinstance(m, ImageModality)}
+        return {n: m for n, m in self.modalities.items() if isinstance(m, ImageRecipe)}
 
     def paths(self, files: str, skip: Iterable[str] = ()) -> Iterator[tuple[str | None, Path]]:
         """Fill ``{group}`` into the name of a table: once per group that is not skipped, or once.
@@ -160,9 +139,9 @@ class CohortSpec(Config):
             if group not in skip:
                 yield group, self.root / files.replace("{group}", group)
 
-    def omics(self) -> dict[str, OmicsModality]:
+    def omics(self) -> dict[str, OmicsRecipe]:
         """The omics modalities by name."""
-        return {n: m for n, m in self.modalities.items() if isinstance(m, OmicsModality)}
+        return {n: m for n, m in self.modalities.items() if isinstance(m, OmicsRecipe)}
 
 
 def plain(config: Config) -> dict[str, Any]:

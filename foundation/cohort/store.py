@@ -1,8 +1,10 @@
 """The records of a prepared cohort: Arrow shards that `datasets` can load, voxels memory-mapped without a copy.
 
 A record is one patient at one time point. Columns: ``patient``, ``time_point``, ``site``, ``group``;
-per image modality ``image/NAME/voxels`` (raw C-order bytes of [C, *shape]), ``image/NAME/channels`` and
-``image/NAME/statistics``; per omics modality ``omics/NAME`` (float32, NaN where not measured); per endpoint
+per image modality ``image/NAME/voxels`` (raw C-order bytes of [C, *shape]), ``image/NAME/channels``,
+``image/NAME/statistics`` and ``image/NAME/affine`` (16 float64, row by row the 4 x 4 matrix from voxel indices
+(i, j, k, 1) of the stored grid to millimetres of the scan's world, RAS+; null where the source says no place or
+`spacing: untrue` distrusts it); per omics modality ``omics/NAME`` (float32, NaN where not measured); per endpoint
 ``endpoint/NAME`` or ``endpoint/NAME/time`` and ``endpoint/NAME/event``. Null means absent.
 """
 
@@ -30,15 +32,25 @@ if TYPE_CHECKING:
 
 STATISTICS = ("low", "high", "mean", "std")
 BATCH_BYTES = 64 * 2**20
+AFFINE_NUMBERS = 16
 
 
 @dataclass
 class Image:
-    """One image of one record: voxels [C, *shape], channels [C] bool, statistics [C, 4] (see STATISTICS)."""
+    """One image of one record.
+
+    Attributes:
+        voxels: [C, *shape].
+        channels: [C] bool, whether it was acquired.
+        statistics: [C, 4], see STATISTICS.
+        affine: [4, 4] float64, voxel indices to millimetres of the scan's world (RAS+); the grid is that of the first
+            channel acquired, and the others lie on it. None where it is not known.
+    """
 
     voxels: np.ndarray
     channels: np.ndarray
     statistics: np.ndarray
+    affine: np.ndarray | None = None
 
 
 @dataclass
@@ -68,6 +80,7 @@ def record_features(spec: CohortSpec, features: Mapping[str, Sequence[str]]) -> 
         columns[f"image/{name}/voxels"] = Value("large_binary")
         columns[f"image/{name}/channels"] = List(Value("bool"), length=count)
         columns[f"image/{name}/statistics"] = List(Value("float32"), length=count * len(STATISTICS))
+        columns[f"image/{name}/affine"] = List(Value("float64"), length=AFFINE_NUMBERS)
     for name in spec.omics():
         columns[f"omics/{name}"] = List(Value("float32"), length=len(features[name]))
     for name, endpoint in spec.endpoints.items():
@@ -135,7 +148,8 @@ def _to_column(column: pa.Field, records: list[Record]) -> pa.Array:
         images = [record.images.get(name) for record in records]
         if part == "voxels":
             return pa.array([None if i is None else i.voxels.tobytes() for i in images], column.type)
-        return _fixed_lists([None if i is None else getattr(i, part).ravel() for i in images], column.type)
+        parts = [None if i is None else getattr(i, part) for i in images]
+        return _fixed_lists([None if p is None else p.ravel() for p in parts], column.type)
     return pa.array([getattr(record, column.name) for record in records], column.type)
 
 
@@ -143,7 +157,7 @@ def _fixed_lists(rows: list[np.ndarray | None], kind: pa.FixedSizeListType) -> p
     import pyarrow as pa
 
     value_type = kind.value_type.to_pandas_dtype()
-    values = np.full((len(rows), kind.list_size), np.nan if value_type is np.float32 else False, dtype=value_type)
+    values = np.full((len(rows), kind.list_size), False if value_type is np.bool_ else np.nan, dtype=value_type)
     for position, row in enumerate(rows):
         if row is not None:
             values[position] = row
@@ -295,10 +309,12 @@ class PreparedCohort:
     def _chunks(self) -> dict[str, list[np.ndarray]]:
         chunks = {}
         for name, entry in self.manifest.modalities.items():
-            parts = ("channels", "statistics") if entry.kind == "image" else ("",)
-            for part in parts:
-                column = f"image/{name}/{part}" if part else f"omics/{name}"
-                chunks[column] = [_view_lists(chunk) for chunk in self._table.column(column).chunks]
+            columns = [f"omics/{name}"]
+            if entry.kind == "image":
+                columns = [f"image/{name}/{part}" for part in ("channels", "statistics", "affine")]
+            for column in columns:
+                if column in self._table.column_names:
+                    chunks[column] = [_view_lists(chunk) for chunk in self._table.column(column).chunks]
         return chunks
 
     @cached_property
@@ -312,12 +328,12 @@ class PreparedCohort:
 
     def _gather(self, column: str, rows: Sequence[int] | np.ndarray, items: slice = slice(None)) -> np.ndarray:
         rows = np.asarray(rows, dtype=np.int64)
-        chunks = [chunk[:, items] for chunk in self._chunks[column]]
+        chunks = self._chunks[column]
         chunk_of, offset = self._locate(rows)
-        gathered = np.empty((len(rows), chunks[0].shape[1]), dtype=chunks[0].dtype)
+        gathered = np.empty((len(rows), chunks[0][:, items].shape[1]), dtype=chunks[0].dtype)
         for chunk in np.unique(chunk_of):
             here = chunk_of == chunk
-            gathered[here] = chunks[chunk][offset[here]]
+            gathered[here] = chunks[chunk][:, items][offset[here]]
         return gathered
 
     def values_NF(self, name: str, rows: Sequence[int] | np.ndarray, features: slice = slice(None)) -> np.ndarray:
@@ -332,6 +348,24 @@ class PreparedCohort:
         """[N, C, 4] float32 low, high, mean and std of each channel's intensities, NaN where absent."""
         flat = self._gather(f"image/{name}/statistics", rows)
         return flat.reshape(len(flat), -1, len(STATISTICS))
+
+    def affine_N44(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[N, 4, 4] float64 from voxel indices (i, j, k, 1) to millimetres of the scan's world (RAS+).
+
+        All channels of a record lie on one grid. NaN where the image is absent or its place is not known.
+
+        Raises:
+            DataError: The cohort was prepared when affines were not kept.
+        """
+        self.image(name)
+        column = f"image/{name}/affine"
+        if column not in self._chunks:
+            raise DataError(
+                f"does not hold where the scans of '{name}' lie: an earlier version of chiasma prepared it",
+                where=str(self.path),
+                fix="prepare the cohort again, into an empty folder",
+            )
+        return self._gather(column, rows).reshape(-1, 4, 4)
 
     def voxels(self, name: str, row: int) -> np.ndarray | None:
         """[C, *shape] voxels of one record as a read-only view of the file, or None where absent.

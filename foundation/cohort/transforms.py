@@ -1,4 +1,4 @@
-"""Transforms of omics values by name: each looks at one value alone and learns nothing from other patients."""
+"""Transforms of omics values by name: each changes one value by itself and learns nothing from other patients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _transform(name: str, arguments: int = 0) -> Callable[[Function], Function]:
 
 
 def parse(text: str) -> Transform:
-    """Read a transform as it stands in YAML: ``log2p1``, ``clip(-5, 5)``.
+    """Read a transform as written in YAML: ``log2p1``, ``clip(-5, 5)``.
 
     Raises:
         ConfigError: The name is unknown, or the arguments do not fit it.
@@ -64,7 +64,7 @@ def apply(names: Sequence[str], values: np.ndarray) -> np.ndarray:
     """Apply transforms in order.
 
     Args:
-        names: As they stand in YAML.
+        names: As written in YAML.
         values: Any shape, float; not changed.
 
     Raises:

@@ -1,1 +1,1 @@
-"""A prepared cohort into batches."""
+"""From a prepared cohort to batches: preprocessing, alignment, sampling, augmentation, modality dropout."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,21 +12,13 @@ import torch
 from foundation.cohort.manifest import ImageEntry, OmicsEntry
 from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
+from foundation.data.presence import observed_N
 from foundation.errors import DataError
+from foundation.modality import ImageForm, OmicsForm
+from foundation.wording import counted, listed, percent
 
 # Two megabytes of float32 stay in a core's cache from the copy to the last step of scaling.
 BLOCK_VOXELS = 2**19
-IMAGE_AGREES = (
-    "shape",
-    "orientation",
-    "spacing",
-    "intensity",
-    "crop_foreground",
-    "foreground_above",
-    "stretch",
-    "background",
-)
-OMICS_AGREES = ("values", "unit", "transform")
 KEY_IN_YAML = {"shape": "size"}
 
 
@@ -38,42 +31,73 @@ class Aligned:
         preprocessing: The model's.
         positions: Modality to [C] or [F] int64: where each channel or feature of the model is in the cohort,
             -1 where the cohort lacks it. A modality that the cohort lacks is not here.
-        overlap: Omics modality to the fraction of the model's features that the cohort has.
-        notes: What a user should know though nothing is refused.
     """
 
     cohort: PreparedCohort
     preprocessing: Preprocessing
     positions: dict[str, np.ndarray]
-    overlap: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+
+    def only(self, modalities: Sequence[str]) -> Aligned:
+        """The same without the modalities that may not be seen."""
+        return replace(self, positions={n: p for n, p in self.positions.items() if n in modalities})
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the axis M."""
         return tuple(self.preprocessing.modalities)
 
-    def presence(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """What records have of what the model knows.
+    @property
+    def overlap(self) -> dict[str, float]:
+        """Omics modality to the fraction of the model's features that the cohort has."""
+        omics = self.preprocessing.omics()
+        return {name: float((position >= 0).mean()) for name, position in self.positions.items() if name in omics}
+
+    def sentences(self) -> list[str]:
+        """What the model and the cohort do not share, and what follows; the overlap of every omics modality.
 
         Returns:
-            Bool [B, M], and bool [B, C] per image modality; an image none of whose channels the model
-            knows is absent.
+            Sentences of one line each, to be shown to whoever starts a run or a prediction.
+        """
+        told = []
+        for name, scaling in self.preprocessing.modalities.items():
+            if name not in self.cohort.modalities:
+                told.append(f"'{name}': this cohort has none, so every patient is read without it.")
+            elif name not in self.positions:
+                continue  # left out on purpose, by whoever narrowed the positions
+            elif isinstance(scaling, ImageScaling):
+                told += _tell_channels(name, [*self.cohort.image(name).channels], scaling.channels)
+            else:
+                told.append(_tell_features(name, self.positions[name], len(self.cohort.features[name])))
+        unknown = [name for name in self.cohort.modalities if name not in self.preprocessing.modalities]
+        return told + [f"'{name}': the model was trained without it, so it is not used." for name in unknown]
+
+    def presence(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What records have of what the model knows; whoever counts patients for a model counts these.
+
+        Returns:
+            Bool [B, M], and bool [B, C] per image modality. An image is there where a channel that the model
+            knows was acquired, an omics modality where a feature that the model knows was observed.
         """
         present_BM = np.zeros((len(rows), len(self.modalities)), dtype=bool)
         channels = {}
         for m, (name, scaling) in enumerate(self.preprocessing.modalities.items()):
-            position = self.positions.get(name)
-            if position is not None:
-                present_BM[:, m] = self.cohort.present_NM[rows, self.cohort.modalities.index(name)]
             if isinstance(scaling, ImageScaling):
-                channels[name] = np.zeros((len(rows), len(scaling.channels)), dtype=bool)
-                if position is not None:
-                    known = np.flatnonzero(position >= 0)
-                    acquired_BC = self.cohort.channels_NC(name, rows)[:, position[known]]
-                    channels[name][:, known] = acquired_BC & present_BM[:, [m]]
-                present_BM[:, m] &= channels[name].any(axis=1)
+                channels[name] = self._acquired(name, rows)
+                present_BM[:, m] = channels[name].any(axis=1)
+            elif name in self.positions:
+                position = self.positions[name]
+                present_BM[:, m] = observed_N(self.cohort, name, rows, position[position >= 0])
         return present_BM, channels
+
+    def _acquired(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Bool [B, C], which of the model's channels of an image were acquired."""
+        acquired_BC = np.zeros((len(rows), len(self.preprocessing.images()[name].channels)), dtype=bool)
+        if name in self.positions:
+            position = self.positions[name]
+            known = np.flatnonzero(position >= 0)
+            present_B = self.cohort.present_NM[rows, self.cohort.modalities.index(name)]
+            acquired_BC[:, known] = self.cohort.channels_NC(name, rows)[:, position[known]] & present_B[:, None]
+        return acquired_BC
 
     def read_omics(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scaled values of records.
@@ -125,6 +149,26 @@ class Aligned:
         return f"{self.cohort.path}, record {row}"
 
 
+def _tell_channels(name: str, here: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = [channel for channel in here if channel not in known]
+    told = [f"'{name}': the model was trained without the channel '{c}', so it is not used." for c in unknown]
+    if lacking := [f"'{channel}'" for channel in known if channel not in here]:
+        read = listed([f"'{channel}'" for channel in known if channel in here])
+        told.append(f"'{name}': no scan of this cohort has {listed(lacking)}, so all are read from {read} alone.")
+    return told
+
+
+def _tell_features(name: str, position: np.ndarray, here: int) -> str:
+    known, wanted = int((position >= 0).sum()), len(position)
+    if known < wanted:
+        share = f"{known:,} of the {wanted:,} features that the model reads ({percent(known, wanted)})"
+        told = f"'{name}': this cohort has {share}; the rest count as not measured."
+    else:
+        told = f"'{name}': this cohort has all {wanted:,} features that the model reads."
+    unknown = f" Not used: {counted(here - known, 'feature')} that the model does not know."
+    return told + unknown if here > known else told
+
+
 def intensity_range(scaling: ImageScaling, channel: int) -> tuple[float, float]:
     """The lowest and the highest standardised intensity of a channel."""
     return -scaling.mean[channel] / scaling.std[channel], (1 - scaling.mean[channel]) / scaling.std[channel]
@@ -141,7 +185,7 @@ def _scale(voxels: np.ndarray, into: torch.Tensor, shift: float, factor: float, 
         else:
             block.copy_(stored).sub_(shift)
         block.mul_(factor)
-        # One sum is the cheapest look at every voxel; clipping would hide an infinite one.
+        # One sum is the cheapest check of every voxel; clipping would hide an infinite one.
         if not math.isfinite(block.sum().item()):
             return False
         block.clamp_(lowest, highest)
@@ -155,63 +199,50 @@ def align(preprocessing: Preprocessing, cohort: PreparedCohort) -> Aligned:
         DataError: The cohort was prepared otherwise than the model expects, shares no modality with it,
             or has too few of its features.
     """
-    aligned = Aligned(cohort, preprocessing, {})
+    positions = {}
     for name, scaling in preprocessing.modalities.items():
         entry = cohort.manifest.modalities.get(name)
         if entry is None:
-            aligned.notes.append(f"nobody has '{name}': the cohort does not hold it")
             continue
         if isinstance(entry, ImageEntry) and isinstance(scaling, ImageScaling):
-            aligned.positions[name] = _match_image(aligned, name, entry, scaling)
+            positions[name] = _match_image(cohort, name, entry, scaling)
         elif isinstance(entry, OmicsEntry) and isinstance(scaling, OmicsScaling):
-            aligned.positions[name] = _match_omics(aligned, name, entry, scaling)
+            positions[name] = _match_omics(cohort, name, entry, scaling)
         else:
             raise _disagreement(cohort, name, "kind", entry.kind, scaling.kind)
-    if not aligned.positions:
+    if not positions:
         raise DataError(
             f"has none of the modalities of the model ({', '.join(preprocessing.modalities)}), "
             f"only {', '.join(cohort.modalities)}",
             where=str(cohort.path),
             fix="give the modalities of the cohort's YAML the names that the model uses",
         )
-    for name in cohort.modalities:
-        if name not in preprocessing.modalities:
-            aligned.notes.append(f"'{name}' is left out: the model does not know it")
-    return aligned
+    return Aligned(cohort, preprocessing, positions)
 
 
-def _match_image(aligned: Aligned, name: str, entry: ImageEntry, scaling: ImageScaling) -> np.ndarray:
-    _check_agreement(aligned.cohort, name, entry, scaling, IMAGE_AGREES)
+def _match_image(cohort: PreparedCohort, name: str, entry: ImageEntry, scaling: ImageScaling) -> np.ndarray:
+    _check_agreement(cohort, name, entry, scaling, tuple(ImageForm.model_fields))
     here = list(entry.channels)
-    for channel in here:
-        if channel not in scaling.channels:
-            aligned.notes.append(f"channel '{channel}' of '{name}' is left out: the model does not know it")
-    for channel in scaling.channels:
-        if channel not in here:
-            aligned.notes.append(f"nobody has channel '{channel}' of '{name}': the cohort does not hold it")
     positions = np.array([here.index(c) if c in here else -1 for c in scaling.channels], dtype=np.int64)
     if (positions < 0).all():
-        raise _disagreement(aligned.cohort, name, "channels", here, scaling.channels)
+        raise _disagreement(cohort, name, "channels", here, scaling.channels)
     return positions
 
 
-def _match_omics(aligned: Aligned, name: str, entry: OmicsEntry, scaling: OmicsScaling) -> np.ndarray:
-    _check_agreement(aligned.cohort, name, entry, scaling, OMICS_AGREES)
-    place = {feature: i for i, feature in enumerate(aligned.cohort.features[name])}
+def _match_omics(cohort: PreparedCohort, name: str, entry: OmicsEntry, scaling: OmicsScaling) -> np.ndarray:
+    _check_agreement(cohort, name, entry, scaling, tuple(OmicsForm.model_fields))
+    place = {feature: i for i, feature in enumerate(cohort.features[name])}
     positions = np.array([place.get(feature, -1) for feature in scaling.features], dtype=np.int64)
     overlap = float((positions >= 0).mean())
-    aligned.overlap[name] = overlap
     if overlap < scaling.minimum_overlap:
         lacking = [f for f, p in zip(scaling.features, positions, strict=True) if p < 0][:3]
         raise DataError(
             f"'{name}' has {overlap:.1%} of the {len(scaling.features)} features that the model knows, "
             f"at least {scaling.minimum_overlap:.0%} are needed; lacking: {', '.join(lacking)} …, "
-            f"there: {', '.join(aligned.cohort.features[name][:3])} …",
-            where=str(aligned.cohort.path),
+            f"there: {', '.join(cohort.features[name][:3])} …",
+            where=str(cohort.path),
             fix="name features as the model does (symbols or Ensembl identifiers), or leave the modality out",
         )
-    if overlap < 1:
-        aligned.notes.append(f"'{name}' has {overlap:.1%} of the {len(scaling.features)} features the model knows")
     return positions
 
 

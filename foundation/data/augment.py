@@ -40,7 +40,7 @@ class Augmentation(Config):
         spacing: Sequence[float],
         name: str,
         records: Sequence[str],
-        epochs: Sequence[int],
+        epochs: Sequence[int] | np.ndarray,
         seed: int,
     ) -> torch.Tensor:
         """Change every image by draws of its own; all channels of an image move together.
@@ -86,7 +86,7 @@ class Augmentation(Config):
                 x_BCXYZ[chosen] = x_BCXYZ[chosen].flip(axis + 2)
 
     def _add_noise(
-        self, x_BCXYZ: torch.Tensor, name: str, records: Sequence[str], epochs: Sequence[int], seed: int
+        self, x_BCXYZ: torch.Tensor, name: str, records: Sequence[str], epochs: Sequence[int] | np.ndarray, seed: int
     ) -> None:
         if self.noise:
             for x_CXYZ, record, epoch in zip(x_BCXYZ, records, epochs, strict=True):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+
+
+class Host(NamedTuple):
+    """What decides shapes and draws: [B, M] presence and [B] epochs."""
+
+    present_BM: np.ndarray
+    epochs: np.ndarray
 
 
 @dataclass
@@ -28,6 +36,7 @@ class Batch:
             ``value``, [B] float32, NaN where missing.
         sites, groups: [B], empty where unknown.
         quarantined: Records that were found damaged, and replaced, to the reason.
+        host: What is known on the host of tensors that were moved to a device, so that nothing waits for it.
     """
 
     modalities: tuple[str, ...]
@@ -44,19 +53,42 @@ class Batch:
     sites: list[str]
     groups: list[str]
     quarantined: dict[str, str] = field(default_factory=dict)
+    host: Host | None = None
 
     def __len__(self) -> int:
         """Number of records."""
         return len(self.records)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.present_BM.device
+
+    @property
+    def host_present_BM(self) -> np.ndarray:
+        """`present_BM` on the host."""
+        return self._on_host().present_BM
+
+    @property
+    def host_epochs(self) -> np.ndarray:
+        """`epochs` on the host."""
+        return self._on_host().epochs
+
+    def _on_host(self) -> Host:
+        if self.host is not None:
+            return self.host
+        return Host(self.present_BM.numpy(force=True), self.epochs.numpy(force=True))
+
     def part(self, start: int, stop: int) -> Batch:
         """Records `start` to `stop` of the batch, as views of the same memory."""
         lists = {name: getattr(self, name)[start:stop] for name in ("patients", "records", "sites", "groups")}
-        return replace(self._map(lambda tensor: tensor[start:stop]), **lists)
+        host = None if self.host is None else Host(*(values[start:stop] for values in self.host))
+        return replace(self._map(lambda tensor: tensor[start:stop]), **lists, host=host)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with its tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return replace(moved, host=self._on_host()) if moved.device != self.device else moved
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies faster."""

@@ -27,7 +27,7 @@ class CohortDataset(Dataset[Batch]):
 
     Args:
         aligned: The cohort, matched to the preprocessing.
-        rows: Rows that may stand in for a damaged one, such as the training rows; all by default.
+        rows: Rows that may replace a damaged one, such as the training rows; all by default.
         seed: Of the run.
         dropout: Modality dropout; None for evaluation.
         augmentation: Augmentation of images; None for evaluation.
@@ -104,7 +104,7 @@ class CohortDataset(Dataset[Batch]):
     def _build(self, rows: np.ndarray, epochs: np.ndarray) -> tuple[Batch, dict[int, str]]:
         records = self._records(rows)
         present_BM, channels = self.aligned.presence(rows)
-        omics, observed, damaged = self._read_omics(rows, present_BM)
+        omics, observed, damaged = self._read_omics(rows)
         present_BM, channels = self.dropout.drop(
             present_BM, channels, modalities=self.aligned.modalities, records=records, epochs=epochs, seed=self.seed
         )
@@ -139,14 +139,11 @@ class CohortDataset(Dataset[Batch]):
         pairs = zip(self.cohort.patients[rows], self.cohort.time_points[rows], strict=True)
         return [f"{patient}/{time_point}" if time_point else patient for patient, time_point in pairs]
 
-    def _read_omics(
-        self, rows: np.ndarray, present_BM: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, str]]:
-        """Omics of all rows; marks a modality absent where none of its features was observed."""
+    def _read_omics(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, str]]:
+        """Omics of all rows, what of them was observed, and the positions of damaged records."""
         omics, observed, damaged = {}, {}, {}
         for name in self.aligned.preprocessing.omics():
             omics[name], observed[name], infinite_B = self.aligned.read_omics(name, rows)
-            present_BM[:, self.aligned.modalities.index(name)] &= observed[name].any(axis=1)
             damaged |= {int(b): f"'{name}' holds an infinite value" for b in np.flatnonzero(infinite_B)}
         return omics, observed, damaged
 
@@ -182,7 +179,7 @@ class CohortDataset(Dataset[Batch]):
             spacing=spacing,
             name=name,
             records=[records[b] for b in here],
-            epochs=epochs[here].tolist(),
+            epochs=epochs[here],
             seed=self.seed,
         )
 

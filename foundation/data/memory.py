@@ -1,4 +1,4 @@
-"""Memory for the images of a batch."""
+"""Memory for the images of a batch: zeroed by the system, in huge pages where it has them."""
 
 from __future__ import annotations
 

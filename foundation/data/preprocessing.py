@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from foundation.cohort.manifest import ImageEntry, OmicsEntry
-from foundation.cohort.spec import Intensity, Spacing
 from foundation.cohort.store import PreparedCohort
 from foundation.config import Config
+from foundation.data.presence import observed_N
 from foundation.errors import CheckpointError, ConfigError, DataError, nearest
+from foundation.modality import ImageForm, ImageModality, OmicsForm, OmicsModality
 
 FILE = "preprocessing.json"
 BLOCK_VALUES = 8_000_000
@@ -37,54 +38,34 @@ class PreprocessingConfig(Config):
     )
 
 
-class ImageScaling(Config):
+class ImageScaling(ImageModality):
     """An image modality as the model knows it.
 
     Intensities are brought to 0 to 1 between the bounds of the intensity rule (the image's own, for
     percentiles), clipped there, and standardised with `mean` and `std`.
 
     Attributes:
-        channels: Names of the axis C.
-        shape, orientation, spacing, intensity, crop_foreground, foreground_above, stretch, background: What a cohort
-            must agree with.
         mean, std: [C] of the foreground of the training images, in units of 0 to 1; every image counts the same.
         patients: [C] training patients who have the channel.
     """
 
-    kind: Literal["image"] = "image"
-    channels: list[str]
-    shape: list[int]
-    orientation: str
-    spacing: Spacing
-    intensity: Intensity
-    crop_foreground: bool = False
-    foreground_above: float = 0.0
-    stretch: list[str] = []
-    background: float | None = None
     mean: list[float]
     std: list[float]
     patients: list[int]
 
 
-class OmicsScaling(Config):
+class OmicsScaling(OmicsModality):
     """An omics modality as the model knows it: its vocabulary, and robust scaling.
 
     Attributes:
-        features: Names of the axis F.
-        values, unit, transform: What a cohort must agree with.
         center: [F] median over the training records in which the feature was observed; 0 for binary values.
         scale: [F] interquartile range / 1.349; where that is 0 the standard deviation, where that is 0 too 1;
             1 for binary values.
         clip: Bound on a scaled value.
         minimum_overlap: Fraction of `features` that a cohort must have.
-        patients: Training patients who have the modality.
+        patients: Training patients in whom any of `features` was observed.
     """
 
-    kind: Literal["omics"] = "omics"
-    features: list[str]
-    values: str
-    unit: str
-    transform: list[str]
     center: list[float]
     scale: list[float]
     clip: float
@@ -120,7 +101,7 @@ class Preprocessing(Config):
     def fit(
         cls, cohort: PreparedCohort, rows: Sequence[int] | np.ndarray, config: PreprocessingConfig | None = None
     ) -> Preprocessing:
-        """Learn scalers and vocabularies from the training records; no other record is looked at.
+        """Learn scalers and vocabularies from the training records; no other record is read.
 
         Args:
             cohort: The prepared cohort.
@@ -140,7 +121,7 @@ class Preprocessing(Config):
             if name not in cohort.modalities:
                 fix = nearest(name, cohort.modalities)
                 raise ConfigError(f"no modality is called '{name}'", where="preprocessing.modalities", fix=fix)
-            present = rows[cohort.present_NM[rows, cohort.modalities.index(name)]]
+            present = rows[_has(cohort, name, rows)]
             if not len(present):
                 raise DataError(
                     f"no training patient has the modality '{name}'",
@@ -151,6 +132,10 @@ class Preprocessing(Config):
             modalities[name] = fit(cohort, name, present, config)
         patients = len(set(cohort.patients[rows]))
         return cls(cohort=cohort.manifest.name, patients=patients, records=len(rows), modalities=modalities)
+
+    def described(self) -> dict[str, ImageModality | OmicsModality]:
+        """What each modality is, without what was learned of it."""
+        return {name: scaling.described() for name, scaling in self.modalities.items()}
 
     def to_json(self) -> str:
         """The text of preprocessing.json; every number reads back to the same bits."""
@@ -205,6 +190,13 @@ class Preprocessing(Config):
             raise CheckpointError(f"cannot be read: {error}", where=str(path), fix="name a model folder") from None
 
 
+def _has(cohort: PreparedCohort, name: str, rows: np.ndarray) -> np.ndarray:
+    """Bool [N], which records have an image, or any feature of an omics modality observed."""
+    if isinstance(cohort.manifest.modalities[name], ImageEntry):
+        return cohort.present_NM[rows, cohort.modalities.index(name)]
+    return observed_N(cohort, name, rows, np.arange(len(cohort.features[name])))
+
+
 def _fit_image(cohort: PreparedCohort, name: str, rows: np.ndarray, config: PreprocessingConfig) -> ImageScaling:
     entry = cohort.image(name)
     statistics = cohort.statistics_NC4(name, rows).astype(np.float64)
@@ -218,14 +210,7 @@ def _fit_image(cohort: PreparedCohort, name: str, rows: np.ndarray, config: Prep
         patients.append(len(set(cohort.patients[rows[here]])))
     return ImageScaling(
         channels=list(entry.channels),
-        shape=entry.shape,
-        orientation=entry.orientation,
-        spacing=entry.spacing,
-        intensity=entry.intensity,
-        crop_foreground=entry.crop_foreground,
-        foreground_above=entry.foreground_above,
-        stretch=entry.stretch,
-        background=entry.background,
+        **{key: getattr(entry, key) for key in ImageForm.model_fields},
         mean=means,
         std=stds,
         patients=patients,
@@ -260,14 +245,12 @@ def _fit_omics(cohort: PreparedCohort, name: str, rows: np.ndarray, config: Prep
         )
     return OmicsScaling(
         features=[names[i] for i in keep],
-        values=entry.values,
-        unit=entry.unit,
-        transform=entry.transform,
+        **{key: getattr(entry, key) for key in OmicsForm.model_fields},
         center=center[keep].tolist(),
         scale=scale[keep].tolist(),
         clip=config.clip,
         minimum_overlap=config.minimum_overlap,
-        patients=len(set(cohort.patients[rows])),
+        patients=len(set(cohort.patients[rows[observed_N(cohort, name, rows, keep)]])),
     )
 
 

@@ -1,4 +1,4 @@
-"""Files known by what is in them."""
+"""Hashes of files: SHA-256 of what is in them."""
 
 from __future__ import annotations
 

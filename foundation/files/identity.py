@@ -1,4 +1,4 @@
-"""What a run is: what must not change between its start and its resumption, told key by key, as hashes."""
+"""The identity of a run as hashes, key by key, so that a run that was changed is refused by the key's name."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def refuse_another(theirs: Mapping[str, str], ours: Mapping[str, str], where: Pa
         raise CheckpointError(
             f"belongs to another run: {listed(changed)} changed since",
             where=str(where),
-            fix="undo the change to go on, or give the new run another `out`",
+            fix="undo the change to resume, or give the new run another `out`",
         )

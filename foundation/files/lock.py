@@ -58,9 +58,9 @@ def refuse_foreign(out: Path, mark: str) -> None:
     """
     if out.is_dir() and not (out / mark).is_file() and any(path.name != WORKING for path in out.iterdir()):
         raise ConfigError(
-            "holds something, and no run that could be gone on with",
+            "is not empty and holds no run that can be resumed",
             where=f"out: {out}",
-            fix=f"name a new folder; or, where it is a copy of a run, copy its {mark} too",
+            fix=f"name a new folder; if it is a copy of a run, copy its {mark} too",
         )
 
 
@@ -73,7 +73,7 @@ def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
         doing: See `held`.
 
     Raises:
-        ConfigError: A file stands in its place.
+        ConfigError: A file is in its place.
         DataError: Another process holds it.
         WriteError: It cannot be made.
     """
@@ -81,7 +81,7 @@ def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
     try:
         working.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise ConfigError("a file stands in the way of the run folder", where=str(out), fix="correct `out`") from None
+        raise ConfigError("a file is in the place of the run folder", where=str(out), fix="correct `out`") from None
     except OSError as error:
         what = f"the run folder cannot be made: {error.strerror}"
         raise WriteError(what, where=str(out), fix="make room, or name an `out` that you may write to") from None

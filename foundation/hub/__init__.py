@@ -1,1 +1,1 @@
-"""A model folder: written whole, read with everything checked."""
+"""Model folders: weights, preprocessing and seen patients, written whole and read with checks."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -95,14 +96,25 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
         raise CheckpointError(
             f"is no model folder: it has no {missing[0]}", where=str(folder), fix="name the `model` folder of a run"
         )
+    _refuse_another_format(folder)
     preprocessing = Preprocessing.read(folder)
     try:
         with _quietly():
-            model = MultimodalModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            loaded: Any = MultimodalModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+            model, told = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot be read: {' '.join(str(error).split())[:300]}", where=str(folder), fix="copy the folder again"
         ) from None
+    strange = sorted({*told["missing_keys"], *told["unexpected_keys"], *(key for key, *_ in told["mismatched_keys"])})
+    if strange:
+        raise CheckpointError(
+            f"the weights are not those of config.json: {len(strange)} tensors differ, first '{strange[0]}'",
+            where=str(folder),
+            fix="copy the folder again",
+        )
     for tensor in (*model.parameters(), *model.buffers()):
         # In the file, tensors lie at any address; where memory is not aligned, sums are rounded in another order.
         tensor.data = tensor.data.clone()
@@ -111,3 +123,20 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
             "has weights that are not finite", where=str(folder), fix="take the folder of another run"
         )
     return model.eval(), preprocessing
+
+
+def _refuse_another_format(folder: Path) -> None:
+    """Weights of another format would be taken for missing, and left random."""
+    from foundation.model.multimodal import FORMAT
+
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("format_version")
+    except (OSError, ValueError, AttributeError):
+        raise CheckpointError("cannot be read", where=str(path), fix="copy the folder again") from None
+    if found != FORMAT:
+        raise CheckpointError(
+            f"is a model of format {found or 1}, and this version of chiasma reads format {FORMAT}",
+            where=str(folder),
+            fix="use the version of chiasma that wrote it, or pretrain again",
+        )

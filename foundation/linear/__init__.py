@@ -1,1 +1,1 @@
-"""Linear models, which everything is measured against, and one rule that chooses their penalty."""
+"""Linear models on plain arrays: baselines and probes, and the one rule that chooses their penalty."""

@@ -1,4 +1,4 @@
-"""Factors that several omics modalities share, of patients most of whom lack some: where an omics tower may start.
+"""Factors that several omics modalities share, though most patients lack some: for initial weights of towers.
 
 The similarity of two patients is the mean, over the modalities that both have, of the correlation of their profiles;
 its leading eigenvectors are the factors. Each feature's weight is what it adds to the best guess of a factor from one

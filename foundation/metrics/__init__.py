@@ -1,1 +1,1 @@
-"""What predictions are worth: scores with intervals, and the linear models that others are measured by."""
+"""Metrics: scores of predictions as functions of weights of patients, and their names in reports."""

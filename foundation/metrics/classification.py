@@ -67,7 +67,7 @@ def calibration_error(right_N: np.ndarray, stated_N: np.ndarray) -> Score:
     Guo et al. 2017, On calibration of modern neural networks.
 
     Args:
-        right_N: [N] bool, it came true.
+        right_N: [N] bool, whether it was so.
         stated_N: [N] how likely that was said to be.
     """
     in_bin_NB = (bins(stated_N)[:, None] == np.arange(BINS)).astype(np.float64)
@@ -80,7 +80,7 @@ def calibration_error(right_N: np.ndarray, stated_N: np.ndarray) -> Score:
 
 
 def bins(stated_N: np.ndarray) -> np.ndarray:
-    """The bin of each chance, from 0 to BINS - 1; a chance on an edge belongs below it."""
+    """The bin of each probability, from 0 to BINS - 1; a probability on an edge belongs below it."""
     return np.clip(np.ceil(stated_N * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 

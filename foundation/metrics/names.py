@@ -1,4 +1,4 @@
-"""What measures are called in reports."""
+"""Names of metrics in reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = {
 
 
 def plain_name(measure: str) -> str:
-    """The name of a measure for a person: ``Brier score at 365`` of ``brier/365``, ``AUROC, idh`` of ``auroc/idh``."""
+    """The name of a metric for a person: ``Brier score at 365`` of ``brier/365``, ``AUROC, idh`` of ``auroc/idh``."""
     stem, _, of = measure.partition("/")
     name = NAMES.get(stem, stem.replace("_", " "))
     if not of:

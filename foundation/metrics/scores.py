@@ -121,9 +121,9 @@ def r_squared(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
         total = weights_RN.sum(axis=1)
-        mean = weights_RN @ truth_N / total
-        spread = weights_RN @ truth_N**2 / total - mean**2
-        return 1 - share(weights_RN @ error_N / total, np.where(spread > 1e-12, spread, 0))
+        mean = share(weights_RN @ truth_N, total)
+        spread = share(weights_RN @ truth_N**2, total) - mean**2
+        return 1 - share(share(weights_RN @ error_N, total), np.where(spread > 1e-12, spread, 0))
 
     return score
 
@@ -149,7 +149,8 @@ def mean(value_N: np.ndarray) -> Score:
 
 
 def _correlation(weights_RN: np.ndarray, x_RN: np.ndarray, y_RN: np.ndarray) -> np.ndarray:
-    share_RN = weights_RN / weights_RN.sum(axis=1, keepdims=True)
+    total_R1 = weights_RN.sum(axis=1, keepdims=True)
+    share_RN = np.divide(weights_RN, total_R1, out=np.zeros_like(weights_RN), where=total_R1 > 0)
     x_RN = x_RN - np.sum(share_RN * x_RN, axis=1, keepdims=True)
     y_RN = y_RN - np.sum(share_RN * y_RN, axis=1, keepdims=True)
     spread = np.sum(share_RN * x_RN**2, axis=1) * np.sum(share_RN * y_RN**2, axis=1)

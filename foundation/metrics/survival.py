@@ -110,30 +110,30 @@ def breslow(risk_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, times_T
 
 
 def log_rank(
-    time_N: np.ndarray, event_N: np.ndarray, arm_N: np.ndarray, strata_N: np.ndarray | None = None
+    time_N: np.ndarray, event_N: np.ndarray, curve_N: np.ndarray, strata_N: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Log-rank test of two or more methods, stratified: events are compared with those expected within each stratum.
+    """Log-rank test of two or more curves, stratified: events are compared with those expected within each stratum.
 
     Args:
         time_N: [N] to the event or to censoring.
         event_N: [N] 1 happened, 0 censored.
-        arm_N: [N] method of each patient.
+        curve_N: [N] which curve each patient belongs to.
         strata_N: [N]; None for one stratum.
 
     Returns:
-        The statistic and its p-value by the chi-square distribution with methods - 1 degrees of freedom; NaN twice with
-        one method or without events.
+        The statistic and its p-value by the chi-square distribution with one degree of freedom fewer than curves; NaN
+        twice with one curve or without events.
     """
     from scipy.stats import chi2
 
-    methods = np.unique(arm_N)
-    beyond, spread = np.zeros(len(methods)), np.zeros((len(methods), len(methods)))
+    curves = np.unique(curve_N)
+    beyond, spread = np.zeros(len(curves)), np.zeros((len(curves), len(curves)))
     strata_N = np.zeros(len(time_N)) if strata_N is None else strata_N
     for stratum in np.unique(strata_N):
         here = strata_N == stratum
-        more, of_stratum = _beyond_expected(time_N[here], event_N[here], arm_N[here, None] == methods)
+        more, of_stratum = _beyond_expected(time_N[here], event_N[here], curve_N[here, None] == curves)
         beyond, spread = beyond + more, spread + of_stratum
-    # The last method follows from the others.
+    # The last curve follows from the others.
     beyond, spread = beyond[:-1], spread[:-1, :-1]
     if not len(beyond) or not spread.any():
         return float("nan"), float("nan")
@@ -141,12 +141,12 @@ def log_rank(
     return statistic, float(chi2.sf(statistic, len(beyond)))
 
 
-def _beyond_expected(time_N: np.ndarray, event_N: np.ndarray, in_arm_NA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Events beyond those expected in each method [A], and their hypergeometric covariance [A, A]."""
+def _beyond_expected(time_N: np.ndarray, event_N: np.ndarray, in_curve_NA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Events beyond those expected in each curve [A], and their hypergeometric covariance [A, A]."""
     times, place_N = np.unique(time_N, return_inverse=True)
-    ended_TA, events_TA = (np.zeros((len(times), in_arm_NA.shape[1])) for _ in range(2))
-    np.add.at(ended_TA, place_N, in_arm_NA)
-    np.add.at(events_TA, place_N, in_arm_NA * event_N[:, None])
+    ended_TA, events_TA = (np.zeros((len(times), in_curve_NA.shape[1])) for _ in range(2))
+    np.add.at(ended_TA, place_N, in_curve_NA)
+    np.add.at(events_TA, place_N, in_curve_NA * event_N[:, None])
     at_risk_TA = np.cumsum(ended_TA[::-1], axis=0)[::-1]
     at_risk_T, events_T = at_risk_TA.sum(axis=1), events_TA.sum(axis=1)
     share_TA = at_risk_TA / at_risk_T[:, None]

@@ -1,1 +1,1 @@
-"""Towers and what they are made of, joined in one space."""
+"""The model: towers and what they are made of, projections into one space, fusion, views, embedding."""

@@ -1,13 +1,15 @@
-"""MultimodalModel: a tower per image modality, one for all omics, a shared space, and a fused embedding."""
+"""MultimodalModel: towers for images and omics, a shared space, and a fused embedding; all views in one forward."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
@@ -15,25 +17,30 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 import foundation.model.fusion
 import foundation.model.towers  # noqa: F401  (registers every tower)
 from foundation.data.batch import Batch
-from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError, nearest
-from foundation.modality import OmicsFeatures
+from foundation.modality import ImageModality, Modality, OmicsModality
 from foundation.model.fusion.base import fusions
 from foundation.model.layers.projection import Projection
-from foundation.model.towers.base import ImageTower, Tokens, towers
-from foundation.model.view import FUSED, TowerOutput, TowerSpec, View
+from foundation.model.layers.values import at_least_single
+from foundation.model.towers.base import ImageTower, OmicsTower, Tokens, TowerConfig, towers
+from foundation.model.view import FUSED, Key, TowerOutput, TowerSpec, View
 from foundation.randomness import draw
+
+FORMAT = 2
+"""Of config.json and of the names of tensors; a folder of another format is refused."""
+
+_MODALITY = TypeAdapter(Modality)
 
 
 class MultimodalConfig(PretrainedConfig):
     """config.json of a model folder. Lists, not objects, hold what has an order: keys are sorted when written.
 
     Attributes:
-        towers: For each tower its name and config; an image tower bears the name of its modality.
+        towers: For each tower its name and config.
         fusion: Config of the fusion.
         width: D of the shared space.
-        images: For each image modality its name, number of channels and shape.
-        omics: For each omics modality its name, the names of its features, and the kind of their values.
+        modalities: For each modality its name and what it is; see `foundation.modality`.
+        format_version: Of the folder.
     """
 
     model_type = "chiasma"
@@ -43,56 +50,48 @@ class MultimodalConfig(PretrainedConfig):
         towers: list[list[Any]] | None = None,
         fusion: dict[str, Any] | None = None,
         width: int = 128,
-        images: list[list[Any]] | None = None,
-        omics: list[list[Any]] | None = None,
+        modalities: list[list[Any]] | None = None,
+        format_version: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.towers = towers or []
         self.fusion = fusion or {}
         self.width = width
-        self.images = images or []
-        self.omics = omics or []
+        self.modalities = modalities or []
+        self.format_version = format_version
         super().__init__(**kwargs)
 
     @classmethod
-    def of(cls, preprocessing: Preprocessing, towers: Mapping[str, Any], fusion: Any, width: int) -> MultimodalConfig:
-        """The config of a model that reads what this preprocessing gives."""
-        images, omics = preprocessing.images(), preprocessing.omics()
+    def of(
+        cls, modalities: Mapping[str, ImageModality | OmicsModality], towers: Mapping[str, Any], fusion: Any, width: int
+    ) -> MultimodalConfig:
+        """The config of a model that reads these modalities."""
         return cls(
             towers=[[name, config.model_dump(mode="json")] for name, config in towers.items()],
             fusion=fusion.model_dump(mode="json"),
             width=width,
-            images=[[name, len(scaling.channels), scaling.shape] for name, scaling in images.items()],
-            omics=[[name, scaling.features, scaling.values] for name, scaling in omics.items()],
+            modalities=[[name, modality.model_dump(mode="json")] for name, modality in modalities.items()],
+            format_version=FORMAT,
         )
+
+    def described(self) -> dict[str, ImageModality | OmicsModality]:
+        """Name of each modality to what it is."""
+        return {name: _MODALITY.validate_python(modality) for name, modality in self.modalities}
 
     def self_contained(self) -> MultimodalConfig:
         """The same config without reference to any file: what is written beside the weights."""
-        self_contained = copy.deepcopy(self)
-        for entry in self_contained.towers:
+        config = copy.deepcopy(self)
+        for entry in config.towers:
             part = towers[entry[1]["tower"]]
             entry[1] = part.self_contained(part.Config.model_validate(entry[1])).model_dump(mode="json")
-        return self_contained
-
-
-@dataclass
-class Embeddings:
-    """What a model says of some records.
-
-    Attributes:
-        z: View (a tower, an omics modality alone, or ``fused``) to normalised [B, D], zeros where absent.
-        present: View to bool [B].
-    """
-
-    z: dict[str, Tensor]
-    present: dict[str, Tensor]
+        return config
 
 
 class MultimodalModel(PreTrainedModel):
     """Towers and their projections into one space.
 
     Raises:
-        ConfigError: A tower serves no modality, or a modality has no tower.
+        ConfigError: A tower serves no modality, or a modality has no tower or several.
     """
 
     config_class = MultimodalConfig
@@ -101,14 +100,14 @@ class MultimodalModel(PreTrainedModel):
 
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__(config)
-        sites = _find_sites(config)
-        self.towers = nn.ModuleDict({site.name: _build_tower(site, config) for site in sites})
-        self.sites = [_with_patches(site, self.towers[site.name]) for site in sites]
+        served = _who_serves_what(config)
+        self.towers = nn.ModuleDict({name: _build_tower(name, served[name], config) for name, _ in config.towers})
+        self.specs = [_spec(name, served[name], self.towers[name]) for name, _ in config.towers]
         self.projections = nn.ModuleDict(
             {name: Projection(tower.width, config.width) for name, tower in self.towers.items()}  # type: ignore[arg-type]
         )
         fusion = fusions[config.fusion["fusion"]]
-        self.fusion = fusion(fusion.Config.model_validate(config.fusion), config.width, len(self.sites))
+        self.fusion = fusion(fusion.Config.model_validate(config.fusion), config.width, len(self.specs))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -123,146 +122,174 @@ class MultimodalModel(PreTrainedModel):
         """The blocks of every tower, for what is done to each of them alone."""
         return [block for tower in self.towers.values() for block in tower.stack()]  # type: ignore[operator]
 
-    def forward(self, batch: Batch, view: View, *, tokens: bool = False, seed: int | None = None) -> TowerOutput:
-        """Look at a batch.
+    def every_view(self) -> dict[str, View]:
+        """Views of all that a record has: by each tower, of each omics modality alone, and fused."""
+        views = {spec.name: View(spec.name) for spec in self.specs}
+        for spec in self.specs:
+            if len(spec.modalities) > 1:
+                views |= {name: View(spec.name, (name,)) for name in spec.modalities}
+        return {**views, FUSED: View(FUSED)}
+
+    def forward(self, batch: Batch, views: Mapping[Key, View], seed: int | None = None) -> dict[Key, TowerOutput]:
+        """Make views of a batch; a tower runs once for views that show it the same.
 
         Args:
-            batch: Records.
-            view: What may be seen of them, and by which tower, or ``fused``.
-            tokens: Whether to hand out tokens.
+            batch: Records; there may be none.
+            views: By name.
             seed: Of the run, for towers that keep a random part of their tokens; None for evaluation.
         """
-        if view.tower == FUSED:
-            seen = [self._see(batch, replace(view, tower=s.name), False, seed) for s in self.sites]
-            z_BMD = torch.stack([one.z_BD for one in seen], dim=1)
-            present_BM = torch.stack([one.present_B for one in seen], dim=1)
-            return TowerOutput(self.fusion(z_BMD, present_BM), present_BM.any(dim=1), view)
-        return self._see(batch, view, tokens, seed)
+        specs = {spec.name: spec for spec in self.specs}
+        read = {view.key(specs[view.tower]) for view in views.values() if view.tower != FUSED}
+        made: dict[Hashable, TowerOutput] = {}
 
-    def _see(self, batch: Batch, view: View, tokens: bool, seed: int | None) -> TowerOutput:
-        site = next(site for site in self.sites if site.name == view.tower)
-        look = self._look_at_image if site.kind == "image" else self._look_at_omics
-        made, present_B, rows = look(site, batch, view, seed)
-        z_PD = functional.normalize(self.projections[site.name](made.pooled_BD).float(), dim=-1)
-        # With nobody present the tower has looked at one stand-in, whose weight is zero: collectives cannot hang.
-        weight = present_B[rows].to(z_PD.dtype)[:, None]
-        z_BD = z_PD.new_zeros(len(batch), z_PD.shape[1]).index_copy(0, rows, z_PD * weight)
-        if not tokens:
-            return TowerOutput(z_BD, present_B, view)
-        patches = None
-        if site.kind == "image" and site.name in view.hidden:
-            patches = self.towers[site.name].patches(batch.images[site.name][rows])  # type: ignore[operator]
-        return TowerOutput(z_BD, present_B, view, made, rows, patches)
+        def once(view: View, spec: TowerSpec) -> TowerOutput:
+            key = view.key(spec)
+            if key not in made:
+                output = self._run_tower(batch, view, spec, seed)
+                # What is only fused is kept without its tokens, so that many views fit in memory.
+                made[key] = output if key in read else replace(output, tokens=None, rows=None)
+            return made[key]
 
-    def _look_at_image(
-        self, site: TowerSpec, batch: Batch, view: View, seed: int | None
-    ) -> tuple[Tokens, Tensor, Tensor]:
-        del seed
-        position = batch.modalities.index(site.name)
-        present_B = batch.present_BM[:, position] & view.keep_BM[:, position]
-        rows = _rows_or_stand_in(present_B)
-        hidden = view.hidden.get(site.name)
-        made = self.towers[site.name](
-            batch.images[site.name][rows], batch.channels[site.name][rows], None if hidden is None else hidden[rows]
-        )
-        return made, present_B, rows
+        return {
+            name: self._fuse([once(view, spec) for spec in self.specs], view)
+            if view.tower == FUSED
+            else replace(once(view, specs[view.tower]), view=view)
+            for name, view in views.items()
+        }
 
-    def _look_at_omics(
-        self, site: TowerSpec, batch: Batch, view: View, seed: int | None
-    ) -> tuple[Tokens, Tensor, Tensor]:
-        observed = {}
-        for name in site.modalities:
-            observed[name] = batch.observed[name] & view.keep_BM[:, [batch.modalities.index(name)]]
-            if name in view.hidden:
-                observed[name] = observed[name] & ~view.hidden[name]
-        present_B = torch.stack([seen.any(dim=1) for seen in observed.values()]).any(dim=0)
-        rows = _rows_or_stand_in(present_B)
-        omics = {name: batch.omics[name][rows] for name in observed}
-        observed = {name: seen[rows] for name, seen in observed.items()}
-        if not bool(present_B.any()):
-            first = site.modalities[0]
-            observed[first] = observed[first].clone()
-            observed[first][:, 0] = True
-        tower = self.towers[site.name]
-        draws = self._draws(tower, batch, rows, seed)
-        return tower(omics, observed, draws), present_B, rows
+    def _fuse(self, parts: list[TowerOutput], view: View) -> TowerOutput:
+        present_BM = torch.stack([part.present_B for part in parts], dim=1)
+        z_BD = self.fusion(torch.stack([part.z_BD for part in parts], dim=1), present_BM)
+        return TowerOutput(z_BD, present_BM.any(dim=1), view)
+
+    def _run_tower(self, batch: Batch, view: View, spec: TowerSpec, seed: int | None) -> TowerOutput:
+        """One tower on the records that have something for it, or on a dummy row, so that collectives cannot hang."""
+        rows = _rows(batch, view, spec).to(batch.device)
+        run = self._read_image if spec.kind == "image" else self._read_omics
+        tokens, visible_P = run(batch, view, spec, rows, seed)
+        z_PD = functional.normalize(at_least_single(self.projections[spec.name](tokens.pooled_BD)), dim=-1)
+        z_BD = z_PD.new_zeros(len(batch), z_PD.shape[1])
+        present_B = torch.zeros(len(batch), dtype=torch.bool, device=rows.device)
+        if not len(rows):
+            return TowerOutput(z_BD + 0 * z_PD, present_B, view, tokens.first(0), rows)
+        z_BD = z_BD.index_copy(0, rows, z_PD * visible_P[:, None])
+        return TowerOutput(z_BD, present_B.index_copy(0, rows, visible_P), view, tokens, rows)
+
+    def _read_image(
+        self, batch: Batch, view: View, spec: TowerSpec, rows: Tensor, seed: int | None
+    ) -> tuple[Tokens, Tensor]:
+        name, _ = spec.image
+        tower, hidden_BT = self.towers[spec.name], view.hidden.get(name)
+        x_PCXYZ, channels_PC = _of_rows(batch.images[name], rows), _of_rows(batch.channels[name], rows)
+        tokens = tower(x_PCXYZ, channels_PC, None if hidden_BT is None else _of_rows(hidden_BT, rows))
+        if view.targets:
+            tokens.extras["patches"] = tower.patches(x_PCXYZ)  # type: ignore[operator]
+        return tokens, torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+
+    def _read_omics(
+        self, batch: Batch, view: View, spec: TowerSpec, rows: Tensor, seed: int | None
+    ) -> tuple[Tokens, Tensor]:
+        observed = {name: _of_rows(view.shown(name, batch.observed[name]), rows) for name in spec.modalities}
+        visible_P = torch.stack([each.any(dim=1) for each in observed.values()]).any(dim=0)
+        omics = {name: _of_rows(batch.omics[name], rows) for name in observed}
+        tower = self.towers[spec.name]
+        return tower(omics, observed, self._draws(tower, batch, rows, seed)), visible_P
 
     def _draws(self, tower: nn.Module, batch: Batch, rows: Tensor, seed: int | None) -> Tensor | None:
-        if seed is None or tower.possible_tokens <= tower.max_tokens:  # type: ignore[operator]
+        assert isinstance(tower, OmicsTower)
+        if seed is None or tower.possible_tokens <= tower.max_tokens or not len(rows):
             return None
-        records = [batch.records[row] for row in rows.tolist()]
-        epochs = batch.epochs[rows].tolist()
-        uniform = draw(seed, "omics tokens", records, epochs, tower.possible_tokens)  # type: ignore[arg-type]
+        at = rows.tolist()
+        uniform = draw(
+            seed, "omics tokens", [batch.records[row] for row in at], batch.host_epochs[at], tower.possible_tokens
+        )
         return torch.from_numpy(uniform).to(rows.device)
 
-    @torch.no_grad()
-    def embed(self, batch: Batch) -> Embeddings:
-        """Every view of a batch: each tower, each omics modality alone, and fused; deterministic."""
-        everything = torch.ones_like(batch.present_BM)
-        seen = {site.name: self(batch, View(site.name, everything)) for site in self.sites}
-        for site in self.sites:
-            if site.kind == "omics" and len(site.modalities) > 1:
-                for name in site.modalities:
-                    keep_BM = torch.zeros_like(everything)
-                    keep_BM[:, batch.modalities.index(name)] = True
-                    seen[name] = self(batch, View(site.name, keep_BM))
-        seen[FUSED] = self(batch, View(FUSED, everything))
-        return Embeddings({n: s.z_BD for n, s in seen.items()}, {n: s.present_B for n, s in seen.items()})
+
+def _rows(batch: Batch, view: View, spec: TowerSpec) -> Tensor:
+    """Records that have something to show; known on the host, so that nothing waits for the device."""
+    here_B = np.zeros(len(batch), dtype=bool)
+    for name in view.seen_by(spec):
+        present_B = batch.host_present_BM[:, batch.modalities.index(name)]
+        here_B |= present_B & view.keep[name].numpy() if name in view.keep else present_B
+    return torch.from_numpy(np.flatnonzero(here_B))
 
 
-def _rows_or_stand_in(present_B: Tensor) -> Tensor:
-    rows = present_B.nonzero()[:, 0]
-    return rows if len(rows) else torch.zeros(1, dtype=torch.int64, device=present_B.device)
+def _of_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Some rows; where there are none, a dummy row of zeros."""
+    return values[rows] if len(rows) else values.new_zeros(1, *values.shape[1:])
 
 
-def _find_sites(config: MultimodalConfig) -> list[TowerSpec]:
-    """Which tower serves which modalities."""
-    channels = {name: count for name, count, _ in config.images}
-    features = {name: OmicsFeatures(tuple(names), values) for name, names, values in config.omics}
-    sites = []
-    for name, tower in config.towers:
-        if not issubclass(towers[tower["tower"]], ImageTower):
-            sites.append(TowerSpec(name, "omics", tuple(features), tuple(features.values())))
-            continue
-        if name not in channels:
+def _who_serves_what(config: MultimodalConfig) -> dict[str, dict[str, ImageModality | OmicsModality]]:
+    """Tower to the modalities that it reads.
+
+    A tower reads those that its config names; else an image tower the one of its own name, and an omics tower all omics
+    modalities that no other tower names.
+    """
+    known = config.described()
+    configs = {name: towers[entry["tower"]].Config.model_validate(entry) for name, entry in config.towers}
+    named = {modality for tower in configs.values() for modality in tower.modalities or ()}
+    free = [name for name, modality in known.items() if modality.kind == "omics" and name not in named]
+    served = {}
+    for name, tower in configs.items():
+        of_image = issubclass(towers[tower.part], ImageTower)
+        default = [name] if of_image else free
+        served[name] = _modalities(name, tower, default, known, "image" if of_image else "omics")
+    _refuse_unserved(served, known)
+    return served
+
+
+def _modalities(
+    name: str, config: TowerConfig, default: list[str], known: Mapping[str, ImageModality | OmicsModality], kind: str
+) -> dict[str, ImageModality | OmicsModality]:
+    """What one tower reads, refusing what it cannot."""
+    wanted, where = config.modalities or default, f"towers.{name}"
+    of_kind = [modality for modality in known if known[modality].kind == kind]
+    if not wanted:
+        raise ConfigError(f"tower '{name}' is for omics, and no modality is left for it", where=where, fix="remove it")
+    for modality in wanted:
+        if modality not in of_kind:
             raise ConfigError(
-                f"tower '{name}' is for images, and no image modality is called so",
-                where=f"towers.{name}",
-                fix=nearest(name, channels),
+                f"tower '{name}' reads {kind} modalities, and none is called '{modality}'",
+                where=f"{where}.modalities",
+                fix=f"{nearest(modality, of_kind)}; or say with `modalities` what the tower reads",
             )
-        sites.append(TowerSpec(name, "image", (name,), channels=channels[name]))
-    _refuse_misfits(sites, [*channels, *features])
-    return sites
+    if name == FUSED or (name in known and wanted != [name]):
+        what = f"tower '{name}' is called like {'all towers together' if name == FUSED else 'a modality'}"
+        raise ConfigError(what, where=where, fix="give it another name, since both have embeddings")
+    if kind == "image" and len(wanted) > 1:
+        raise ConfigError(f"tower '{name}' reads one image modality", where=f"{where}.modalities", fix="name one")
+    return {modality: known[modality] for modality in known if modality in wanted}
 
 
-def _refuse_misfits(sites: list[TowerSpec], modalities: list[str]) -> None:
-    idle = [site.name for site in sites if not site.modalities]
-    if idle:
-        raise ConfigError(
-            f"tower '{idle[0]}' is for omics, of which the cohort has none", where=f"towers.{idle[0]}", fix="remove it"
-        )
-    served = {modality for site in sites for modality in site.modalities}
-    lonely = [name for name in modalities if name not in served]
-    if lonely:
-        raise ConfigError(
-            f"modality '{lonely[0]}' has no tower",
-            where="towers",
-            fix="add one, or leave the modality out by naming the others in preprocessing.modalities",
-        )
+def _refuse_unserved(served: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any]) -> None:
+    for modality in known:
+        by = [name for name, modalities in served.items() if modality in modalities]
+        if not by:
+            fix = "add one, or leave the modality out by naming the others in preprocessing.modalities"
+            raise ConfigError(f"modality '{modality}' has no tower", where="towers", fix=fix)
+        if len(by) > 1:
+            what = f"modality '{modality}' is read by two towers, '{by[0]}' and '{by[1]}'"
+            raise ConfigError(what, where=f"towers.{by[1]}.modalities", fix="let one of them read it")
 
 
-def _build_tower(site: TowerSpec, config: MultimodalConfig) -> nn.Module:
-    settings: dict[str, Any] = next(entry[1] for entry in config.towers if entry[0] == site.name)
+def _build_tower(
+    name: str, modalities: Mapping[str, ImageModality | OmicsModality], config: MultimodalConfig
+) -> nn.Module:
+    settings: dict[str, Any] = next(entry[1] for entry in config.towers if entry[0] == name)
     part = towers[settings["tower"]]
     tower = part.Config.model_validate(settings)
-    if site.kind == "omics":
-        return part(tower, dict(zip(site.modalities, site.features, strict=True)))
-    shape = next(shape for name, _, shape in config.images if name == site.name)
-    return part(tower, site.channels, tuple(shape))
+    if not issubclass(part, ImageTower):
+        return part(tower, modalities)
+    [image] = modalities.values()
+    assert isinstance(image, ImageModality)
+    return part(tower, len(image.channels), tuple(image.shape))
 
 
-def _with_patches(site: TowerSpec, tower: nn.Module) -> TowerSpec:
-    return replace(site, patch=tower.patch, grid=tower.grid) if isinstance(tower, ImageTower) else site
+def _spec(name: str, modalities: dict[str, ImageModality | OmicsModality], tower: nn.Module) -> TowerSpec:
+    if isinstance(tower, ImageTower):
+        return TowerSpec(name, modalities, tower.patch, tower.grid)
+    return TowerSpec(name, modalities)
 
 
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)

@@ -98,7 +98,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot be read: {error}", where=str(file), fix="take the file again") from None
+        raise CheckpointError(
+            f"cannot be read: {error}", where=str(file), fix="download or copy the file again"
+        ) from None
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:

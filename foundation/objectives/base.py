@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -18,16 +18,18 @@ objectives: Registry = Registry("objective", "objective")
 
 @dataclass
 class Loss:
-    """A loss and what to log of it.
+    """A loss and its named parts.
 
     Attributes:
-        value: Scalar. The sum over all processes of `value` is the loss of the whole batch, so that summed gradients
-            are those of a single process.
-        logged: Name to scalar, detached, already the same on every process.
+        value: Scalar, this process's share: the sum over all processes is the loss of the whole batch, so that summed
+            gradients are those of a single process.
+        parts: Name to scalar, detached: shares of parts of the loss, which add up over processes as `value` does.
+        facts: Name to scalar, detached: what else to log, the same on every process.
     """
 
     value: Tensor
-    logged: dict[str, Tensor]
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(nn.Module, ABC):
@@ -35,16 +37,19 @@ class Objective(nn.Module, ABC):
 
     Args:
         config: The part's own config.
-        sites: The model's towers.
+        specs: The model's towers.
         widths: Tower to the width of its tokens, and ``fused`` to that of the shared space; for heads.
+
+    Attributes:
+        by_record: Whether the loss is a sum over records, each with the weight that its view gives it. Such a loss may
+            read tokens, runs no collective in `forward`, and is given a large batch chunk by chunk; any other is given
+            all embeddings of the batch at once, and no tokens.
     """
 
     Config: type[Config]
-    needs_tokens: bool = False
-    """Whether it reads tokens. Where a batch is embedded in chunks its embeddings are kept for the loss, but not its
-    tokens: such a loss is a sum over records, with the weights of their views, and is computed chunk by chunk."""
+    by_record: bool = False
 
-    def __init__(self, config: Config, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
+    def __init__(self, config: Config, specs: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
         super().__init__()
 
     @classmethod
@@ -62,5 +67,5 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+    def forward(self, outputs: Mapping[str, TowerOutput], batch: Batch) -> Loss:
         """The loss of this process's share of the batch; exact over all processes of the default group."""

@@ -22,7 +22,7 @@ from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.data.batch import Batch
 from foundation.errors import ConfigError
-from foundation.model.layers.masking import masked
+from foundation.model.layers.values import masked
 from foundation.model.view import TowerOutput, TowerSpec, View
 from foundation.objectives.base import Loss, Objective, objectives
 from foundation.randomness import draw
@@ -47,77 +47,84 @@ class MaskedImage(Objective):
     squared error of a record's hidden patches in its acquired channels.
 
     Raises:
-        ConfigError: No tower looks at images.
+        ConfigError: No tower reads images.
     """
 
     Config = MaskedImageConfig
-    needs_tokens = True
+    by_record = True
 
     @classmethod
     def tiny(cls) -> MaskedImageConfig:
         """The defaults: the head is one linear map."""
         return MaskedImageConfig()
 
-    def __init__(self, config: MaskedImageConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
-        super().__init__(config, sites, widths)
+    def __init__(self, config: MaskedImageConfig, specs: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
+        super().__init__(config, specs, widths)
         self.config = config
-        self.sites = {site.name: site for site in sites if site.kind == "image"}
-        if not self.sites:
+        self.specs = {spec.name: spec for spec in specs if spec.kind == "image"}
+        if not self.specs:
             raise ConfigError(
-                "masked_image hides patches of images, and no tower looks at images",
+                "masked_image hides patches of images, and no tower reads images",
                 where="objectives",
                 fix="leave it out, or add a tower for an image modality",
             )
-        self.heads = nn.ModuleDict({name: _head(config, widths[name], site) for name, site in self.sites.items()})
+        self.heads = nn.ModuleDict({name: _head(config, widths[name], spec) for name, spec in self.specs.items()})
 
     def views(self, batch: Batch, seed: int) -> dict[str, View]:
-        """One look by each image tower, with patches hidden; every record that has the image counts the same."""
-        here_BM = torch.stack([batch.present_BM[:, batch.modalities.index(name)] for name in self.sites], dim=1)
+        """One view by each image tower, with patches hidden; every record that has the image counts the same."""
+        images = [spec.image[0] for spec in self.specs.values()]
+        here_BM = batch.present_BM[:, [batch.modalities.index(name) for name in images]]
         weight_BM = here_BM / sum_over_processes(here_BM.sum(dim=0)).clamp(min=1)
-        everything = torch.ones_like(batch.present_BM)
         return {
-            site.name: View(site.name, everything, {site.name: self._hide(site, batch, seed)}, weight_B)
-            for site, weight_B in zip(self.sites.values(), weight_BM.unbind(dim=1), strict=True)
+            spec.name: View(
+                spec.name,
+                hidden={spec.image[0]: self._hide(spec, batch, seed)},
+                weight_B=weight_BM[:, position],
+                targets=True,
+            )
+            for position, spec in enumerate(self.specs.values())
         }
 
-    def _count(self, site: TowerSpec) -> int:
+    def _count(self, spec: TowerSpec) -> int:
         """Patches to hide; the same number of every record."""
-        return max(1, round(self.config.fraction * math.prod(site.grid)))
+        return max(1, round(self.config.fraction * math.prod(spec.grid)))
 
-    def _hide(self, site: TowerSpec, batch: Batch, seed: int) -> Tensor:
-        purpose, tokens = f"masked patches of {site.name}", math.prod(site.grid)
-        draws_BT = draw(seed, purpose, batch.records, batch.epochs.tolist(), tokens)
-        hidden_BT = np.argsort(np.argsort(draws_BT, axis=1), axis=1) < self._count(site)
-        return torch.from_numpy(hidden_BT).to(batch.present_BM.device)
+    def _hide(self, spec: TowerSpec, batch: Batch, seed: int) -> Tensor:
+        purpose, tokens = f"masked patches of {spec.name}", math.prod(spec.grid)
+        draws_BT = draw(seed, purpose, batch.records, batch.host_epochs, tokens)
+        hidden_BT = np.argsort(np.argsort(draws_BT, axis=1), axis=1) < self._count(spec)
+        return torch.from_numpy(hidden_BT).to(batch.device)
 
-    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+    def forward(self, outputs: Mapping[str, TowerOutput], batch: Batch) -> Loss:
         """Predict what was hidden."""
-        losses = torch.stack([self._loss(site, seen[name], batch) for name, site in self.sites.items()])
-        logged = dict(zip(self.sites, sum_over_processes(losses.detach()), strict=True))
-        return Loss(losses.mean(), logged)
+        losses = {name: self._loss(spec, outputs[name], batch) for name, spec in self.specs.items()}
+        return Loss(
+            torch.stack(list(losses.values())).mean(), parts={name: loss.detach() for name, loss in losses.items()}
+        )
 
-    def _loss(self, site: TowerSpec, look: TowerOutput, batch: Batch) -> Tensor:
-        tokens, rows, patches, weight_B = look.tokens, look.rows, look.patches, look.view.weight_B
-        assert tokens is not None and rows is not None and patches is not None and weight_B is not None
-        hidden_BT = look.view.hidden[site.name][rows]
-        channels_BC = batch.channels[site.name][rows]
-        predicted_BTCV = self._by_channel(site, self.heads[site.name](tokens.tokens_BTD[hidden_BT]))
-        true_BTCV = masked(self._by_channel(site, patches[hidden_BT]), channels_BC[:, None, :, None])
+    def _loss(self, spec: TowerSpec, output: TowerOutput, batch: Batch) -> Tensor:
+        tokens, rows, weight_B = output.tokens, output.rows, output.view.weight_B
+        assert tokens is not None and rows is not None and weight_B is not None
+        name, _ = spec.image
+        hidden_BT, channels_BC = output.view.hidden[name][rows], batch.channels[name][rows]
+        predicted_BTCV = self._by_channel(spec, self.heads[spec.name](tokens.tokens_BTD[hidden_BT]), len(rows))
+        true_BTCV = self._by_channel(spec, tokens.extras["patches"][hidden_BT], len(rows))
+        true_BTCV = masked(true_BTCV, channels_BC[:, None, :, None])
         if self.config.normalise:
             true_BTCV = functional.layer_norm(true_BTCV, true_BTCV.shape[-1:], eps=1e-6)
         error_BTCV = functional.mse_loss(predicted_BTCV.to(true_BTCV.dtype), true_BTCV, reduction="none")
         error_BC = masked(error_BTCV.mean(dim=(1, 3)), channels_BC)
-        # A stand-in has no channel; its weight is zero.
         error_B = error_BC.sum(dim=1) / channels_BC.sum(dim=1).clamp(min=1)
         return (error_B * weight_B[rows]).sum()
 
-    def _by_channel(self, site: TowerSpec, hidden: Tensor) -> Tensor:
+    def _by_channel(self, spec: TowerSpec, hidden: Tensor, records: int) -> Tensor:
         """The hidden patches of all records after each other, [B * T, C * V] to [B, T, C, V]."""
-        return hidden.unflatten(0, (-1, self._count(site))).unflatten(-1, (site.channels, -1))
+        channels = len(spec.image[1].channels)
+        return hidden.reshape(records, self._count(spec), channels, hidden.shape[-1] // channels)
 
 
-def _head(config: MaskedImageConfig, width: int, site: TowerSpec) -> nn.Module:
-    values = site.channels * math.prod(site.patch)
+def _head(config: MaskedImageConfig, width: int, spec: TowerSpec) -> nn.Module:
+    values = len(spec.image[1].channels) * math.prod(spec.patch)
     if config.width is None:
         return nn.Linear(width, values)
     return nn.Sequential(nn.Linear(width, config.width), nn.GELU(), nn.Linear(config.width, values))

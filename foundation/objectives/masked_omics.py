@@ -19,10 +19,10 @@ from torch.nn import functional
 from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.data.batch import Batch
-from foundation.model.layers.masking import masked
+from foundation.model.layers.values import masked
 from foundation.model.view import FUSED, TowerOutput, TowerSpec, View
 from foundation.objectives.base import Loss, Objective, objectives
-from foundation.randomness import draw
+from foundation.randomness import chosen
 
 
 class MaskedOmicsConfig(Config):
@@ -50,53 +50,48 @@ class MaskedOmics(Objective):
         """A narrow head."""
         return MaskedOmicsConfig(width=8)
 
-    def __init__(self, config: MaskedOmicsConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
-        super().__init__(config, sites, widths)
+    def __init__(self, config: MaskedOmicsConfig, specs: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
+        super().__init__(config, specs, widths)
         self.config = config
-        self.features = {
-            name: features
-            for site in sites
-            if site.kind == "omics"
-            for name, features in zip(site.modalities, site.features, strict=True)
-        }
-        self.images = [site.name for site in sites if site.kind == "image"]
+        self.omics = {name: modality for spec in specs for name, modality in spec.omics.items()}
+        self.images = [spec.image[0] for spec in specs if spec.kind == "image"]
         self.trunk = nn.Linear(widths[FUSED], config.width)
-        self.heads = nn.ModuleDict({n: nn.Linear(config.width, len(f.names)) for n, f in self.features.items()})
+        self.heads = nn.ModuleDict({n: nn.Linear(config.width, len(m.features)) for n, m in self.omics.items()})
 
     def views(self, batch: Batch, seed: int) -> dict[str, View]:
-        """One look, by all towers together, with features hidden."""
-        alone_B = self._image_alone(batch, seed)
-        hidden = {name: self._hide(name, batch, seed, alone_B) for name in self.features}
-        return {"masked": View(FUSED, torch.ones_like(batch.present_BM), hidden)}
+        """One view, by all towers together, with features hidden."""
+        shown_B = self._show_omics(batch, seed)
+        alone_B1 = ~shown_B.to(batch.device)[:, None]
+        hidden = {name: self._hide(name, batch, seed) | (batch.observed[name] & alone_B1) for name in self.omics}
+        return {"masked": View(FUSED, keep=dict.fromkeys(self.omics, shown_B), hidden=hidden)}
 
-    def _image_alone(self, batch: Batch, seed: int) -> Tensor:
-        """Bool [B], records whose image has to predict all omics."""
-        images_BM = batch.present_BM[:, [batch.modalities.index(name) for name in self.images]]
-        draws_B1 = draw(seed, "image alone", batch.records, batch.epochs.tolist(), 1)
-        return images_BM.any(dim=1) & (torch.from_numpy(draws_B1[:, 0]).to(images_BM.device) < self.config.image_alone)
+    def _show_omics(self, batch: Batch, seed: int) -> Tensor:
+        """Bool [B] on the host, records whose image does not have to predict all omics alone."""
+        images_BM = batch.host_present_BM[:, [batch.modalities.index(name) for name in self.images]]
+        alone_B1 = chosen(seed, "image alone", batch.records, batch.host_epochs, 1, self.config.image_alone)
+        return torch.from_numpy(~(images_BM.any(axis=1) & alone_B1[:, 0]))
 
-    def _hide(self, name: str, batch: Batch, seed: int, alone_B: Tensor) -> Tensor:
+    def _hide(self, name: str, batch: Batch, seed: int) -> Tensor:
         observed_BF = batch.observed[name]
-        draws = draw(seed, f"masked {name}", batch.records, batch.epochs.tolist(), observed_BF.shape[1])
-        drawn_BF = torch.from_numpy(draws < self.config.fraction).to(observed_BF.device)
-        return observed_BF & (drawn_BF | alone_B[:, None])
+        purpose, count = f"masked {name}", observed_BF.shape[1]
+        mask = chosen(seed, purpose, batch.records, batch.host_epochs, count, self.config.fraction)
+        return observed_BF & torch.from_numpy(mask).to(observed_BF.device)
 
-    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+    def forward(self, outputs: Mapping[str, TowerOutput], batch: Batch) -> Loss:
         """Predict what was hidden, of the records of which something was still seen."""
-        look = seen["masked"]
+        output = outputs["masked"]
         # An embedding has length 1: brought to entries of about 1, as a linear layer expects them.
-        z_BD = look.z_BD.to(self.trunk.weight.dtype) * look.z_BD.shape[1] ** 0.5
+        z_BD = output.z_BD.to(self.trunk.weight.dtype) * output.z_BD.shape[1] ** 0.5
         trunk_BD = functional.gelu(self.trunk(z_BD))
         sums, counts = [], []
-        for name, features in self.features.items():
-            wanted_BF = look.view.hidden[name] & look.present_B[:, None]
+        for name, modality in self.omics.items():
+            wanted_BF = output.view.hidden[name] & output.present_B[:, None]
             predicted_BF = masked(self.heads[name](trunk_BD), wanted_BF)
             true_BF = masked(batch.omics[name], wanted_BF).to(predicted_BF.dtype)
-            binary = features.values == "binary"
+            binary = modality.values == "binary"
             error = functional.binary_cross_entropy_with_logits if binary else functional.smooth_l1_loss
             sums.append(masked(error(predicted_BF, true_BF, reduction="none"), wanted_BF).sum())
             counts.append(wanted_BF.sum())
         everywhere = sum_over_processes(torch.stack(counts)).clamp(min=1).to(sums[0].dtype)
         losses = torch.stack(sums) / everywhere
-        logged = {name: loss for name, loss in zip(self.features, sum_over_processes(losses.detach()), strict=True)}
-        return Loss(losses.mean(), logged)
+        return Loss(losses.mean(), parts=dict(zip(self.omics, losses.detach(), strict=True)))

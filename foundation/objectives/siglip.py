@@ -29,9 +29,10 @@ class SigLIP(PairwiseObjective):
 
     Config = SigLIPConfig
 
-    def __init__(self, config: SigLIPConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
-        super().__init__(config, sites, widths)
-        self.bias = nn.Parameter(torch.tensor(config.bias))
+    def __init__(self, config: SigLIPConfig, specs: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
+        super().__init__(config, specs, widths)
+        # One dimension, as what is sharded or gathered by dimension cannot be a scalar.
+        self.bias = nn.Parameter(torch.tensor([config.bias]))
 
     @classmethod
     def tiny(cls) -> SigLIPConfig:
@@ -40,4 +41,4 @@ class SigLIP(PairwiseObjective):
 
     def contrast(self, one: TowerOutput, other: TowerOutput, patients_B: Tensor, scale: Tensor) -> Contrast:
         """Compare two views."""
-        return siglip(one.z_BD, other.z_BD, one.present_B, other.present_B, patients_B, scale, self.bias)
+        return siglip(one.z_BD, other.z_BD, one.present_B, other.present_B, patients_B, scale, self.bias[0])

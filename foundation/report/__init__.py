@@ -1,1 +1,1 @@
-"""Pages and figures."""
+"""What all reports share: self-contained pages, the style of figures, the end of a page."""

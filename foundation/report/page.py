@@ -37,7 +37,7 @@ class Cell:
     """A cell of a table that is more than text or a number.
 
     Attributes:
-        text: What stands in it.
+        text: What is in it.
         shade: 0 (white) to 1 (blue) behind the text; None for no shade.
         number: Set to the right, in figures of equal width.
     """

@@ -1,4 +1,4 @@
-"""What the reports of all runs have in common: where their numbers come from, and how they end."""
+"""What the reports of all runs share: reading metrics.json, and the config and versions at the end."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A cohort that never existed: its patients, their scans, assays and outcomes, and the truth behind them."""
+"""A simulated cohort: its patients, their scans, assays and outcomes, and the truth behind them."""

@@ -45,23 +45,23 @@ def draw_presence(seed: int, patient: Patient) -> Presence:
     """Draw what there is of a patient."""
     random = stream(seed, "presence", patient.index)
     site = patient.site
-    chance = random.random
-    channels = () if chance() < site.without_scan else CHANNELS
-    only, lone = chance() < site.one_channel, CHANNELS[int(chance() < 0.5)]
+    draw = random.random
+    channels = () if draw() < site.without_scan else CHANNELS
+    only, lone = draw() < site.one_channel, CHANNELS[int(draw() < 0.5)]
     if channels and only:
         channels = (lone,)
-    tissue = chance() >= site.without_tissue + TISSUE_LOST_PER_STAGE * (patient.stage - 1)
-    run = {name: chance() >= failed for name, failed in ASSAYS.items()}
-    run["protein"] &= site.number != SITE_WITHOUT_PROTEIN or chance() < 0.2
+    tissue = draw() >= site.without_tissue + TISSUE_LOST_PER_STAGE * (patient.stage - 1)
+    run = {name: draw() >= failed for name, failed in ASSAYS.items()}
+    run["protein"] &= site.number != SITE_WITHOUT_PROTEIN or draw() < 0.2
     assays = frozenset(name for name, done in run.items() if tissue and done)
     further = {"11A": 0.08, "01B": 0.05, "02A": 0.04}
-    samples = tuple(kind for kind, fraction in further.items() if chance() < fraction)
+    samples = tuple(kind for kind, fraction in further.items() if draw() < fraction)
     return Presence(
         channels=channels,
         assays=assays,
         samples=samples if "rna" in assays else (),
-        blood="cnv" in assays and chance() < 0.15,
-        subtype=chance() >= 0.05,
-        response=chance() >= 0.10 + 0.04 * patient.stage,
-        age=chance() >= 0.02,
+        blood="cnv" in assays and draw() < 0.15,
+        subtype=draw() >= 0.05,
+        response=draw() >= 0.10 + 0.04 * patient.stage,
+        age=draw() >= 0.02,
     )

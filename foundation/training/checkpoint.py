@@ -17,12 +17,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from foundation.errors import CheckpointError, DataError
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import refuse_another
+from foundation.training.update import Updater
+
+FORMAT = 2
+"""Of a checkpoint: in 2 the optimiser is kept by the names of parameters."""
 
 MANIFEST = "checkpoint.json"
 POSITION = "position.json"
@@ -36,7 +39,7 @@ class Position:
         step: Steps done.
         samples_seen: Records consumed by all processes.
         bad_steps: Non-finite steps in a row, so far.
-        identity: What must be the same when the run goes on, by name; see `pretrain.identity`.
+        identity: What must be the same when the run goes on, by name.
     """
 
     step: int
@@ -47,40 +50,31 @@ class Position:
 
 @dataclass(frozen=True)
 class State:
-    """What changes while a run trains.
+    """What changes while a run trains, as tensors by name.
 
     Attributes:
-        module: The model and its objectives.
-        optimiser: Of its parameters.
-        average: A moving average of the module, if the run keeps one.
+        updater: The module that is trained, its optimiser, and the average of its parameters if there is one.
     """
 
-    module: Any
-    optimiser: torch.optim.Optimizer
-    average: AveragedModel | None
-
-    @property
-    def best(self) -> Any:
-        """What is evaluated and published: the average, if there is one."""
-        return self.module if self.average is None else self.average.module
-
-    def _modules(self) -> dict[str, nn.Module]:
-        """By the name of their file."""
-        modules: dict[str, nn.Module] = {"module": self.module}
-        return modules if self.average is None else {**modules, "average": self.average}
+    updater: Updater
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """By the name of their file."""
-        return {name: module.state_dict() for name, module in self._modules().items()} | {
-            "training": _flatten(self.optimiser) | _random_state()
+        """By the name of their file, and there by the name of the parameter that they belong to."""
+        average = self.updater.average
+        return {
+            "module": self.updater.module.state_dict(),
+            "optimiser": _moments(self.updater),
+            "random": _random_state(),
+            **({} if average is None else {"average": average.state_dict()}),
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]]) -> None:
         """Take over what `tensors` gave."""
-        for name, module in self._modules().items():
-            module.load_state_dict(tensors[name])
-        _set_random_state(tensors["training"])
-        _unflatten(tensors["training"], self.optimiser)
+        self.updater.module.load_state_dict(tensors["module"])
+        if self.updater.average is not None:
+            self.updater.average.load_state_dict(tensors["average"])
+        _set_moments(self.updater, tensors["optimiser"])
+        _set_random_state(tensors["random"])
 
 
 def save(folder: Path, position: Position, state: State, keep: int) -> Path:
@@ -98,7 +92,7 @@ def save(folder: Path, position: Position, state: State, keep: int) -> Path:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors")
     (partial / POSITION).write_text(json.dumps(vars(position)))
     files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-    (partial / MANIFEST).write_text(json.dumps({"format_version": 1, "files": files}, indent=2))
+    (partial / MANIFEST).write_text(json.dumps({"format_version": FORMAT, "files": files}, indent=2))
     for path in partial.iterdir():
         _synchronise(path)
     _synchronise(partial)
@@ -158,6 +152,7 @@ def _read(path: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
+        _refuse_another_format(path, manifest["format_version"])
         for name, digest in manifest["files"].items():
             if sha256_of(path / name) != digest:
                 raise _DamageError(f"{name} is damaged")
@@ -167,6 +162,15 @@ def _read(path: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
         return position, {Path(name).stem: load_file(path / name) for name in names}
     except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise _DamageError(f"cannot be read ({type(error).__name__})") from None
+
+
+def _refuse_another_format(path: Path, found: Any) -> None:
+    if found != FORMAT:
+        raise CheckpointError(
+            f"is of format {found}, written by {'an earlier' if found < FORMAT else 'a later'} version of chiasma",
+            where=str(path),
+            fix="finish the run with the version that began it, or start it anew in another `out`",
+        )
 
 
 def _random_state() -> dict[str, Tensor]:
@@ -180,21 +184,23 @@ def _set_random_state(tensors: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
-def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as tensors by name; its groups follow from the config, and their rates from the step."""
-    state = optimiser.state_dict()["state"]
+def _moments(updater: Updater) -> dict[str, Tensor]:
+    """The optimiser's state as ``parameter/moment``; its groups follow from the config, their rates from the step."""
     return {
-        f"{number}.{name}": value.contiguous() for number, entries in state.items() for name, value in entries.items()
+        f"{name}/{moment}": value
+        for name, parameter in updater.module.named_parameters()
+        for moment, value in updater.optimiser.state.get(parameter, {}).items()
     }
 
 
-def _unflatten(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+def _set_moments(updater: Updater, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(updater.module.named_parameters())
+    updater.optimiser.state.clear()
     for key, value in tensors.items():
-        number, name = key.split(".", 1)
-        if number.isdecimal():
-            state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        name, _, moment = key.rpartition("/")
+        parameter = parameters[name]
+        # As torch keeps it: what is as large as the parameter lies beside it.
+        updater.optimiser.state[parameter][moment] = value.to(parameter.device)
 
 
 def _synchronise(path: Path) -> None:

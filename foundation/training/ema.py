@@ -1,34 +1,77 @@
-"""An exponential moving average of the weights, which follows closely at first and smooths more and more."""
+"""An exponential moving average of parameters, which follows closely at first and smooths more and more."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+
+UPDATES = "updates"
 
 
-def follow(module: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a module, its `module`, that averages the parameters whenever `update_parameters` is called.
+class Average:
+    """Averages of parameters by name, which can be put in place of the parameters for a while.
 
     The first update copies. Update n after it keeps a share ``(1 + n) / (10 + n)`` of the average, until that reaches
-    `decay`: so the average looks back on about a tenth of the updates, and the start does not rule a short run.
+    `decay`: so the average goes back over about a tenth of the updates, and where it began does not rule a short run.
     Buffers are those of the module.
 
     Args:
-        module: What to follow.
-        decay: In the long run; the average then looks back on about 1 / (1 - decay) updates.
+        module: Whose trained parameters are averaged.
+        decay: In the long run; the average then goes back over about 1 / (1 - decay) updates.
     """
 
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.updates = torch.zeros((), dtype=torch.float64, device=next(iter(self.averages.values())).device)
+
     @torch.no_grad()
-    def update(averaged: Any, current: Any, updates: Tensor | int) -> None:
-        share = 1 - decay_of(int(updates), decay)
-        torch._foreach_lerp_(averaged, current, share)  # type: ignore[reportPrivateImportUsage]
+    def update(self, happened: Tensor) -> None:
+        """Follow the parameters.
 
-    return AveragedModel(module, multi_avg_fn=update).requires_grad_(False).eval()
+        Args:
+            happened: Scalar bool on their device; where it is False nothing changes, and nothing waits to find out.
+        """
+        keep = torch.where(self.updates > 0, kept(self.updates, self.decay), 0.0)
+        weight = torch.where(happened, 1 - keep, 0.0)
+        for name, average in self.averages.items():
+            average.lerp_(self.parameters[name].detach(), weight.to(average.dtype))
+        self.updates += happened
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """While this lasts, the parameters are at their average."""
+        self.settle()
+        try:
+            yield
+        finally:
+            self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Exchange the parameters and their average."""
+        for name, average in self.averages.items():
+            parameter = self.parameters[name]
+            current = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(current)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """By name of the parameter, and how many updates there were."""
+        return {**self.averages, UPDATES: self.updates}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
 
 
-def decay_of(update: int, decay: float) -> float:
+def kept(update: Tensor | int, decay: float) -> Tensor:
     """What an update keeps of the average that there was."""
-    return min(decay, (1 + update) / (10 + update))
+    update = torch.as_tensor(update, dtype=torch.float64)
+    return ((1 + update) / (10 + update)).clamp(max=decay)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -56,13 +56,11 @@ def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.A
         if parameter.requires_grad:
             weight_decay = config.weight_decay if id(parameter) in decaying else 0.0
             groups.setdefault((factors.get(id(parameter), 1.0), weight_decay), []).append(parameter)
-    fused = all(parameter.is_cuda for group in groups.values() for parameter in group)
     return torch.optim.AdamW(
         [{"params": group, "factor": key[0], "weight_decay": key[1]} for key, group in groups.items()],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=fused,
-        foreach=not fused,
+        fused=True,
     )
 
 
@@ -93,9 +91,9 @@ def _factors_of_layers(towers: Iterable[Tower], layer_decay: float) -> dict[int,
     pretrained = [tower for tower in towers if tower.weights is not None]
     if not pretrained:
         raise ConfigError(
-            "no tower starts from pretrained weights, so that there is no layer to slow down",
+            "slows down pretrained layers, and no tower has pretrained weights",
             where="optimiser.layer_decay",
-            fix="name `weights` for a tower, or remove layer_decay",
+            fix="set `weights` of a tower, or remove layer_decay",
         )
     factors = {}
     for tower in pretrained:
@@ -127,8 +125,3 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every group this learning rate times its own factor."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter], bound: float) -> Any:
-    """Clip the gradient to `bound` and return its norm before that."""
-    return torch.nn.utils.clip_grad_norm_(list(parameters), bound, foreach=True)

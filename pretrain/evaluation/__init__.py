@@ -1,1 +1,1 @@
-"""What embeddings of held-out patients are worth."""
+"""Evaluation of embeddings: retrieval, the shape of the space, and linear probes on held-out patients."""

@@ -1,4 +1,4 @@
-"""What a run measures of its model: training and held-out records, embedded with nothing dropped."""
+"""The evaluation of a run's model: training and held-out records embedded with nothing dropped, then measured."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 
 from foundation.data.alignment import Aligned
-from foundation.data.dataset import CohortDataset, load
-from foundation.data.sampler import OnePass
+from foundation.data.dataset import CohortDataset
+from foundation.model.embedding import embed
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import FUSED
 from foundation.progress import Progress
 from pretrain.config import PretrainConfig
-from pretrain.evaluation.space import Embedded, embedding_map, evaluate, measure_space
+from pretrain.evaluation.embedded import Embedded
+from pretrain.evaluation.evaluate import evaluate
+from pretrain.evaluation.space import embedding_map, measure_space
 
 
 class Evaluator:
@@ -46,11 +47,11 @@ class Evaluator:
         self.held_out = held_out
         self.model = model
         self.progress = progress
-        images = [site.name for site in model.sites if site.kind == "image"]
-        omics = [site.name for site in model.sites if site.kind == "omics"]
+        images = [spec.name for spec in model.specs if spec.kind == "image"]
+        omics = [spec.name for spec in model.specs if spec.kind == "omics"]
         self.pairs = [(name, other) for name in images for other in omics]
         if not images:
-            alone = [name for site in model.sites for name in site.modalities]
+            alone = [name for spec in model.specs for name in spec.modalities]
             self.pairs = list(combinations(alone, 2))
 
     def patterns(self) -> dict[str, int]:
@@ -105,7 +106,6 @@ class Evaluator:
         )
         return metrics, held_out
 
-    @torch.no_grad()
     def embed(self, rows: np.ndarray, label: str) -> Embedded:
         """Embed records, nothing dropped and nothing augmented.
 
@@ -113,26 +113,15 @@ class Evaluator:
             rows: Of the cohort.
             label: What `progress` calls it.
         """
-        cohort = self.aligned.cohort
-        was_training = self.model.training
-        self.model.eval()
-        self.progress.start(label, len(rows), "records")
-        z: dict[str, list[np.ndarray]] = {}
-        present: dict[str, list[np.ndarray]] = {}
-        for batch in load(CohortDataset(self.aligned, rows), OnePass(rows, self.config.batch_size)):
-            embeddings = self.model.embed(batch.to(self.model.device))
-            for name, values in embeddings.z.items():
-                z.setdefault(name, []).append(values.float().cpu().numpy())
-                present.setdefault(name, []).append(embeddings.present[name].cpu().numpy())
-            self.progress.advance(len(batch))
-        self.progress.finish()
-        self.model.train(was_training)
+        cohort, size = self.aligned.cohort, self.config.batch_size
+        data = CohortDataset(self.aligned, rows)
+        found = embed(self.model, data, rows, batch_size=size, progress=self.progress, label=label)
         return Embedded(
             patients=cohort.patients[rows].astype(str),
             sites=cohort.sites[rows].astype(str),
             groups=cohort.groups[rows].astype(str),
-            views={name: np.concatenate(parts) for name, parts in z.items()},
-            present={name: np.concatenate(parts) for name, parts in present.items()},
+            views={name: z_ND.cpu().numpy() for name, z_ND in found.z.items()},
+            present={name: present_N.cpu().numpy() for name, present_N in found.present.items()},
             endpoints={
                 name: {part: values[rows] for part, values in cohort.endpoint(name).items()}
                 for name in cohort.manifest.endpoints

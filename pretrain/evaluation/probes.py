@@ -1,18 +1,20 @@
-"""Linear probes: what a linear model, fitted on training patients, reads from the embeddings of held-out ones.
+"""Linear probes: linear models fitted on embeddings of training patients, scored on held-out ones.
 
-A patient is one row: the mean of the embeddings of those records that have the view. Penalties come from inner folds
-of the training patients. Classes with too few patients are left out, and what cannot be measured says why.
+A patient is one row: the mean of the embeddings of those records that have the view. Penalties are chosen on inner
+folds of the training patients, by the rule of `foundation.linear.selection`. Classes with too few patients are left
+out, and what cannot be measured says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from foundation.linear.cox import fit_cox
+from foundation.linear.learners import CoxLearner, Learner, LogisticLearner, Predict, RidgeLearner
+from foundation.linear.selection import fit_chosen, stratified_folds
 from foundation.metrics.scores import (
     Score,
     auroc,
@@ -23,9 +25,7 @@ from foundation.metrics.scores import (
     with_interval,
 )
 from foundation.randomness import generator
-
-if TYPE_CHECKING:
-    from pretrain.evaluation.space import Embedded
+from pretrain.evaluation.embedded import Embedded
 
 FEWEST_TRAINING = 10
 """Training patients per class, or events."""
@@ -40,9 +40,7 @@ MOST_PATIENTS = 5000
 """Patients that a probe is fitted or scored on; more are thinned out evenly, so that pairs of them fit in memory."""
 
 FOLDS = 5
-LOGISTIC_STRENGTHS = tuple(10.0**power for power in range(-4, 1))
-COX_PENALTIES = tuple(10.0**power for power in range(1, -4, -1))
-RIDGE_PENALTIES = tuple(10.0**power for power in range(-1, 6))
+"""Inner folds of the training patients, to choose a penalty on."""
 
 
 @dataclass
@@ -169,14 +167,14 @@ def gather(embedded: Embedded, view: str, parts: Mapping[str, np.ndarray]) -> Pa
 def _classes(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
     """Classes by multinomial logistic regression."""
     train, held_out, classes, left_out = _enough_of_each(train, held_out)
-    model = _logistic(train.x_ND, train.parts["code"], random)
-    truth_N, guess_N = held_out.parts["code"], model.predict(held_out.x_ND)
-    probability_NK = model.predict_proba(held_out.x_ND)
-    column_N = np.searchsorted(classes, truth_N)
+    column_of = [np.searchsorted(classes, side.parts["code"]) for side in (train, held_out)]
+    predict = _fit(LogisticLearner({"code": column_of[0]}, train.groups), train.x_ND, column_of[0], random)
+    probability_NK = predict(held_out.x_ND)["probability"]
+    truth_N, guess_N = held_out.parts["code"], classes[probability_NK.argmax(axis=1)]
     result = _scored(
         "balanced_accuracy", balanced_accuracy(truth_N, guess_N), 1 / len(classes), train, held_out, random
     )
-    value, ci95 = with_interval(macro_auroc(column_N, probability_NK), len(held_out), random)
+    value, ci95 = with_interval(macro_auroc(column_of[1], probability_NK), len(held_out), random)
     result["also"] = {"macro_auroc": {"value": value, "chance": 0.5, "ci95": ci95}}
     result["classes"] = classes.tolist()
     if left_out:
@@ -202,8 +200,8 @@ def _response(train: Patients, held_out: Patients, random: np.random.Generator) 
         fewer = int(min(mask_N.sum(), (~mask_N).sum()))
         if fewer < fewest:
             raise _TooFewError(f"only {fewer} {who} patients on one side of responder; {fewest} are needed")
-    model = _logistic(train.x_ND, responds[0].astype(np.int64), random)
-    score_N = model.decision_function(held_out.x_ND)
+    learner = LogisticLearner({"code": responds[0].astype(np.int64)}, train.groups)
+    score_N = _fit(learner, train.x_ND, responds[0], random)(held_out.x_ND)["probability"][:, 1]
     result = _scored("auroc_responder", auroc(responds[1], score_N), 0.5, train, held_out, random)
     try:
         each = _classes(train, held_out, random)
@@ -226,12 +224,10 @@ def _survival(train: Patients, held_out: Patients, random: np.random.Generator) 
         events = int(np.sum(side.parts["event"] > 0))
         if events < fewest:
             raise _TooFewError(f"only {events} {who} patients had the event; {fewest} are needed")
-    center_D, scale_D = _center_and_scale(train.x_ND)
-    train_x, test_x = ((side.x_ND - center_D) / scale_D for side in (train, held_out))
-    time_N, event_N, groups_N = train.parts["time"], (train.parts["event"] > 0).astype(np.float64), train.groups
-    penalty = _choose_penalty(train_x, time_N, event_N, groups_N, random)
-    risk_N = test_x @ fit_cox(train_x, time_N, event_N, groups_N, penalty)
-    late_N, ended_N = held_out.parts["time"], (held_out.parts["event"] > 0).astype(np.float64)
+    event_N, ended_N = ((side.parts["event"] > 0).astype(np.float64) for side in (train, held_out))
+    learner = CoxLearner({"time": train.parts["time"], "event": event_N}, train.groups)
+    risk_N = _fit(learner, train.x_ND, event_N, random)(held_out.x_ND)["risk"]
+    late_N = held_out.parts["time"]
     score = concordance(risk_N, late_N, ended_N, held_out.groups)
     if not np.isfinite(score(np.ones((1, len(held_out))))[0]):
         raise _TooFewError("no two held-out patients of a group have a known order")
@@ -248,13 +244,10 @@ def _survival(train: Patients, held_out: Patients, random: np.random.Generator) 
 
 def _number(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:
     """A number by ridge regression."""
-    from sklearn.linear_model import RidgeCV
-
     if len(train) < FEWEST_TRAINING:
         raise _TooFewError(f"only {len(train)} training patients have both; {FEWEST_TRAINING} are needed")
-    center_D, scale_D = _center_and_scale(train.x_ND)
-    model = RidgeCV(alphas=RIDGE_PENALTIES).fit((train.x_ND - center_D) / scale_D, train.parts["value"])
-    guess_N = model.predict((held_out.x_ND - center_D) / scale_D)
+    learner = RidgeLearner({"value": train.parts["value"]}, train.groups)
+    guess_N = _fit(learner, train.x_ND, np.zeros(len(train)), random)(held_out.x_ND)["value"]
     truth_N = held_out.parts["value"]
     if np.ptp(truth_N) == 0:
         raise _TooFewError("all held-out patients have the same value")
@@ -283,56 +276,13 @@ def _enough_of_each(train: Patients, held_out: Patients) -> tuple[Patients, Pati
     return kept[0], kept[1], classes, left_out
 
 
-def _logistic(x_ND: np.ndarray, code_N: np.ndarray, random: np.random.Generator) -> Any:
-    """Logistic regression on standardised features, its strength from inner folds of these patients."""
-    from sklearn.model_selection import StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=int(random.integers(2**31)))
-    reached_FC = []
-    for fit, test in folds.split(x_ND, code_N):
-        center_D, scale_D = _center_and_scale(x_ND[fit])
-        fit_x, test_x = (x_ND[fit] - center_D) / scale_D, (x_ND[test] - center_D) / scale_D
-        # Each fit begins where the one before, of more restraint, ended.
-        model = _plain_logistic(warm_start=True)
-        everyone = np.ones((1, len(test)))
-        reached_FC.append(
-            [
-                balanced_accuracy(code_N[test], model.set_params(C=c).fit(fit_x, code_N[fit]).predict(test_x))(everyone)
-                for c in LOGISTIC_STRENGTHS
-            ]
-        )
-    # The smallest strength comes first, so that of equal ones the most cautious is taken.
-    best = LOGISTIC_STRENGTHS[int(np.argmax(np.mean(reached_FC, axis=0)))]
-    return make_pipeline(StandardScaler(), _plain_logistic(C=best)).fit(x_ND, code_N)
-
-
-def _plain_logistic(**settings: Any) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(class_weight="balanced", max_iter=2000, **settings)
-
-
-def _choose_penalty(
-    x_ND: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, groups_N: np.ndarray, random: np.random.Generator
-) -> float:
-    """The penalty whose inner folds order their patients best; of equal ones the largest."""
-    fold_N = np.empty(len(x_ND), dtype=np.int64)
-    for happened in (0, 1):
-        rows = random.permutation(np.flatnonzero(event_N == happened))
-        fold_N[rows] = np.arange(len(rows)) % FOLDS
-    reached = []
-    for penalty in COX_PENALTIES:
-        of_fold = []
-        for fold in range(FOLDS):
-            fit, test = fold_N != fold, fold_N == fold
-            weights_D = fit_cox(x_ND[fit], time_N[fit], event_N[fit], groups_N[fit], penalty)
-            score = concordance(x_ND[test] @ weights_D, time_N[test], event_N[test], groups_N[test])
-            of_fold.append(float(score(np.ones((1, int(test.sum()))))[0]))
-        known = [value for value in of_fold if np.isfinite(value)]
-        reached.append(np.mean(known) if known else 0.5)
-    return COX_PENALTIES[int(np.argmax(reached))]
+def _fit(learner: Learner, x_ND: np.ndarray, strata_N: np.ndarray, random: np.random.Generator) -> Predict:
+    """Fit on standardised inputs of all whom the learner knows; inner folds spread the strata evenly."""
+    center_D, scale_D = x_ND.mean(axis=0), x_ND.std(axis=0)
+    scale_D = np.where(scale_D > 1e-9, scale_D, 1.0)
+    held_out = stratified_folds(strata_N, FOLDS, random)
+    predict = fit_chosen(learner, (x_ND - center_D) / scale_D, np.arange(len(x_ND)), held_out)
+    return lambda x_ND: predict((x_ND - center_D) / scale_D)
 
 
 def _one_thread() -> Any:
@@ -340,11 +290,6 @@ def _one_thread() -> Any:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
-
-
-def _center_and_scale(x_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scale_D = x_ND.std(axis=0)
-    return x_ND.mean(axis=0), np.where(scale_D > 1e-9, scale_D, 1.0)
 
 
 def _scored(

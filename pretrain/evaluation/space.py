@@ -1,21 +1,19 @@
-"""What embeddings of held-out patients are worth: retrieval both ways, the shape of the space, and linear probes."""
+"""The embedding space of held-out patients: retrieval both ways, alignment and uniformity, and a map."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from foundation.errors import DataError
 from foundation.randomness import generator
-from pretrain.evaluation.probes import probe_endpoints, probe_sites
+from pretrain.evaluation.embedded import Embedded
 
 RECALL_AT = (1, 5, 10)
 
 MOST_PATIENTS = 5000
-"""Retrieval, alignment and uniformity look at this many patients at most, so that memory stays within 1 GB."""
+"""Retrieval, alignment and uniformity are measured on this many patients at most, so that memory stays within 1 GB."""
 
 FEWEST_PATIENTS = 10
 """With fewer patients there is nothing to find."""
@@ -25,68 +23,6 @@ DECIMALS = 6
 
 ROWS = 256
 """Rows of a similarity matrix that are computed at a time."""
-
-
-@dataclass
-class Embedded:
-    """Embeddings of some records, and who they are.
-
-    Attributes:
-        patients: [N] str.
-        sites: [N] str, empty where unknown.
-        groups: [N] str, empty where there are none.
-        views: View, such as a modality or ``fused``, to [N, D] float32, normalised; anything where it is absent.
-        present: View to [N] bool.
-        endpoints: Endpoint to its parts [N], as `PreparedCohort.endpoint` gives them.
-    """
-
-    patients: np.ndarray
-    sites: np.ndarray
-    groups: np.ndarray
-    views: dict[str, np.ndarray]
-    present: dict[str, np.ndarray]
-    endpoints: dict[str, dict[str, np.ndarray]]
-
-
-def evaluate(
-    train: Embedded,
-    held_out: Embedded,
-    *,
-    pairs: Sequence[tuple[str, str]],
-    endpoint_kinds: Mapping[str, str],
-    seed: int,
-    permutations: int = 1000,
-) -> dict[str, Any]:
-    """Measure held-out patients; nothing is fitted on them.
-
-    Args:
-        train: Records that the model was trained on; probes are fitted on these.
-        held_out: Records of other patients.
-        pairs: Views to find from each other.
-        endpoint_kinds: Endpoint to ``subtype``, ``response``, ``survival`` or ``regression``.
-        seed: Of permutations, inner folds and bootstrap.
-        permutations: Behind each p-value.
-
-    Returns:
-        ``retrieval``, ``alignment`` and ``uniformity`` (see `measure_space`), ``probes`` (endpoint to view) and
-        ``site_probe`` (see `probes`), ready for JSON. What cannot be measured says why under ``skipped``.
-
-    Raises:
-        DataError: A patient is on both sides, or an embedding is not finite.
-    """
-    both = np.intersect1d(train.patients.astype(str), held_out.patients.astype(str))
-    if len(both):
-        raise DataError(
-            f"{len(both)} patients are among both the training and the held-out records",
-            where="evaluation",
-            fix="split by patient, so that all records of a patient are on one side",
-        )
-    _refuse_non_finite(train)
-    return {
-        **measure_space(held_out, pairs=pairs, seed=seed, permutations=permutations),
-        "probes": probe_endpoints(train, held_out, endpoint_kinds, seed),
-        "site_probe": probe_sites(train, held_out, seed),
-    }
 
 
 def measure_space(
@@ -108,7 +44,7 @@ def measure_space(
     Raises:
         DataError: An embedding is not finite.
     """
-    _refuse_non_finite(held_out)
+    held_out.refuse_non_finite()
     retrieval: dict[str, Any] = {}
     alignment: dict[str, Any] = {}
     for one, other in pairs:
@@ -167,17 +103,6 @@ def _plane(x_ND: np.ndarray) -> tuple[np.ndarray, list[float]]:
     total = float(np.sum(spread_K**2))
     share = [round(float(s**2) / total, 4) if total > 0 else 0.0 for s in spread_K[:2]]
     return centred_ND @ axes_2D.T, share
-
-
-def _refuse_non_finite(embedded: Embedded) -> None:
-    for name, values_ND in embedded.views.items():
-        bad = int((~np.isfinite(values_ND).all(axis=1) & embedded.present[name]).sum())
-        if bad:
-            raise DataError(
-                f"the view '{name}' of {bad} records has an embedding that is not finite",
-                where="evaluation",
-                fix="lower the learning rate: the weights have run away",
-            )
 
 
 def _rows_with(embedded: Embedded, views: Sequence[str], seed: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""What a pretraining run tells."""
+"""report.html and the model card of a pretraining run."""

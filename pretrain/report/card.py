@@ -1,4 +1,4 @@
-"""The model card: what a pretrained model is, in words."""
+"""The model card: README.md of a pretrained model's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html of a pretraining run: what the embeddings can do, said first and plainly, and how the run went."""
+"""The page of a pretraining report: retrieval, probes, a map of the embeddings, and the curves of training."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _key_numbers(page: Page, metrics: Mapping[str, Any], rows: Sequence[Mapping[
             facts.append((name, form.format(float(np.median(values)))))
     bad = sum(row.get("split") == "non-finite" for row in rows)
     if bad:
-        facts.append(("steps not finite, that updated nothing", f"{bad:,}"))
+        facts.append(("steps skipped (loss or gradient not finite)", f"{bad:,}"))
     if facts:
         page.facts(facts)
 
@@ -129,9 +129,9 @@ def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
         return
     page.section(
         "Retrieval",
-        "Given one view of a held-out patient, all held-out records that have both views are put in order by the "
-        "similarity of the other view. recall@k: how often the right patient is among the first k; ties count against "
-        "us. p: how often patients whose answers are exchanged at random do at least as well.",
+        "The view on the left of the arrow is given, and held-out records are ranked by how similar their other view "
+        "is to it; only records with both views take part. recall@k: how often the right patient is among the first "
+        "k; ties count against the model. p: how often a random assignment of patients does at least as well.",
     )
     rows = [
         [
@@ -166,12 +166,12 @@ def _retrieval(page: Page, metrics: Mapping[str, Any]) -> None:
     uniformity = {name: value for name, value in metrics.get("uniformity", {}).items() if value is not None}
     if alignment:
         rows = [[name.replace("~", " and "), Cell(f"{value:.3f}")] for name, value in alignment.items()]
-        page.table(["pair", "alignment"], rows, "Mean squared distance of a record's two views (0 to 4; low is near)")
+        page.table(
+            ["pair", "alignment"], rows, "Mean squared distance of a record's two views (0 to 4; lower is closer)"
+        )
     if uniformity:
         rows = [[name, Cell(f"{value:.2f}")] for name, value in uniformity.items()]
-        page.table(
-            ["view", "uniformity"], rows, "Spread of the records (0 where all fall together; lower is more even)"
-        )
+        page.table(["view", "uniformity"], rows, "Spread of the records (0 where all are the same; lower is more even)")
 
 
 def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
@@ -182,18 +182,19 @@ def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
         return
     page.section(
         "Linear probes",
-        "A linear model is fitted on the embeddings of training patients and scored on held-out ones, for each view by "
-        "itself; its penalty comes from inner folds of the training patients. Intervals are 95\u00a0% by bootstrap "
-        "over held-out patients. Survival is compared within groups only. Before training the model stands where the "
-        "run began, which is about principal components: what training adds is the difference.",
+        "For each view, a linear model is fitted on the embeddings of training patients and scored on held-out "
+        "patients; its penalty is chosen on inner folds of the training patients. Intervals are 95\u00a0% by bootstrap "
+        "over held-out patients. Survival is compared within groups only. \u201cBefore training\u201d is the same "
+        "model with its initial weights, which are close to principal components: what training adds is the "
+        "difference.",
     )
     for loss in losses(probes):
         page.text(loss)
     if site:
         page.text(
-            "The site probe asks whether a linear model can tell the hospital from the embedding. What it reads above "
-            "chance may be the scanner or the laboratory, or that hospitals see different patients; where it is read "
-            "as well as the disease, results need a split by site."
+            "The site probe predicts the hospital from the embedding. A score above chance may come from the scanner, "
+            "from the laboratory, or from hospitals seeing different patients. Where the hospital is predicted as "
+            "well as the disease, evaluate on a split by site."
         )
     oracle = metrics.get("oracle") or {}
     ordered = _with_site(probes, site)
@@ -210,7 +211,7 @@ def _probes(page: Page, metrics: Mapping[str, Any]) -> None:
 
 
 def losses(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sentences on what training did not better, and on what one view alone reads better than all together."""
+    """Sentences on what training did not improve, and on what one view alone predicts better than all together."""
     fused = {name: views[FUSED] for name, views in probes.items() if "value" in views.get(FUSED, {})}
     idle = [
         f"{name} ({before:.2f} before, {result['value']:.2f} after)"
@@ -225,11 +226,11 @@ def losses(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:
             alone.append(f"{name} ({best} {others[best]:.2f}, fused {result['value']:.2f})")
     said = []
     if idle:
-        said.append(f"The fused view reads no better than before training: {listed(idle)}.")
+        said.append(f"The fused view predicts no better than before training: {listed(idle)}.")
     if alone:
         said.append(
-            f"One view alone reads better than the fused one: {listed(alone)}; of fewer patients where it is missing "
-            "for some."
+            f"One view alone predicts better than the fused one: {listed(alone)}. A view that some patients lack is "
+            "scored on fewer patients."
         )
     return said
 
@@ -257,7 +258,7 @@ def _probe_figure(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]
     sizes = sorted({view["n_test"] for view in measured})
     caption = f"{sizes[0]} to {sizes[-1]} held-out patients." if len(sizes) > 1 else f"{sizes[0]} held-out patients."
     if "sites" in measured[0]:
-        caption += f" {measured[0]['sites']} sites have enough patients to be told apart."
+        caption += f" {measured[0]['sites']} sites have enough patients to be scored."
     best = oracle.get(metric, {}).get("oracle")
     return probe_plot(views, title=name, metric=plain_name(metric), oracle=best, caption=caption)
 
@@ -328,7 +329,8 @@ def _map(page: Page, drawn: Mapping[str, Any] | None) -> None:
         f"The {drawn['view']} embeddings of {counted(len(drawn['x']), 'held-out record')}, in the plane of their two "
         "directions of largest variance"
         + (f" ({share[0]:.0%} and {share[1]:.0%} of it)" if len(share) == 2 else "")
-        + ". The same points in each picture: what separates in one by disease and in another by site may be either.",
+        + ". Every picture shows the same points. Where a cluster is one disease and also one site, the map cannot "
+        "tell which of the two formed it.",
     )
     pictures = []
     for name, codes in drawn.get("codes", {}).items():
@@ -385,7 +387,7 @@ def _patterns(page: Page, patterns: Mapping[str, int]) -> None:
         return
     page.section(
         "What training saw",
-        "Which modalities the samples of training had, after modality dropout: a sample is one record at one step.",
+        "The modalities of the training samples, after modality dropout; a sample is one record in one step.",
     )
     ordered = sorted(patterns.items(), key=lambda item: (-item[1], item[0]))
     total = sum(patterns.values())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import foundation.model.towers  # noqa: F401  registers them
 from foundation.config import load_config
 from foundation.errors import ConfigError
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.layers.running import compiled, recomputed
 from foundation.model.towers.base import ImageTower, OmicsTower, Tokens, count_parameters, towers
 
@@ -21,10 +21,10 @@ ROWS, CHANNELS = 6, 3
 SHAPES = {"volume": (20, 24, 12), "image": (20, 24)}
 GENES = tuple(f"gene{number}" for number in range(16))
 OMICS = {
-    "rna": OmicsFeatures(GENES[:12], "continuous"),
-    "cnv": OmicsFeatures(GENES[4:], "ordinal"),
-    "mutation": OmicsFeatures(GENES[2:9], "binary"),
-    "mirna": OmicsFeatures(("mir1", "mir2", "mir3"), "count"),
+    "rna": OmicsModality(features=GENES[:12], values="continuous"),
+    "cnv": OmicsModality(features=GENES[4:], values="ordinal"),
+    "mutation": OmicsModality(features=GENES[2:9], values="binary"),
+    "mirna": OmicsModality(features=("mir1", "mir2", "mir3"), values="count"),
 }
 BF16_TOLERANCE = 0.05
 """Largest relative distance of outputs under bf16 autocast; bf16 keeps 8 bits, so one rounding is up to 0.004."""
@@ -83,7 +83,7 @@ def inputs_for(tower: nn.Module, looks_at: str, seed: int = 1, rows: int = ROWS)
 def _omics(rows: int, draw: torch.Generator) -> Inputs:
     omics, observed = {}, {}
     for modality, features in OMICS.items():
-        values = torch.randn(rows, len(features.names), generator=draw)
+        values = torch.randn(rows, len(features.features), generator=draw)
         if features.values == "binary":
             values = (values > 0).float()
         omics[modality] = values
@@ -118,8 +118,6 @@ def garbled(inputs: Inputs, hide: bool, garbage: float) -> Inputs:
 def loss_of(tower: nn.Module, tokens: Tokens) -> Tensor:
     seen = torch.where(tokens.real_BT[..., None], tokens.tokens_BTD, 0.0)
     loss = tokens.pooled_BD.sin().sum() + seen.sin().sum()
-    if not isinstance(tower, ImageTower):
-        loss = loss + sum(tower.feature_vectors(modality).sin().sum() for modality in OMICS)
     return loss
 
 

@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from foundation.collectives import sum_over_processes
 from foundation.data.batch import Batch
+from foundation.modality import ImageModality
 from foundation.model.layers.image_patches import patchify
 from foundation.model.towers.base import Tokens
 from foundation.model.view import TowerOutput, TowerSpec
@@ -40,8 +42,9 @@ def make_batch():
 def evaluate(start, stop):
     """Value, logged losses, and gradients with respect to the tokens of these records and to the heads."""
     torch.manual_seed(0)
-    sites = [TowerSpec(n, "image", (n,), channels=c, patch=PATCH, grid=(2, 3)) for n, c in CHANNELS.items()]
-    objective = MaskedImage(MaskedImageConfig(), sites, dict.fromkeys(CHANNELS, WIDTH))
+    described = {n: ImageModality(channels=list("abc")[:c], shape=[8, 12]) for n, c in CHANNELS.items()}
+    specs = [TowerSpec(n, {n: modality}, patch=PATCH, grid=(2, 3)) for n, modality in described.items()]
+    objective = MaskedImage(MaskedImageConfig(), specs, dict.fromkeys(CHANNELS, WIDTH))
     tokens = {name: torch.randn(RECORDS, 6, WIDTH)[start:stop].requires_grad_() for name in CHANNELS}
     batch = make_batch().part(start, stop)
     seen = {}
@@ -49,13 +52,13 @@ def evaluate(start, stop):
         present_B = batch.present_BM[:, batch.modalities.index(name)]
         rows = present_B.nonzero()[:, 0]
         made = Tokens(tokens[name][rows].mean(1), tokens[name][rows], ~view.hidden[name][rows], torch.zeros(6))
-        patches = patchify(batch.images[name][rows], PATCH)
-        seen[name] = TowerOutput(torch.zeros(len(batch), WIDTH), present_B, view, made, rows, patches)
+        made.extras["patches"] = patchify(batch.images[name][rows], PATCH)
+        seen[name] = TowerOutput(torch.zeros(len(batch), WIDTH), present_B, view, made, rows)
     loss = objective(seen, batch)
     (3.0 * loss.value).backward()
     return [
         loss.value.detach(),
-        loss.logged,
+        {name: sum_over_processes(part) for name, part in loss.parts.items()},
         [x.grad for x in tokens.values()],
         [p.grad for p in objective.parameters()],
     ]

@@ -18,19 +18,15 @@ from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import ChiasmaError, ConfigError, DataError
 from foundation.progress import Silent
-from foundation.simulation.simulate import simulate
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pristine") / "simulated"
-    simulate(folder, patients=30, seed=5, progress=lambda done, total: None)
-    return folder
 
 
 @pytest.fixture
-def source(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "source"))
+def source(simulated: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(simulated / "source", tmp_path / "source"))
+
+
+def patients_of(source: Path) -> list[str]:
+    return pd.read_csv(source / "clinical.tsv", sep="\t", dtype=str)["patient"].tolist()
 
 
 def edit(source: Path, change: Callable[[dict], object]) -> None:
@@ -129,7 +125,7 @@ def test_missing_dicom_slice_is_quarantined(source):
 
 
 def test_too_many_bad_scans_stop_the_run(source):
-    for scan in sorted((source / "scans" / "nifti").glob("*/*.nii.gz"))[:12]:
+    for scan in sorted((source / "scans" / "nifti").glob("*/*.nii.gz"))[:24]:
         scan.write_bytes(b"not an image")
     message = failure(source)
     assert "quarantine.stop_above" in message and "quarantine.tsv" in message
@@ -262,7 +258,7 @@ def test_half_a_survival_is_quarantined(source):
     manifest = run(source)
     rows = quarantine(source)
     assert rows["modality"].tolist() == ["endpoint os"]
-    assert manifest.endpoints["os"]["patients"] == 29
+    assert manifest.endpoints["os"]["patients"] == len(patients_of(source)) - 1
 
 
 def test_transform_that_does_not_exist(source):
@@ -277,10 +273,10 @@ def write_fold(source: Path, patients: list[str], split: str = "val") -> None:
 
 def test_folds_belong_to_the_sources(source):
     without_images(source)
-    patients = pd.read_csv(source / "clinical.tsv", sep="\t", dtype=str)["patient"].tolist()
+    patients = patients_of(source)
     write_fold(source, patients)
     manifest = run(source)
-    assert manifest.folds == {"0": {"val": 30}} and "fold_0.tsv" in manifest.sources["tables"]
+    assert manifest.folds == {"0": {"val": len(patients)}} and "fold_0.tsv" in manifest.sources["tables"]
     write_fold(source, patients[:-1])
     with pytest.raises(DataError, match="other sources or another YAML"):
         run(source)
@@ -294,8 +290,7 @@ def test_folds_of_strangers(source):
 
 def test_folds_with_a_split_of_their_own(source):
     without_images(source)
-    patients = pd.read_csv(source / "clinical.tsv", sep="\t", dtype=str)["patient"].tolist()
-    write_fold(source, patients, split="validation")
+    write_fold(source, patients_of(source), split="validation")
     assert "validation" in failure(source)
 
 

@@ -14,14 +14,10 @@ import psutil
 import pytest
 
 from finetune.run import finetune
-from foundation.cohort.prepare import prepare
 from foundation.errors import CheckpointError, DataError
-from foundation.progress import Silent
-from foundation.simulation.simulate import simulate
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
-cohort: cohort
 out: run
 seed: 3
 pretrain: none
@@ -42,11 +38,9 @@ processes: 1
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
-    simulate(folder / "source", patients=50, seed=6, progress=lambda done, total: None)
-    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
-    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "config.yaml").write_text(f"cohort: {simulated / 'cohort'}{CONFIG}")
     return folder
 
 

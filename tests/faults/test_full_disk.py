@@ -31,9 +31,8 @@ def chiasma(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_prepare_on_a_full_disk(tmp_path: Path, small_disk: Path):
-    assert chiasma("simulate", tmp_path / "source", "--patients", "40").returncode == 0
-    command = ("prepare", tmp_path / "source" / "cohort.yaml", "--out", small_disk / "cohort", "--workers", "1")
+def test_prepare_on_a_full_disk(simulated: Path, small_disk: Path):
+    command = ("prepare", simulated / "source" / "cohort.yaml", "--out", small_disk / "cohort", "--workers", "1")
     failed = chiasma(*command)
     assert failed.returncode == 1
     assert "disk is full" in failed.stderr and "Traceback" not in failed.stderr

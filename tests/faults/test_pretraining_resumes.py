@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_passed_over(workplace, whole, tmp_path, damage,
 def test_no_whole_checkpoint_is_an_error(workplace, whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     for folder in (run / "checkpoints").glob("step-*"):
-        (folder / "training.safetensors").write_bytes(b"")
+        (folder / "optimiser.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
         pretrain(workplace / "config.yaml", [f"out={run}"])
 
@@ -173,7 +173,7 @@ class Hostile:
         return (os.system, ("touch was-run",))
 
 
-@pytest.mark.parametrize("name", ["module", "average", "training"])
+@pytest.mark.parametrize("name", ["module", "average", "optimiser", "random"])
 def test_a_pickle_in_place_of_tensors_is_not_run(workplace, whole, tmp_path, name, monkeypatch, capsys):
     """Even where somebody wrote its hash into the manifest."""
     monkeypatch.chdir(tmp_path)
@@ -187,6 +187,22 @@ def test_a_pickle_in_place_of_tensors_is_not_run(workplace, whole, tmp_path, nam
     assert "passed over a damaged checkpoint: step-00000008" in capsys.readouterr().out
     assert not (tmp_path / "was-run").exists()
     assert same_weights(run, whole)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_clear_words(workplace, whole, tmp_path):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for folder in (run / "checkpoints").glob("step-*"):
+        manifest = json.loads((folder / "checkpoint.json").read_text())
+        (folder / "checkpoint.json").write_text(json.dumps({**manifest, "format_version": 1}))
+    with pytest.raises(CheckpointError, match="is of format 1, written by an earlier version of chiasma"):
+        pretrain(workplace / "config.yaml", [f"out={run}"])
+
+
+def test_moments_are_kept_by_the_name_of_their_parameter(whole):
+    moments, weights = (load_file(newest(whole) / f"{name}.safetensors") for name in ("optimiser", "module"))
+    names = {key.rpartition("/")[0] for key in moments}
+    assert names and names <= set(weights)
+    assert all(moments[f"{name}/exp_avg"].shape == weights[name].shape for name in names)
 
 
 def test_a_half_written_checkpoint_is_invisible(workplace, whole, tmp_path):
@@ -216,17 +232,17 @@ def test_a_changed_cohort_does_not_go_on(workplace, whole, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_updates_nothing_and_ends_the_run(workplace, tmp_path, monkeypatch):
-    from pretrain.step import Pretraining
+    from pretrain.step import Step
 
-    before, backward = {}, Pretraining.backward
+    before, losses = {}, Step.losses
 
-    def spoilt(self, batch, chunk_size, share):
-        before.setdefault("weights", {name: value.clone() for name, value in self.state_dict().items()})
-        before["module"] = self
-        logged = backward(self, batch, chunk_size, share)
-        return logged | {"loss": logged["loss"] * float("nan")}
+    def spoilt(self, batch, logged, share):
+        module = before["module"] = self.pretraining
+        before.setdefault("weights", {name: value.clone() for name, value in module.state_dict().items()})
+        for loss in losses(self, batch, logged, share):
+            yield loss * float("nan")
 
-    monkeypatch.setattr(Pretraining, "backward", spoilt)
+    monkeypatch.setattr(Step, "losses", spoilt)
     with pytest.raises(ChiasmaError, match="3 steps in a row"):
         pretrain(workplace / "config.yaml", [f"out={tmp_path / 'run'}"])
     after = before["module"].state_dict()
@@ -276,15 +292,15 @@ def test_a_cohort_in_which_nobody_is_paired_is_refused(workplace, tmp_path, monk
     ("override", "kind", "message"),
     [
         ("preprocessing.modalities=[mri, methylation]", ConfigError, "methylation"),
-        ("preprocessing.modalities=[mri]", ConfigError, "for omics, of which the cohort has none"),
-        ("preprocessing.modalities=[rna]", ConfigError, "no image modality is called so"),
+        ("preprocessing.modalities=[mri]", ConfigError, "is for omics, and no modality is left for it"),
+        ("preprocessing.modalities=[rna]", ConfigError, "reads image modalities, and none is called 'mri'"),
         ("dropout.modalities.ct=0.5", ConfigError, "no modality is called 'ct'"),
-        ("towers.ct.tower=vit2d", ConfigError, "towers.ct: tower 'ct' is for images"),
-        ("optimiser.layer_decay=0.75", ConfigError, "no tower starts from pretrained weights"),
-        ("out=config.yaml/run", ConfigError, "a file stands in the way"),
+        ("towers.ct.tower=vit2d", ConfigError, "towers.ct.modalities: tower 'ct' reads image modalities"),
+        ("optimiser.layer_decay=0.75", ConfigError, "no tower has pretrained weights"),
+        ("out=config.yaml/run", ConfigError, "a file is in the place of the run folder"),
         ("towers.mri.arguments.patch_size=64", ConfigError, "64"),
         ("cohort=nowhere", DataError, "not a prepared cohort"),
-        ("held_out.fraction=0.001", ConfigError, "cannot be split"),
+        ("held_out.fraction=0.001", ConfigError, "leaves one side empty"),
         ("towers.mri.tower=vit2", ConfigError, "vit2d"),
     ],
 )
@@ -311,6 +327,6 @@ def test_a_run_that_was_compiled_goes_on_uncompiled(workplace, whole, tmp_path):
 
 def test_a_folder_of_something_else_is_not_written_to(workplace, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds something"):
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
         pretrain(workplace / "config.yaml", [f"out={tmp_path}"])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

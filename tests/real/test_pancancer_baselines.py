@@ -9,7 +9,9 @@ import pytest
 
 from finetune.evaluation.compare import averaged, compare
 from finetune.methods.baselines import predict
-from finetune.splits import Folds, Records, SplitConfig, survival_strata, within_groups
+from finetune.splits import Folds, Records, SplitConfig, within_groups
+from finetune.tasks.base import tasks
+from finetune.tasks.survival import SurvivalConfig
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.metrics.scores import Score, concordance, with_interval
@@ -33,7 +35,8 @@ def cohort(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepare
 
 
 def made(cohort: PreparedCohort, time: np.ndarray, event: np.ndarray) -> Folds:
-    strata = within_groups(cohort.groups, survival_strata(time, event))
+    task = tasks.build(SurvivalConfig(endpoint="os"), cohort.manifest.endpoints)
+    strata = within_groups(cohort.groups, task.strata({"os": {"time": time, "event": event}}))
     return Folds.make(SplitConfig(published=True), Records(cohort.patients, cohort.sites, strata), 0, cohort.folds)
 
 

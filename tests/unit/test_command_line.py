@@ -294,7 +294,7 @@ def test_prepare_passes_on_what_was_asked_and_prints_what_came_of_it(monkeypatch
     assert "[grade] subtype 9 low 4, high 5" in lines
     assert "os survival 10 6 events, median follow-up 812.5 days" in lines
     assert f"quarantined: 2, each with its reason in {out / 'quarantine.tsv'}" in lines
-    assert f"look at {out / 'summary.html'}" in lines
+    assert f"open {out / 'summary.html'}" in lines
 
 
 def test_rare_patterns_are_summed_up(tmp_path, capsys):

@@ -117,7 +117,7 @@ def test_ci_runs_what_the_makefile_offers():
 
 @pytest.mark.parametrize("version", ["(3, 10, 0)", "(3, 11, 0)"])
 def test_make_refuses_an_old_python(tmp_path, version):
-    """The check of the Makefile, run by a stand-in for an interpreter of that version."""
+    """The check of the Makefile, run by a script that answers like an interpreter of that version."""
     makefile = tmp_path / "Makefile"
     makefile.write_text((REPOSITORY / "Makefile").read_text(encoding="utf-8"), encoding="utf-8")
     stand_in = tmp_path / "python-of-test"

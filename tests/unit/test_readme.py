@@ -97,7 +97,7 @@ def test_tasks_of_the_readme_fit_the_cohort_of_the_readme():
 
 
 def test_python_lines_run_on_the_demo(demo):
-    expected = ["subtype/probability/S1", "torch.Size([16, 2, 40, 48, 24])"]
+    expected = ["subtype/probability/S1", "mri+rna", "torch.Size([16, 2, 40, 48, 24])"]
     for script, output in zip(blocks("python"), expected, strict=True):
         assert output in run(["-c", script], demo)
 

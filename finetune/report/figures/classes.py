@@ -42,7 +42,7 @@ def binary_figures(yes_N: np.ndarray, probability_N: np.ndarray, title: str) -> 
 
 
 def confusion_matrix(code_N: np.ndarray, guess_N: np.ndarray, classes: Sequence[str]) -> Picture:
-    """Draw how many patients of each class are taken for which: counts, shaded by the share of the true class."""
+    """Draw how many patients of each true class are predicted as which: counts, shaded by their share of the class."""
     count_KK = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(count_KK, (code_N, guess_N), 1)
     share_KK = count_KK / np.maximum(count_KK.sum(axis=1, keepdims=True), 1)
@@ -65,10 +65,10 @@ def confusion_matrix(code_N: np.ndarray, guess_N: np.ndarray, classes: Sequence[
 
 
 def reliability(right_N: np.ndarray, stated_N: np.ndarray, title: str) -> Picture:
-    """Draw what came true over what was stated, in bins of equal width, with the patients in each.
+    """Draw the observed share over the predicted probability, in bins of equal width, with the patients in each.
 
     Args:
-        right_N: [N] bool, it came true.
+        right_N: [N] bool, whether it was so.
         stated_N: [N] how likely that was said to be.
         title: What "it" is.
     """
@@ -83,18 +83,18 @@ def reliability(right_N: np.ndarray, stated_N: np.ndarray, title: str) -> Pictur
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         above.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         above.errorbar(stated_B, right_B, yerr=error_2B, fmt="o-", color=BLUE, markersize=4, linewidth=1.2)
-        above.set(xlim=(0, 1), ylim=(0, 1), ylabel="came true")
+        above.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share")
         below.bar((np.arange(BINS) + 0.5) / BINS, count_B, width=0.9 / BINS, color=GREY)
         below.set(xlabel="probability predicted", ylabel="patients")
         figure.align_ylabels()
     gap = float(np.sum(count_B[filled] * np.abs(right_B - stated_B)) / max(count_B.sum(), 1))
-    alt = f"Reliability of {title}: probability predicted and share that came true lie {gap:.2f} apart on average"
+    alt = f"Reliability of {title}: predicted probability and observed share differ by {gap:.2f} on average"
     return picture(
         stream,
         SMALL,
         alt,
         f"Reliability: {title}",
-        "Bins with 95\u00a0% intervals; on the dashed line, what is predicted comes true.",
+        "Bins with 95\u00a0% intervals; on the dashed line, predicted and observed agree.",
     )
 
 
@@ -145,7 +145,9 @@ def decision_curve(yes_N: np.ndarray, probability_N: np.ndarray, title: str) -> 
     better = THRESHOLDS[np.array(by_model) > np.maximum(of_all, 0) + 1e-9]
     range_ = f"from {better.min():.2f} to {better.max():.2f}" if len(better) else "nowhere"
     alt = f"Decision curve of {title}: the model has more net benefit than treating all or nobody {range_}"
-    return picture(stream, SMALL, alt, f"Decision curve: {title}", "True positives per patient, less false ones.")
+    return picture(
+        stream, SMALL, alt, f"Decision curve: {title}", "True positives less weighted false positives, per patient."
+    )
 
 
 def _thresholds(positive_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

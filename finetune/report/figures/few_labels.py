@@ -1,4 +1,4 @@
-"""The curve of label efficiency: what few labelled patients are worth to each way of learning."""
+"""The curve of label efficiency: the score of each method over the number of labelled training patients."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def few_labels(
     """Draw scores over the number of labelled training patients.
 
     Args:
-        curves: Name, ours first, to number of labelled patients to a score with ``mean`` and ``ci95``.
+        curves: Method, ours first, to number of labelled patients to a score with ``mean`` and ``ci95``.
         measure: Label of the axis.
-        chance: What the measure is worth where nothing is known.
+        chance: What a constant answer reaches.
         caption: Stands below the figure.
     """
     width = SMALL + DOTS_PER_INCH

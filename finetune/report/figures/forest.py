@@ -19,7 +19,7 @@ ROW = 22
 """Height of a row in CSS pixels."""
 
 LINE = 34
-"""Characters of a name that stand in one line."""
+"""Characters of a name on one line."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Row:
         name: Stands at the left.
         score: Its ``mean`` and ``ci95``, either of which may be missing.
         ours: Drawn in the colour of our own results.
-        rival: A score to set beside it, such as that of the best baseline.
+        baseline: A score to set beside it, such as that of the best baseline.
     """
 
     name: str
     score: Mapping[str, Any]
     ours: bool = True
-    rival: float | None = None
+    baseline: float | None = None
 
 
 def forest(
@@ -53,7 +53,7 @@ def forest(
     Args:
         rows: From above to below.
         measure: Label of the axis.
-        chance: What the measure is worth where nothing is known.
+        chance: What a constant answer reaches.
         oracle: What someone who knows the truth would reach.
         title: Stands above the figure.
         caption: Stands below the figure.
@@ -65,7 +65,7 @@ def forest(
             axes.axvline(oracle, color=GREEN, linewidth=1.4, label="best possible")
         for place, row in enumerate(rows):
             _draw(axes, place, row)
-        if any(row.rival is not None for row in rows):
+        if any(row.baseline is not None for row in rows):
             axes.plot([], [], "D", color=ORANGE, markersize=4.5, fillstyle="none", label="best baseline")
         axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -80,8 +80,8 @@ def _draw(axes: Axes, place: int, row: Row) -> None:
     color = BLUE if row.ours else GREY
     beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
     axes.text(1.02, place, _numbers(row.score), color="black" if row.ours else "#444444", **beside)
-    if row.rival is not None:
-        axes.plot(row.rival, place, "D", color=ORANGE, markersize=4.5, fillstyle="none", zorder=3)
+    if row.baseline is not None:
+        axes.plot(row.baseline, place, "D", color=ORANGE, markersize=4.5, fillstyle="none", zorder=3)
     if row.score.get("mean") is None:
         return
     low, high = row.score.get("ci95") or (None, None)

@@ -1,4 +1,4 @@
-"""Figures of predicted numbers."""
+"""Figures of predicted numbers: predicted over true values."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def scatter(value_N: np.ndarray, guess_N: np.ndarray, label: str) -> Picture:
         axes.scatter(value_N, guess_N, s=14, alpha=0.6, color=BLUE, linewidths=0)
         axes.set(xlabel="true", ylabel="predicted")
     alt = f"Predicted over true {label} of {len(value_N):,} patients"
-    return picture(stream, SMALL, alt, label, "On the dashed line, what is predicted is true.")
+    return picture(stream, SMALL, alt, label, "On the dashed line, predicted and true values agree.")

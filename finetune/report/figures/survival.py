@@ -67,11 +67,11 @@ def thirds(risk_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
 
 
 def calibration_at(at: float, free_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray, unit: str) -> Picture:
-    """Draw the observed chance (Kaplan-Meier) of being free of the event at a time over the predicted one, in fifths.
+    """Draw observed (Kaplan-Meier) over predicted survival probability at a time, in fifths of patients.
 
     Args:
         at: The time.
-        free_N: [N] probability of being free of the event then.
+        free_N: [N] survival probability then.
         time_N: [N], in `unit`.
         event_N: [N], true where it happened.
         unit: Of the time.
@@ -87,10 +87,13 @@ def calibration_at(at: float, free_N: np.ndarray, time_N: np.ndarray, event_N: n
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         error = np.maximum([observed - low, high - observed], 0)
         axes.errorbar(predicted, observed, yerr=error, fmt="o-", color=BLUE, markersize=5, linewidth=1.2)
-        axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="predicted free of the event", ylabel="observed (Kaplan-Meier)")
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="predicted survival probability", ylabel="observed (Kaplan-Meier)")
     told = "; ".join(f"{a:.2f} predicted, {b:.2f} observed" for a, b in zip(predicted, observed, strict=True))
     alt = f"Calibration at {at:g} {unit}, in fifths of the predicted probability: {told}"
-    caption = "Fifths of the predicted probability with 95\u00a0% intervals; on the dashed line the two agree."
+    caption = (
+        "Fifths of patients by predicted probability, with 95\u00a0% intervals; on the dashed line, predicted and "
+        "observed agree."
+    )
     return picture(stream, SMALL, alt, f"Calibration at {at:g} {unit}", caption)
 
 
@@ -102,12 +105,12 @@ def _draw_curve(axes: Axes, time: np.ndarray, event: np.ndarray, name: str) -> N
     axes.step(times, free, where="post", color=RISKS[name], linewidth=1.6, label=name)
 
 
-def _write_at_risk(axes: Axes, methods: list[tuple[str, np.ndarray]], horizon: float) -> None:
-    """A row of numbers per method below the axis: patients still under observation at each tick."""
+def _write_at_risk(axes: Axes, curves: list[tuple[str, np.ndarray]], horizon: float) -> None:
+    """A row of numbers per curve below the axis: patients still under observation at each tick."""
     below = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8}
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= horizon]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    for row, (name, time) in enumerate(methods):
+    for row, (name, time) in enumerate(curves):
         down = -40 - 12 * row
         for tick in ticks:
             axes.annotate(f"{int(np.sum(time >= tick)):,}", (tick, 0), (0, down), ha="center", **below)

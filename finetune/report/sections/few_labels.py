@@ -1,4 +1,4 @@
-"""What few labelled patients are cv_log_likelihood: this model, the same network from scratch, and linear models."""
+"""The section on few labels: what each method reaches with fewer labelled training patients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def few_labels(page: Page, entry: Entry) -> None:
         return
     page.subsection("With few labels")
     page.text(
-        "The same folds and the same test patients, with so many labelled training patients in each fold; whatever is "
-        "chosen is chosen among them. Test patients are the same in every row."
+        "Folds and test patients are those of the main result; only the number of labelled training patients in each "
+        "fold changes. Every setting is chosen on these patients alone."
     )
     everything = entry.get("training_patients")
     curves: dict[str, dict[int, Entry]] = {}
@@ -47,7 +47,7 @@ def few_labels(page: Page, entry: Entry) -> None:
     ]
     header = [
         "labelled patients",
-        "who learns",
+        "method",
         measure,
         "95 % interval",
         f"{THIS_MODEL} less this",

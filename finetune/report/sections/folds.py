@@ -1,4 +1,4 @@
-"""How patients were split, what every fold reached, and what was chosen in it."""
+"""The sections on folds: how patients were split, the score of each fold, and the settings it chose."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ def values_of_folds(page: Page, entry: Entry) -> None:
         THIS_MODEL: folds,
         **{name: score.get("folds") or [] for name, score in (entry.get("baselines") or {}).items()},
     }
-    methods = {name: {fold["fold"]: fold.get("value") for fold in of_arm} for name, of_arm in methods.items() if of_arm}
+    values = {name: {fold["fold"]: fold.get("value") for fold in found} for name, found in methods.items() if found}
     rows = [
-        [fold["fold"], fold.get("n") or 0, *(Cell(decimal(of_arm.get(fold["fold"]))) for of_arm in methods.values())]
+        [fold["fold"], fold.get("n") or 0, *(Cell(decimal(found.get(fold["fold"]))) for found in values.values())]
         for fold in folds
     ]
     missing = [fold["fold"] for fold in folds if fold.get("value") is None]
     if missing:
-        page.text(f"Not to be scored: {counted(len(missing), 'fold')} ({listed(missing)}); left out of the mean.")
-    header = ["fold", "test patients", *methods]
+        one = len(missing) == 1
+        page.text(
+            f"{counted(len(missing), 'fold')} ({listed(missing)}) could not be scored and "
+            f"{'is' if one else 'are'} left out of the mean."
+        )
+    header = ["fold", "test patients", *values]
     table(page, header, rows, f"{plain_name(entry['metric'])} of each fold's test patients")
 
 
@@ -59,24 +63,22 @@ def _how(counts: Entry) -> str:
     used = counted(counts.get("patients") or 0, "patient")
     out = f"{left_out:,} {'is' if left_out == 1 else 'are'} left out" if left_out else "none is left out"
     seen = counts.get("seen_train_only") or 0
-    known = f"{counted(seen, 'patient')} whom the model saw in pretraining train only. " if seen else ""
+    known = f"{counted(seen, 'patient')} whom the model saw in pretraining are used for training only. " if seen else ""
     return (
         f"{used} take part and {out}. {known}The folds are {made}, and no "
-        f"{unit} is in both training and test of a fold. SHA-256 of who is where begins with "
-        f"{counts.get('hash', '')[:12] or 'nothing'}; two runs with the same hash had the same folds."
+        f"{unit} is in both training and test of a fold. The SHA-256 of the folds begins with "
+        f"{counts.get('hash', '')[:12] or 'nothing'}; runs with the same hash have the same folds."
     )
 
 
 def _chosen(page: Page, chosen: Sequence[Entry]) -> None:
-    page.text(
-        "Settings were chosen in each fold on inner folds of its training patients; no test patient had a part in it."
-    )
+    page.text("In each fold, settings were chosen on inner folds of its training patients; no test patient was used.")
     keys = list(dict.fromkeys(key for one in chosen for key in one if key not in ("method", "fold")))
     rows = [
         [str(one.get("method", "")), Cell(str(one["fold"])), *(_cell(one.get(key)) for key in keys)]
         for one in sorted(chosen, key=lambda one: str(one.get("method", "")))
     ]
-    header = ["trained", "fold", *(key.replace("_", " ") for key in keys)]
+    header = ["method", "fold", *(key.replace("_", " ") for key in keys)]
     table(page, header, rows, "What each fold chose")
 
 

@@ -1,4 +1,4 @@
-"""Scores of each group of a cohort, such as cancers, and where a baseline is better."""
+"""The section on groups, such as cancers: the score of each, and where a baseline is better."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def groups(page: Page, entry: Entry) -> None:
     page.subsection("By group")
     page.text(_in_words(scores))
     rows = [
-        Row(f"{name} ({counted(score.get('n') or 0, 'patient')})", score, rival=_best(score)[1])
+        Row(f"{name} ({counted(score.get('n') or 0, 'patient')})", score, baseline=_best(score)[1])
         for name, score in scores.items()
     ]
     caption = "Points with 95\u00a0% intervals by bootstrap over patients."
@@ -34,14 +34,15 @@ def _in_words(scores: Mapping[str, Entry]) -> str:
     if not compared:
         return "No group could be compared with a baseline."
     if not below:
-        return f"In none of {len(compared)} groups is {THIS_MODEL} below the best baseline of that group."
+        return f"{THIS_MODEL} is below the best baseline in none of {len(compared)} groups.".capitalize()
     told = [
-        f"{name} ({decimal(scores[name]['mean'])}; {rival} {decimal(value)})" for name, (rival, value) in below.items()
+        f"{name} ({decimal(scores[name]['mean'])}; {baseline} {decimal(value)})"
+        for name, (baseline, value) in below.items()
     ]
     return (
         f"In {len(below)} of {len(compared)} groups {THIS_MODEL} is below the best baseline of that group: "
         f"{listed(told)}. "
-        "The best of several baselines is chosen after the fact, which is in its favour."
+        "That baseline was picked after seeing all scores, which favours it."
     )
 
 

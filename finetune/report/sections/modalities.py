@@ -1,4 +1,4 @@
-"""Which modalities help: scores for every subset of them, and for the combinations that patients have."""
+"""The section on modalities: scores for every subset of them, and for the combinations that patients have."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def modalities(page: Page, entry: Entry) -> None:
         _subsets(page, entry, subsets)
     if patterns:
         page.text(
-            "Patients by what they have, with everything they have shown to the model. These too are different "
-            "patients in each row, and no one is in two."
+            "Patients grouped by the modalities they have, all of which the model reads. Each patient is in one row "
+            "only, so rows differ in their patients here too."
         )
         ordered = dict(sorted(patterns.items(), key=lambda item: -(item[1].get("n") or 0)))
         _table(page, "patients who have", ordered, entry["chance"], "By what patients have")
 
 
 class Telling(NamedTuple):
-    """Subsets to look at first.
+    """The most telling subsets.
 
     Attributes:
         alone: Single modalities.
@@ -65,9 +65,9 @@ class Telling(NamedTuple):
 
 def _subsets(page: Page, entry: Entry, subsets: Scores) -> None:
     page.text(
-        "The same trained model, shown only some modalities: each row is of the patients who have all of these, with "
-        "everything else hidden from the model. Different rows are different patients, so a difference between two "
-        "rows may come from the patients as well as from the modalities."
+        "The same trained model with only some modalities shown to it: each row is scored on the patients who have "
+        "all of these, and everything else is hidden. Different rows are different patients, so a difference between "
+        "two rows may come from the patients as well as from the modalities."
     )
     telling = Telling.of(subsets)
     page.text(_in_words(telling, subsets, entry["chance"]))
@@ -79,18 +79,18 @@ def _subsets(page: Page, entry: Entry, subsets: Scores) -> None:
 
 
 def _in_words(telling: Telling, subsets: Scores, chance: float) -> str:
-    """Which single modality tells most, what all reach, and which are no better than chance by themselves."""
+    """Which single modality predicts best, what all reach, and which are no better than chance by themselves."""
     alone = {name: subsets[name]["mean"] for name in telling.alone if subsets[name].get("mean") is not None}
     said = []
     if len(alone) > 1:
         best = max(alone, key=lambda name: alone[name])
-        said.append(f"Of single modalities {best} tells most: {decimal(alone[best])} ({_patients(subsets[best])}).")
+        said.append(f"Of single modalities, {best} predicts best: {decimal(alone[best])} ({_patients(subsets[best])}).")
     together = subsets.get(telling.every, {})
     if together.get("mean") is not None:
         said.append(f"All together reach {decimal(together['mean'])} ({_patients(together)}).")
     failed = [name for name in alone if not beats_chance(subsets[name], chance)]
     if failed:
-        said.append(f"By itself not better than chance: {listed(failed)}.")
+        said.append(f"Not better than chance by itself: {listed(failed)}.")
     return " ".join(said)
 
 

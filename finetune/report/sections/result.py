@@ -1,4 +1,4 @@
-"""How good the model is: beside its baselines, by other measures, and in pictures of what it predicts."""
+"""The section on the result: the score beside its baselines, other metrics, and figures of the predictions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MOST_CLASSES = 12
 
 MEANINGS = {
     "clinical": "a linear model of the clinical covariates",
-    "image": "a linear model of what the intensities of the scans are by and large",
+    "image": "a linear model of the scans' intensities on a coarse grid",
     "omics": "a linear model of the principal components of the omics",
-    "clinical + omics": "a linear model of both",
+    "clinical + omics": "a linear model of these two together",
     "from scratch": "the same network, trained for the task without pretraining",
-    "frozen probe": "the pretrained model as it was, on which only a linear layer was trained",
+    "frozen probe": "the pretrained model unchanged, with only a linear layer trained on it",
 }
 """What baselines are, for those who have not met their names."""
 
 
 def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
-    """Add the comparison with baselines, all measures and a task's own pictures."""
+    """Add the comparison with baselines, all metrics and a task's own pictures."""
     classes = entry.get("classes") or {}
     if classes:
         _classes(page, classes)
@@ -37,10 +37,10 @@ def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
         _meanings(page, baselines)
     if entry.get("with_baseline"):
         _averaged(page, entry["with_baseline"])
-    _measures(page, entry)
+    _metrics(page, entry)
     if pictures:
         page.subsection("What it predicts")
-        page.text("Of test patients: each is predicted by a model that was trained without this patient.")
+        page.text("Each test patient is predicted by a model that was trained without this patient.")
         page.figures(pictures)
 
 
@@ -57,7 +57,7 @@ def _forest(entry: Entry) -> Picture:
     rows += [Row(name, score, ours=False) for name, score in others]
     caption = "Points with 95\u00a0% intervals by bootstrap over patients; all on the same folds and patients."
     if entry.get("oracle") is not None:
-        caption += " Best possible: what someone reaches who knows how this cohort was simulated."
+        caption += " Best possible: the score of an oracle that knows the truth behind this simulated cohort."
     return forest(rows, measure=measure_of(entry), chance=entry["chance"], oracle=entry.get("oracle"), caption=caption)
 
 
@@ -82,7 +82,7 @@ def _baselines(page: Page, entry: Entry) -> None:
     page.table(
         ["model", "value", "95 % interval", f"{THIS_MODEL} less it", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}; a difference above 0 is in favour of {THIS_MODEL}, and both are of the same patients",
+        f"{measure_of(entry)}; a difference above 0 favours {THIS_MODEL}; both are scored on the same patients",
     )
 
 
@@ -104,19 +104,19 @@ def _named(both: Entry) -> str:
 
 def _averaged(page: Page, both: Entry) -> None:
     page.text(
-        f"{_named(both).capitalize()} is no baseline: what the two predict for a patient is averaged in equal parts. "
-        f"Beside {both['baseline']} alone it has {decimal(both.get('mean'))}{difference(both)}."
+        f"{_named(both).capitalize()} is not a baseline: it is the mean of the two predictions for each patient. "
+        f"Compared with {both['baseline']} alone, its score is {decimal(both.get('mean'))}{difference(both)}."
     )
 
 
-def _measures(page: Page, entry: Entry) -> None:
-    rows = list(_measure_rows(entry.get("metrics") or {}))
+def _metrics(page: Page, entry: Entry) -> None:
+    rows = list(_metric_rows(entry.get("metrics") or {}))
     if rows:
-        page.table(["measure", "value", "95 % interval", "better when"], rows, f"All measures of {THIS_MODEL}")
+        page.table(["metric", "value", "95 % interval", "better when"], rows, f"All metrics of {THIS_MODEL}")
 
 
-def _measure_rows(measures: Entry) -> Iterable[list[str | Cell]]:
-    for name, score in measures.items():
+def _metric_rows(metrics: Entry) -> Iterable[list[str | Cell]]:
+    for name, score in metrics.items():
         lower = name.partition("/")[0] in LOWER_IS_BETTER
         yield [
             plain_name(name),

@@ -1,4 +1,4 @@
-"""Tables that do not stand in the way."""
+"""Tables of a report: long ones are folded away."""
 
 from __future__ import annotations
 

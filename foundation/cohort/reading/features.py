@@ -19,17 +19,17 @@ class Features:
 
     Args:
         listed: Names in the order of the table, one per row or column.
-        rule: What to do about a name that stands more than once.
+        rule: What to do about a name that appears more than once.
         path: The table, for messages.
 
     Attributes:
         names: Each name once, in order of first appearance.
         of_listed: Position in `names` of every listed name.
         first: Position in the list of every name's first appearance.
-        counts: How often each name stands in the list.
+        counts: How often each name is in the list.
 
     Raises:
-        DataError: A feature has no name, none is there, or one stands twice where `rule` is error.
+        DataError: A feature has no name, none is there, or one appears twice where `rule` is error.
     """
 
     def __init__(self, listed: Sequence[str], rule: DuplicateRule, path: Path) -> None:
@@ -51,14 +51,14 @@ class Features:
         if rule == "error" and len(self.names) < len(listed):
             twice = self.names[int(np.argmax(self.counts > 1))]
             raise DataError(
-                f"{int((self.counts > 1).sum())} features stand more than once, first '{twice}'",
+                f"{int((self.counts > 1).sum())} features appear more than once, first '{twice}'",
                 where=str(path),
                 fix="say what they mean together: `duplicate_features: mean` or `duplicate_features: first`",
             )
 
     @property
     def repeated(self) -> bool:
-        """Whether a name stands more than once."""
+        """Whether a name appears more than once."""
         return len(self.names) < len(self.of_listed)
 
     def merge(self, values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where the chosen samples of a table stand in it, and the runs of neighbours among them."""
+"""Where the chosen samples of a table are in it, and the runs of neighbours among them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from foundation.errors import DataError, nearest
 
 
 def positions_of(samples: Sequence[str], listed: Sequence[str], path: Path) -> np.ndarray:
-    """Where the samples stand in the table.
+    """Where the samples are in the table.
 
     Raises:
         DataError: One of them does not.

@@ -47,7 +47,7 @@ def find_scans(
         raise DataError(
             f"no file is of channel {' or '.join(map(repr, channels))}; {nearest(channels[0], others)}",
             where=f"{root}: {pattern}",
-            fix="write `channels` as they stand in the names of the files",
+            fix="write `channels` as in the names of the files",
         )
     return dict(sorted(scans.items()))
 
@@ -76,7 +76,7 @@ def only_file(key: ScanKey, paths: Sequence[Path]) -> Path:
         patient, time_point, channel = key
         at = f" at '{time_point}'" if time_point else ""
         raise DataError(
-            f"channel '{channel}' of patient '{patient}'{at} is there {len(paths)} times: also {paths[1]}",
+            f"channel '{channel}' of patient '{patient}'{at} has {len(paths)} files: also {paths[1]}",
             where=str(paths[0]),
             fix="remove one, or tell them apart with {time_point} in `files`",
         )

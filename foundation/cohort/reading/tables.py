@@ -159,7 +159,7 @@ def read_header(stream: ByteStream, path: Path) -> tuple[list[str], int]:
     for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other in text:
             raise DataError(
-                f"looks as if its cells were separated by {called}",
+                f"seems to separate its cells by {called}",
                 where=str(path),
                 fix="save it with commas and decimal points as .csv, or with tabs as .tsv",
             )
@@ -187,7 +187,7 @@ def find_column(name: str, columns: Sequence[str], path: Path) -> int:
     if not found:
         raise DataError(f"has no column '{name}'", where=str(path), fix=nearest(name, columns))
     if len(found) > 1:
-        raise DataError(f"column '{name}' stands {len(found)} times", where=str(path), fix="rename or remove one")
+        raise DataError(f"column '{name}' appears {len(found)} times", where=str(path), fix="rename or remove one")
     return found[0]
 
 

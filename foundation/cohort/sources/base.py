@@ -58,10 +58,12 @@ class Volume:
     Attributes:
         voxels: [X, Y, Z], or [X, Y] for a single 2D image; HU for CT.
         affine: [4, 4], voxel indices to millimetres in RAS+ space.
+        placed: Whether the file says where in space it lies; otherwise the affine's place is a convention.
     """
 
     voxels: np.ndarray
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
+    placed: bool = True
 
 
 class ImageSource(ABC):
@@ -158,7 +160,7 @@ class TableSource(ABC):
         """Open the table for these samples, in this order.
 
         Raises:
-            DataError: A value is not a number, or a feature stands twice.
+            DataError: A value is not a number, or a feature appears twice.
         """
 
 

@@ -16,7 +16,7 @@ from foundation.errors import DataError, nearest
 
 
 class NamedColumn(Config):
-    """Where a covariate stands in the table."""
+    """Where a covariate is in the table."""
 
     column: str | list[str] | None = Field(
         None,
@@ -52,7 +52,7 @@ class CategoryCovariate(NamedColumn):
     @classmethod
     def _each_once(cls, categories: list[str] | None) -> list[str] | None:
         if categories is not None and len(set(categories)) < len(categories):
-            raise ValueError("a category stands twice")
+            raise ValueError("a category is listed twice")
         return categories
 
 

@@ -346,7 +346,8 @@ def _read_volume(slices: list[_Slice], folder: Path) -> Volume:
     _refuse_what_is_no_stack(slices, folder)
     if not slices[0].position:
         down, across = slices[0].pixel_spacing or (1.0, 1.0)
-        return Volume(_read_voxels(slices)[:, :, 0], LPS_TO_RAS @ np.diag([across, down, 1.0, 1.0]))
+        affine = LPS_TO_RAS @ np.diag([across, down, 1.0, 1.0])
+        return Volume(_read_voxels(slices)[:, :, 0], affine, placed=False)
     normal = _normal(slices[0])
     ordered = sorted(slices, key=lambda s: (float(np.dot(s.position, normal)), s.path, s.frame))
     step = _step(ordered, normal, folder)
@@ -360,7 +361,7 @@ def _read_volume(slices: list[_Slice], folder: Path) -> Volume:
 
 
 def _refuse_what_is_no_stack(slices: list[_Slice], folder: Path) -> None:
-    """Look at what can be said before positions are compared."""
+    """What can be said before positions are compared."""
     first = slices[0]
     shapes = sorted({s.shape for s in slices})
     if not all(s.grey for s in slices):

@@ -98,7 +98,7 @@ class ImageStackSource(ImageSource):
             voxels = voxels[..., self.channels.index(scan.channel)]
         spacing = [*(self.config.spacing or ()), 1.0, 1.0, 1.0][:3]
         # Columns lead to the left and rows to the back: against R and A.
-        return Volume(voxels, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0]))
+        return Volume(voxels, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0]), placed=False)
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -155,7 +155,7 @@ def _refuse_gaps(paths: Sequence[Path]) -> None:
     running = numbers[:, varying[0]]
     for path, after, step in zip(paths, paths[1:], np.diff(running), strict=False):
         if step != 1:
-            what = "missing slice between" if step > 1 else "the same number stands in"
+            what = "missing slice between" if step > 1 else "the same number is in"
             raise DataError(
                 f"{what} {path.name} and {after.name}",
                 where=str(path.parent),

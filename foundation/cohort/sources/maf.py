@@ -55,7 +55,7 @@ class MafConfig(SourceConfig):
 
 @table_sources.register("maf")
 class MafSource(TableSource):
-    """A MAF file. Who stands in it, even with silent variants alone, or in `sequenced`, was sequenced.
+    """A MAF file. Who is in it, even with silent variants alone, or in `sequenced`, was sequenced.
 
     What is held in memory is 8 to 16 bytes per variant that counts: it grows with the variants, not with
     samples x genes.

@@ -116,7 +116,7 @@ def _by_feature(grid: Grid, features: Features, columns: np.ndarray) -> Iterator
 
 
 def _means(grid: Grid, features: Features, columns: np.ndarray) -> Iterator[Block]:
-    """Features that stand in several rows, as many at a time as fit: the file is read once for each such group."""
+    """Features that are in several rows, as many at a time as fit: the file is read once for each such group."""
     repeated = np.flatnonzero(features.counts > 1)
     step = max(1, BLOCK_VALUES // len(columns)) if len(columns) else 1
     for start in range(0, len(repeated), step):

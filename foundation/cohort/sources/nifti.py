@@ -58,11 +58,12 @@ class NiftiSource(ImageSource):
         affine = image.affine
         if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
-        return Volume(voxels, np.asarray(affine, dtype=np.float64))
+        placed = any(int(image.header[code]) > 0 for code in ("sform_code", "qform_code"))
+        return Volume(voxels, np.asarray(affine, dtype=np.float64), placed)
 
 
 def _unpacked(path: Path) -> bytes:
-    """The bytes of the file; a gzipped one is unpacked whole, so that its checksum is looked at."""
+    """The bytes of the file; a gzipped one is unpacked whole, so that its checksum is checked."""
     try:
         data = path.read_bytes()
         return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
@@ -71,7 +72,9 @@ def _unpacked(path: Path) -> bytes:
             f"the gzip stream is truncated or damaged: {error}", where=str(path), fix="copy the file again"
         ) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path), fix="look at the file") from None
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="check the file and its permissions"
+        ) from None
 
 
 def _open(data: bytes, path: Path) -> "Nifti1Image":

@@ -1,1 +1,1 @@
-"""summary.html: the picture of a prepared cohort."""
+"""summary.html of a prepared cohort: its page and its plots."""

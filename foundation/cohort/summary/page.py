@@ -201,11 +201,11 @@ def _endpoints(page: Page, people: People) -> None:
         cells = [Cell(f"{count:,}", shade=count / max(len(people), 1)) for count in overlap]
         rows.append((name, entry["kind"], int(known.sum()), *cells))
     header = ["endpoint", "kind", "patients", *(f"and {name}" for name in people.cohort.modalities)]
-    page.table(header, rows, "Patients with the endpoint, and of them those who have each modality")
+    page.table(header, rows, "Patients whose endpoint is known, and how many of them have each modality")
     for name, entry in people.manifest.endpoints.items():
         if entry.get("incomplete"):
             halves = counted(entry["incomplete"], "patient has", "patients have")
-            page.text(f"{name}: {halves} only a time or only an event; it counts as not known.")
+            page.text(f"{name}: {halves} only a time or only an event, which counts as not known.")
     drawn = {name: _endpoint_pictures(people, name, entry) for name, entry in people.manifest.endpoints.items()}
     if any(len(figures) > 1 for figures in drawn.values()):
         for name, figures in drawn.items():
@@ -330,7 +330,7 @@ def without_names(reason: str, known: set[str], patients: set[str]) -> str:
     """A reason without what may name a patient: known names, quoted words, paths, and words with digits.
 
     Args:
-        reason: As it stands in quarantine.tsv.
+        reason: As written in quarantine.tsv.
         known: Names to take out wherever they occur.
         patients: Patients of the cohort, taken out where they are a word.
     """

@@ -1,4 +1,4 @@
-"""The plots of a cohort's summary, as SVG that is the same to the byte each time."""
+"""The plots of a cohort's summary, as SVG that is the same to the byte every time."""
 
 from __future__ import annotations
 

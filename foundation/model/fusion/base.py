@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foundation.config import Config
-from foundation.model.layers.masking import masked
+from foundation.model.layers.values import at_least_single, masked
 from foundation.registry import Registry
 
 fusions: Registry = Registry("fusion", "fusion")
@@ -46,7 +46,7 @@ class Fusion(nn.Module, ABC):
             [B, D] of length 1; zeros where nothing is present.
         """
         joined_BD = self.join(masked(z_BMD, present_BM[..., None]), present_BM)
-        return masked(functional.normalize(joined_BD.float(), dim=-1), present_BM.any(dim=1, keepdim=True))
+        return masked(functional.normalize(at_least_single(joined_BD), dim=-1), present_BM.any(dim=1, keepdim=True))
 
     @abstractmethod
     def join(self, z_BMD: Tensor, present_BM: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A mean of what is present, weighted by gates that look at each embedding."""
+"""A mean of what is present, weighted by a gate computed from each embedding."""
 
 from __future__ import annotations
 

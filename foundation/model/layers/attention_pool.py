@@ -1,4 +1,4 @@
-"""Attention pooling: a learned query looks at tokens and sums them up in one vector."""
+"""Attention pooling: a learned query attends to tokens and sums them up in one vector."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class AttentionPool(nn.Module):
             pooled = scaled_dot_product_attention(query_BH1D, key_BHTD, value_BHTD)
             return self.out(pooled.transpose(1, 2).flatten(1))
         some_B1 = real_BT.any(dim=1, keepdim=True)
-        # Softmax over nothing is NaN; a row with nothing looks at everything, and the result is dropped.
+        # Softmax over nothing is NaN; a row with nothing attends to everything, and the result is dropped.
         seen_B11T = (real_BT | ~some_B1)[:, None, None, :]
         pooled = scaled_dot_product_attention(query_BH1D, key_BHTD, value_BHTD, attn_mask=seen_B11T)
         return torch.where(some_B1, self.out(pooled.transpose(1, 2).flatten(1)), 0.0)

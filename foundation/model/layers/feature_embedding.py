@@ -1,4 +1,4 @@
-"""What stands for one measured feature: who it is, which modality measured it, and a learned function of its value.
+"""Embedding of one measured feature: its identity, its modality, and a learned function of its value.
 
 A feature f of modality m with value x contributes ``sum over r of basis_r(x) * loading[m, f, r]``, a vector of
 width D. The basis is 1 and x for binary values; for others 1, x between -1 and 1, and what x exceeds either bound by.
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foundation.modality import OmicsFeatures
-from foundation.model.layers.masking import masked
+from foundation.modality import OmicsModality
+from foundation.model.layers.values import masked
 
 BOUND = 1.0
 """Of the middle piece, in scaled units; the outer pieces carry the tails."""
@@ -51,20 +51,20 @@ class FeatureEmbedding(nn.Module):
         width: D.
     """
 
-    def __init__(self, features: Mapping[str, OmicsFeatures], width: int) -> None:
+    def __init__(self, features: Mapping[str, OmicsModality], width: int) -> None:
         super().__init__()
         self.width = width
         self.modalities = tuple(features)
         self.pieces = {name: 1 if part.values == "binary" else 3 for name, part in features.items()}
-        self.sizes = {name: len(part.names) for name, part in features.items()}
+        self.sizes = {name: len(part.features) for name, part in features.items()}
         position = {
-            name: i for i, name in enumerate(dict.fromkeys(n for part in features.values() for n in part.names))
+            name: i for i, name in enumerate(dict.fromkeys(n for part in features.values() for n in part.features))
         }
         self.identity = Vectors(len(position), width)
         self.modality = Vectors(len(features), width)
         self.slopes = nn.ModuleList(Slopes(width, self.pieces[name] * width) for name in features)
         # Saved with the weights, as whatever loads them may build the module without its tensors.
-        genes = [position[name] for part in features.values() for name in part.names]
+        genes = [position[name] for part in features.values() for name in part.features]
         self.register_buffer("gene_of_feature", torch.tensor(genes, dtype=torch.int64))
         self.gene_of_feature: Tensor
 
@@ -72,10 +72,6 @@ class FeatureEmbedding(nn.Module):
         """[F, D] who each feature of a modality is."""
         first = sum(self.sizes[name] for name in self.modalities[: self.modalities.index(modality)])
         return self.identity(self.gene_of_feature[first : first + self.sizes[modality]])
-
-    def vectors(self, modality: str) -> Tensor:
-        """[F, D] identity plus modality."""
-        return self.identities(modality) + self.modality.weight[self.modalities.index(modality)]
 
     def loadings(self, modality: str) -> Tensor:
         """[F, R, D] what each function of the basis is multiplied by; without the modality's embedding."""
@@ -85,7 +81,7 @@ class FeatureEmbedding(nn.Module):
 
     @torch.no_grad()
     def init_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Start where a sum of tokens tells the factors that features have weights in.
+        """Initialise so that a sum of tokens gives the factors that features have weights in.
 
         Identities and slopes are the best factorisation of all weights at once, so that the slope of a modality,
         applied to a gene's identity, is the gene's weight in that modality.

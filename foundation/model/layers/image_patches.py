@@ -1,4 +1,4 @@
-"""Images cut into patches, and what stands where a channel is absent or a patch is hidden."""
+"""Images cut into patches, and the learned mask tokens for absent channels and hidden patches."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
 
 
 class MaskTokens(nn.Module):
-    """Learned stand-ins for what a tower may not see of an image.
+    """Learned mask tokens for what a tower may not see of an image.
 
     An absent channel is a plane of one learned intensity, and the pattern of absent channels has a vector that is
     added to what comes out of the tower. A hidden patch shows learned voxels, the same for every hidden patch:
@@ -71,7 +71,7 @@ class MaskTokens(nn.Module):
         nn.init.trunc_normal_(self.hidden_CP, std=0.02)
 
     def forward(self, x: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None) -> Tensor:
-        """Put the stand-ins into padded images, [B, C, ...] to [B, C, ...]; what was there before is gone.
+        """Put the mask tokens into padded images, [B, C, ...] to [B, C, ...]; what was there before is gone.
 
         Args:
             x: Images of a whole number of patches.

@@ -1,4 +1,4 @@
-"""The linear map from a tower's pooled vector into the shared space, and where it may start."""
+"""The linear map from a tower's pooled vector into the shared space, and its initial weights from data."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation.config import Config
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.layers.feature_embedding import FeatureEmbedding
 from foundation.registry import Registry
 
@@ -49,7 +49,7 @@ class Tokenizer(nn.Module, ABC):
     Config: type[Config]
 
     def __init__(
-        self, config: Config, features: Mapping[str, OmicsFeatures], width: int, tokens: Sequence[int]
+        self, config: Config, features: Mapping[str, OmicsModality], width: int, tokens: Sequence[int]
     ) -> None:
         super().__init__()
         self.embedding = FeatureEmbedding(features, width)

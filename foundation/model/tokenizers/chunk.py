@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.config import Config
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.tokenizers.base import tokenizers
 from foundation.model.tokenizers.grouped import GroupedTokenizer
 
@@ -26,11 +26,11 @@ class ChunkTokenizer(GroupedTokenizer):
 
     Config = ChunkConfig
 
-    def __init__(self, config: ChunkConfig, features: Mapping[str, OmicsFeatures], width: int) -> None:
+    def __init__(self, config: ChunkConfig, features: Mapping[str, OmicsModality], width: int) -> None:
         groups = {
             name: [
-                range(start, min(start + config.size, len(part.names)))
-                for start in range(0, len(part.names), config.size)
+                range(start, min(start + config.size, len(part.features)))
+                for start in range(0, len(part.features), config.size)
             ]
             for name, part in features.items()
         }

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foundation.config import Config
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.tokenizers.base import Tokenized, Tokenizer, tokenizers
 
 
@@ -26,8 +26,8 @@ class GeneTokenizer(Tokenizer):
 
     Config = GeneConfig
 
-    def __init__(self, config: GeneConfig, features: Mapping[str, OmicsFeatures], width: int) -> None:
-        super().__init__(config, features, width, [len(part.names) for part in features.values()])
+    def __init__(self, config: GeneConfig, features: Mapping[str, OmicsModality], width: int) -> None:
+        super().__init__(config, features, width, [len(part.features) for part in features.values()])
 
     @classmethod
     def tiny(cls) -> GeneConfig:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foundation.config import Config
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.tokenizers.base import Tokenized, Tokenizer
 
 Groups = Sequence[Sequence[int]]
@@ -95,13 +95,15 @@ class GroupedTokenizer(Tokenizer):
     def __init__(
         self,
         config: Config,
-        features: Mapping[str, OmicsFeatures],
+        features: Mapping[str, OmicsModality],
         width: int,
         groups: Mapping[str, Groups],
         weighted: bool,
     ) -> None:
         super().__init__(config, features, width, [len(groups[name]) for name in features])
-        self.sums = nn.ModuleList(GroupSum(groups[name], len(part.names), weighted) for name, part in features.items())
+        self.sums = nn.ModuleList(
+            GroupSum(groups[name], len(part.features), weighted) for name, part in features.items()
+        )
         roots = [math.sqrt(len(group)) for name in features for group in groups[name]]
         self.register_buffer("root_of_size_S", torch.tensor(roots))
         self.root_of_size_S: Tensor

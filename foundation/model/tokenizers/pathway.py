@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from foundation.cohort.gene_sets import read_gene_sets
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.tokenizers.base import tokenizers
 from foundation.model.tokenizers.grouped import GroupedTokenizer
 
@@ -45,18 +45,18 @@ class PathwayTokenizer(GroupedTokenizer):
 
     Config = PathwayConfig
 
-    def __init__(self, config: PathwayConfig, features: Mapping[str, OmicsFeatures], width: int) -> None:
+    def __init__(self, config: PathwayConfig, features: Mapping[str, OmicsModality], width: int) -> None:
         sets = self.self_contained(config).sets or {}
         known = set().union(*sets.values())
-        if not any(known.intersection(part.names) for part in features.values()):
-            example = next(name for part in features.values() for name in part.names)
+        if not any(known.intersection(part.features) for part in features.values()):
+            example = next(name for part in features.values() for name in part.features)
             raise ConfigError(
                 f"none of the features of {', '.join(features)} is in any gene set, for example '{example}'",
                 where=str(config.gene_sets or "sets"),
                 fix="use gene sets with the same kind of names, or `tokenizer: chunk`",
             )
         rest = config.rest_size if config.rest == "chunk" else 1
-        groups = {name: _groups(part.names, sets, rest) for name, part in features.items()}
+        groups = {name: _groups(part.features, sets, rest) for name, part in features.items()}
         super().__init__(config, features, width, groups, weighted=True)
 
     @classmethod

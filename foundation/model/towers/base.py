@@ -1,12 +1,13 @@
-"""What a tower is: one image modality, or all omics modalities together, into tokens and one pooled vector."""
+"""What a tower is: one image modality, or several omics modalities together, into tokens and one pooled vector."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from foundation.config import Config
@@ -25,31 +26,56 @@ class Tokens:
         tokens_BTD: Its tokens after the last layer; whatever where `real_BT` is False.
         real_BT: Bool, the token stands for something that was observed; not so where a patch was hidden.
         modality_T: [T] or [B, T] int64, position of each token's modality among the tower's; 0 for an image tower.
+        extras: Name to [B, ...] what else a tower makes of each record, such as a mean and a log variance; ``patches``
+            are what the tokens of an image would have seen, where a view asks for targets.
     """
 
     pooled_BD: Tensor
     tokens_BTD: Tensor
     real_BT: Tensor
     modality_T: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def first(self, count: int) -> Tokens:
+        """Those of the first records."""
+        modality_T = self.modality_T if self.modality_T.ndim == 1 else self.modality_T[:count]
+        extras = {name: values[:count] for name, values in self.extras.items()}
+        return Tokens(self.pooled_BD[:count], self.tokens_BTD[:count], self.real_BT[:count], modality_T, extras)
+
+
+class TowerConfig(Config):
+    """What every tower lets one choose."""
+
+    modalities: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="What it reads: one image modality, or several omics modalities. By default an image tower reads "
+        "the modality of its own name, and an omics tower all omics modalities that no other tower names.",
+    )
+
+    @property
+    def part(self) -> str:
+        """Name of the tower's kind in the registry."""
+        return getattr(self, towers.tag)
 
 
 class Tower(nn.Module, ABC):
-    """What every tower has, whatever it looks at.
+    """What every tower has, whatever it reads.
 
     Attributes:
         width: D of its output.
         stem: How the names of the parameters begin that lie before the first block.
-        weights: What was taken from pretrained weights; None where the tower started from random numbers.
+        weights: What was taken from pretrained weights; None where initial weights are random.
     """
 
-    Config: type[Config]
+    Config: type[TowerConfig]
     width: int
     stem: tuple[str, ...]
     weights: Loaded | None = None
 
     @classmethod
     @abstractmethod
-    def tiny(cls) -> Config:
+    def tiny(cls) -> TowerConfig:
         """The smallest useful config, for a laptop or a test."""
 
     @abstractmethod
@@ -92,17 +118,17 @@ class ImageTower(Tower):
     dimensions: tuple[int, ...] = (2, 3)
 
     @classmethod
-    def self_contained(cls, config: Any) -> Config:
+    def self_contained(cls, config: Any) -> TowerConfig:
         """The same config for a model whose weights are its own: nothing is to be loaded from elsewhere again."""
         return config.model_copy(update={"weights": "none"})
 
     @abstractmethod
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
-        """Look at images.
+        """Read images.
 
         Args:
             x_BCXYZ: Standardised intensities, [B, C, X, Y] for 2D images; anything in an absent channel.
-            channels_BC: Bool, acquired channels; at least one per record, none of a stand-in that counts for nothing.
+            channels_BC: Bool, acquired channels; at least one per record, none of a dummy row.
             hidden_BT: Bool, patches to replace by a learned mask token, in the order of `patches`; None hides none.
         """
 
@@ -116,15 +142,20 @@ class ImageTower(Tower):
 
 
 class OmicsTower(Tower):
-    """A tower for every omics modality at once, in one sequence.
+    """A tower for several omics modalities at once, in one sequence.
 
     Args:
         config: The part's own config.
-        features: Modality to its features, in the order in which tokens name modalities.
+        features: Modality to what it is, in the order in which tokens name modalities.
+
+    Attributes:
+        max_tokens: Of a sequence in training.
     """
 
+    max_tokens: int
+
     @classmethod
-    def self_contained(cls, config: Any) -> Config:
+    def self_contained(cls, config: Any) -> TowerConfig:
         """The same config without reference to any file, so that a model that is moved still knows all of it."""
         return config
 
@@ -135,22 +166,14 @@ class OmicsTower(Tower):
         observed: Mapping[str, Tensor],
         draws_BS: Tensor | None = None,
     ) -> Tokens:
-        """Look at omics.
+        """Read omics.
 
         Args:
             omics: Modality to scaled values [B, F]; anything where not observed.
-            observed: Modality to bool [B, F]; at least one feature of one modality per record.
+            observed: Modality to bool [B, F]; of a record without any, what comes out is finite and counts for nothing.
             draws_BS: Uniform numbers in [0, 1) per record that decide which tokens are kept when there are more
-                than the cap, [B, S] with S the number of possible tokens; None (evaluation) keeps all, in chunks
-                if need be.
-        """
-
-    @abstractmethod
-    def init_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Start, instead of at random, where the pooled vector tells known factors.
-
-        Args:
-            weights: Modality to [F, K], K at most D: what each feature weighs in each factor.
+                than `max_tokens`, [B, S] with S the number of possible tokens; None (evaluation) keeps all, in
+                several sequences if need be.
         """
 
     @property
@@ -158,9 +181,17 @@ class OmicsTower(Tower):
     def possible_tokens(self) -> int:
         """S: tokens of a patient of whom everything was measured."""
 
+
+class FactorInit(ABC):
+    """A tower that can be initialised so that its pooled vector gives known factors; optional for an omics tower."""
+
     @abstractmethod
-    def feature_vectors(self, modality: str) -> Tensor:
-        """[F, D] what stands for each feature of a modality: gene identity plus modality; for masked modelling."""
+    def init_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Initialise.
+
+        Args:
+            weights: Modality to [F, K], K at most D: what each feature weighs in each factor.
+        """
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:

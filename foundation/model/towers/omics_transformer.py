@@ -11,19 +11,18 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 import foundation.model.tokenizers  # noqa: F401  Registers the tokenizers that a config may name.
-from foundation.config import Config
-from foundation.modality import OmicsFeatures
-from foundation.model.layers.masking import masked
+from foundation.modality import OmicsModality
 from foundation.model.layers.packing import Packing, pack
 from foundation.model.layers.transformer import Block
+from foundation.model.layers.values import masked
 from foundation.model.tokenizers.base import Tokenized, Tokenizer, tokenizers
-from foundation.model.towers.base import OmicsTower, Tokens, towers
+from foundation.model.towers.base import FactorInit, OmicsTower, Tokens, TowerConfig, towers
 
 AnyTokenizer = tokenizers.configs()
 INITIAL_SCALE = 0.02
 
 
-class OmicsTransformerConfig(Config):
+class OmicsTransformerConfig(TowerConfig):
     """Size of the transformer, and how features become tokens."""
 
     tower: Literal["omics_transformer"] = "omics_transformer"
@@ -51,7 +50,7 @@ class OmicsTransformerSettings(PretrainedConfig):
 
     Attributes:
         part: The tower's config, without reference to any file.
-        features: For each modality its name, the names of its features, and the kind of their values.
+        features: For each modality its name and what it is.
     """
 
     model_type = "chiasma_omics_transformer"
@@ -60,19 +59,21 @@ class OmicsTransformerSettings(PretrainedConfig):
     features: list[list[Any]] | None = None
 
     @classmethod
-    def of(cls, config: OmicsTransformerConfig, features: Mapping[str, OmicsFeatures]) -> Self:
+    def of(cls, config: OmicsTransformerConfig, features: Mapping[str, OmicsModality]) -> Self:
         """What to save of a tower made of these."""
         part = OmicsTransformer.self_contained(config).model_dump(mode="json")
-        return cls(part=part, features=[[name, list(f.names), f.values] for name, f in features.items()])
+        return cls(
+            part=part, features=[[name, modality.model_dump(mode="json")] for name, modality in features.items()]
+        )
 
 
 @towers.register("omics_transformer")
-class OmicsTransformer(PreTrainedModel, OmicsTower):
+class OmicsTransformer(PreTrainedModel, OmicsTower, FactorInit):
     """See `OmicsTower`; `save_pretrained` and `from_pretrained` work as for any model of transformers.
 
     Args:
         config: The part's own config; or, without `features`, what was saved, which holds them.
-        features: Modality to its features, in the order in which tokens name modalities.
+        features: Modality to what it is, in the order in which tokens name modalities.
     """
 
     Config = OmicsTransformerConfig
@@ -86,13 +87,13 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
     def __init__(
         self,
         config: OmicsTransformerConfig | OmicsTransformerSettings,
-        features: Mapping[str, OmicsFeatures] | None = None,
+        features: Mapping[str, OmicsModality] | None = None,
     ) -> None:
         if isinstance(config, OmicsTransformerConfig):
             config = OmicsTransformerSettings.of(config, features or {})
         super().__init__(config)
         part = OmicsTransformerConfig.model_validate(config.part)
-        features = {name: OmicsFeatures(tuple(names), values) for name, names, values in config.features or []}
+        features = {name: OmicsModality.model_validate(modality) for name, modality in config.features or []}
         self.width = part.width
         self.max_tokens = part.max_tokens
         self.tokenizer: Tokenizer = tokenizers.build(part.tokenizer, features, part.width)
@@ -125,12 +126,8 @@ class OmicsTransformer(PreTrainedModel, OmicsTower):
         return self.tokenizer.possible_tokens
 
     def init_from(self, weights: Mapping[str, Tensor]) -> None:
-        """See `OmicsTower.init_from`."""
+        """See `FactorInit.init_from`."""
         self.tokenizer.embedding.init_from(weights)
-
-    def feature_vectors(self, modality: str) -> Tensor:
-        """See `OmicsTower.feature_vectors`."""
-        return self.tokenizer.embedding.vectors(modality)
 
     def forward(
         self,

@@ -11,17 +11,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from foundation.config import Config, YamlPath
+from foundation.config import YamlPath
 from foundation.errors import ConfigError, nearest
 from foundation.model.layers.attention_pool import AttentionPool
 from foundation.model.layers.image_patches import MaskTokens, grid_of, pad, patchify
-from foundation.model.towers.base import ImageTower, Tokens, towers
+from foundation.model.towers.base import ImageTower, Tokens, TowerConfig, towers
 from foundation.model.weights import Loaded, load_weights
 
 AXES = "xyz"
 
 
-class ViT2DConfig(Config):
+class ViT2DConfig(TowerConfig):
     """Any timm model, for 2D images or slice by slice."""
 
     tower: Literal["vit2d"] = "vit2d"
@@ -36,7 +36,7 @@ class ViT2DConfig(Config):
         default=0.5, gt=0, description="Standard deviation of learned positions at the start, where weights are none."
     )
     slice_axis: Literal["x", "y", "z"] = Field(default="z", description="Axis of a volume that is cut into slices.")
-    max_slices: int | None = Field(default=16, ge=1, description="Evenly spaced slices to look at; all where null.")
+    max_slices: int | None = Field(default=16, ge=1, description="Evenly spaced slices that are read; all where null.")
     pool_heads: int = Field(default=4, ge=1, description="Heads of the attention that pools the slices.")
 
 
@@ -114,7 +114,7 @@ class ViT2D(ImageTower):
         return [*layers, [name for name, _ in self.named_parameters() if name not in placed]]
 
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
-        """Look at images; see the contract."""
+        """See `ImageTower.forward`."""
         count = len(self.slices) if self.axis is not None else 1
         x_NCXY = pad(self._slices(x_BCXYZ), self.plane_patch)
         hidden_NP = None if hidden_BT is None else hidden_BT.unflatten(1, (count, -1)).flatten(0, 1)
@@ -138,7 +138,7 @@ class ViT2D(ImageTower):
         )
 
     def patches(self, x_BCXYZ: Tensor) -> Tensor:
-        """The patches of the slices it looks at; see the contract."""
+        """The patches of the slices that it reads; see the contract."""
         patches_NPV = patchify(pad(self._slices(x_BCXYZ), self.plane_patch), self.plane_patch)
         return patches_NPV.unflatten(0, (len(x_BCXYZ), -1)).flatten(1, 2)
 

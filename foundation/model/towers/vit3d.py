@@ -10,17 +10,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from foundation.config import Config, YamlPath
+from foundation.config import YamlPath
 from foundation.errors import ConfigError
 from foundation.model.layers.attention_pool import AttentionPool
 from foundation.model.layers.image_patches import MaskTokens, grid_of, pad, patchify
-from foundation.model.towers.base import ImageTower, Tokens, towers
+from foundation.model.towers.base import ImageTower, Tokens, TowerConfig, towers
 from foundation.model.weights import load_weights
 
 POSITIONS = "patch_embedding.position_embeddings"
 
 
-class ViT3DConfig(Config):
+class ViT3DConfig(TowerConfig):
     """MONAI's vision transformer."""
 
     tower: Literal["vit3d"] = "vit3d"
@@ -56,7 +56,7 @@ class ViT3D(ImageTower):
     def __init__(self, config: ViT3DConfig, channels: int, shape: Sequence[int]) -> None:
         super().__init__()
         if len(shape) != 3:
-            what = f"vit3d looks at volumes, and this image has {len(shape)} axes"
+            what = f"vit3d reads volumes, and this image has {len(shape)} axes"
             raise ConfigError(what, where="towers", fix="use vit2d for 2D images")
         self.config = config
         self.width, self.patch, self.order = config.width, config.patch, (0, 1, 2)
@@ -77,7 +77,7 @@ class ViT3D(ImageTower):
         return list(self.vit.blocks)
 
     def forward(self, x_BCXYZ: Tensor, channels_BC: Tensor, hidden_BT: Tensor | None = None) -> Tokens:
-        """Look at volumes; see the contract."""
+        """See `ImageTower.forward`."""
         x_BTD = self.vit.patch_embedding(self.mask_tokens(pad(x_BCXYZ, self.patch), channels_BC, hidden_BT))
         for block in self.vit.blocks:
             x_BTD = block(x_BTD)

@@ -1,1 +1,1 @@
-"""Losses that compare embeddings, exact over all processes, and the looks at a batch that they compare."""
+"""Losses that compare embeddings, exact over all processes, and the views of a batch that they compare."""

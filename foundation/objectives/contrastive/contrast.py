@@ -18,9 +18,8 @@ multiplied by before `backward` has to be the same on every process.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,12 +57,6 @@ class Contrast:
     value: Tensor
     loss: Tensor
     rows: Tensor
-
-
-def patient_numbers(patients: Iterable[str]) -> Tensor:
-    """[B] int64, one number per patient, the same on every process: a hash, since none knows the others' patients."""
-    digests = b"".join(hashlib.blake2b(patient.encode(), digest_size=8).digest() for patient in patients)
-    return torch.from_numpy(np.frombuffer(digests, dtype="<i8").astype(np.int64))
 
 
 def infonce(
@@ -142,12 +135,13 @@ class LearnedScale(nn.Module):
 
     def __init__(self, start: float, highest: float) -> None:
         super().__init__()
-        self.logarithm = nn.Parameter(torch.tensor(math.log(start)))
+        # One dimension, as what is sharded or gathered by dimension cannot be a scalar.
+        self.logarithm = nn.Parameter(torch.tensor([math.log(start)]))
         self._highest = math.log(highest)
 
     def forward(self) -> Tensor:
         """Scalar."""
-        return _Bounded.apply(self.logarithm, 0.0, self._highest).exp()
+        return _Bounded.apply(self.logarithm[0], 0.0, self._highest).exp()
 
 
 class _Bounded(torch.autograd.Function):
@@ -270,6 +264,7 @@ class _Scores:
 
     Attributes:
         rows_PD, columns_QD: Embeddings that take part, by patient.
+        scaled_PD: The rows times the scale, which stays on its device.
         spare: Memory of the size of a tile, for whoever works on one.
     """
 
@@ -277,7 +272,8 @@ class _Scores:
         self.dtype = torch.promote_types(torch.promote_types(a_BD.dtype, b_BD.dtype), torch.float32)
         self.rows_PD = a_BD[layout.rows].to(self.dtype)
         self.columns_QD = gather_rows(b_BD[layout.columns], layout.sizes)[layout.order].to(self.dtype)
-        self.scale = scale.item()
+        self.scale = scale.detach()
+        self.scaled_PD = (self.rows_PD * self.scale).to(self.dtype)
         self.layout = layout
         self.chunk = chunk or CHUNK.get(a_BD.device.type, CHUNK_OF_ACCELERATOR)
         largest = min(self.chunk, len(self.rows_PD)) * min(self.chunk, len(self.columns_QD))
@@ -293,9 +289,9 @@ class _Scores:
                     yield self._tile(rows, columns, near)
 
     def _tile(self, rows: slice, columns: slice, near: bool) -> _Tile:
-        a, b = self.rows_PD[rows], self.columns_QD[columns]
+        a, b = self.scaled_PD[rows], self.columns_QD[columns]
         scores = self._scores[: len(a) * len(b)].view(len(a), len(b))
-        torch.addmm(scores, a, b.T, beta=0, alpha=self.scale, out=scores)
+        torch.mm(a, b.T, out=scores)
         layout = self.layout
         same = layout.row_patients[rows, None] == layout.column_patients[None, columns] if near else None
         return _Tile(rows, columns, scores, same)

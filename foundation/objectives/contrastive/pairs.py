@@ -1,11 +1,12 @@
-"""Which looks at a batch contrastive objectives compare: towers with each other, and omics with other omics."""
+"""Which views of a batch contrastive objectives compare: of two towers, or of disjoint parts of a patient's omics."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -13,13 +14,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from foundation.collectives import name_hashes
 from foundation.config import Config
 from foundation.data.batch import Batch
 from foundation.errors import ConfigError, nearest
 from foundation.model.view import TowerOutput, TowerSpec, View
 from foundation.objectives.base import Loss, Objective
-from foundation.objectives.contrastive.contrast import Contrast, LearnedScale, patient_numbers
-from foundation.randomness import draw
+from foundation.objectives.contrastive.contrast import Contrast, LearnedScale
+from foundation.randomness import chosen, draw
 
 PURPOSE = "disjoint omics"
 HIDE = "hidden from"
@@ -29,8 +31,8 @@ class Weights(Config):
     """How much each kind of pair counts."""
 
     image_image: float = Field(default=1.0, ge=0, description="Two image towers.")
-    image_omics: float = Field(default=1.0, ge=0, description="An image tower and the omics tower.")
-    omics_omics: float = Field(default=1.0, ge=0, description="Some of a patient's omics and the others.")
+    image_omics: float = Field(default=1.0, ge=0, description="An image tower and an omics tower.")
+    omics_omics: float = Field(default=1.0, ge=0, description="Some of a patient's omics and others.")
 
 
 class PairwiseConfig(Config):
@@ -38,15 +40,15 @@ class PairwiseConfig(Config):
 
     pairs: Literal["auto"] | list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         default="auto",
-        description="Pairs of towers to compare; the omics tower twice compares disjoint parts of a patient's omics. "
-        "auto: every image tower with the omics tower, and the omics tower with itself.",
+        description="Pairs of towers to compare; an omics tower twice compares disjoint parts of a patient's omics. "
+        "auto: every image tower with every omics tower, omics towers with each other, and each with itself.",
     )
     weights: Weights = Field(default=Weights(), description="How much each kind of pair counts.")
     hidden_features: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Fraction of the features of omics that each look hides at random. With "
+        description="Fraction of the features of omics that each view hides at random. With "
         "few patients it keeps towers from knowing them by heart.",
     )
     hidden_patches: float = Field(default=0.0, ge=0, lt=1, description="The same of the patches of images.")
@@ -62,7 +64,7 @@ class PairwiseConfig(Config):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two looks at a batch to compare: of two towers, or of one tower at disjoint parts of a patient's omics."""
+    """Two views of a batch to compare: of two towers, or of one tower at disjoint parts of a patient's omics."""
 
     one: TowerSpec
     other: TowerSpec
@@ -70,7 +72,7 @@ class Pair:
 
     @property
     def disjoint(self) -> bool:
-        """Whether it is one tower that looks twice."""
+        """Whether both views are of one tower."""
         return self.one == self.other
 
     @property
@@ -88,8 +90,8 @@ class Pair:
             modalities: Names of the axis M.
             patients: [B].
         """
-        served = [[name in site.modalities for name in modalities] for site in (self.one, self.other)]
-        one_B, other_B = (present_BM[:, of_site].sum(axis=1) for of_site in served)
+        served = [[name in spec.modalities for name in modalities] for spec in (self.one, self.other)]
+        one_B, other_B = (present_BM[:, of_spec].sum(axis=1) for of_spec in served)
         if self.disjoint:
             return len(set(patients[one_B > 1]))
         return len(set(patients[one_B > 0]) & set(patients[other_B > 0]))
@@ -100,18 +102,19 @@ class Pair:
         return f"{self.one.name}~{self.other.name}"
 
 
-def find_pairs(config: PairwiseConfig, sites: Sequence[TowerSpec]) -> list[Pair]:
+def find_pairs(config: PairwiseConfig, specs: Sequence[TowerSpec]) -> list[Pair]:
     """The pairs that a config asks for, of the towers there are.
 
     Raises:
         ConfigError: A pair names no tower, an image tower twice or a lone omics modality twice, or there are no pairs.
     """
-    known = {site.name: site for site in sites}
+    known = {spec.name: spec for spec in specs}
     if config.pairs == "auto":
-        images = [site.name for site in sites if site.kind == "image"]
-        omics = [site for site in sites if site.kind == "omics"]
-        wanted = [[image, site.name] for image in images for site in omics]
-        wanted += [[site.name, site.name] for site in omics if len(site.modalities) > 1]
+        images = [spec.name for spec in specs if spec.kind == "image"]
+        omics = [spec for spec in specs if spec.kind == "omics"]
+        wanted = [[image, spec.name] for image in images for spec in omics]
+        wanted += [[one.name, other.name] for one, other in combinations(omics, 2)]
+        wanted += [[spec.name, spec.name] for spec in omics if len(spec.modalities) > 1]
     else:
         wanted = config.pairs
     if len({tuple(sorted(pair)) for pair in wanted}) < len(wanted):
@@ -140,7 +143,9 @@ def _pair(names: list[str], known: Mapping[str, TowerSpec], weights: Weights) ->
     return Pair(one, other, getattr(weights, "_".join(sorted([one.kind, other.kind]))))
 
 
-def disjoint(present_BM: np.ndarray, patients: Sequence[str], epochs: Sequence[int], seed: int) -> np.ndarray:
+def disjoint(
+    present_BM: np.ndarray, patients: Sequence[str], epochs: Sequence[int] | np.ndarray, seed: int
+) -> np.ndarray:
     """Deal out each record's modalities to two sides, at random, neither of them empty where it has two or more.
 
     A record with a single modality has it on one side, drawn too. Draws are those of the patient, not of the record,
@@ -170,9 +175,9 @@ def disjoint(present_BM: np.ndarray, patients: Sequence[str], epochs: Sequence[i
 class PairwiseObjective(Objective):
     """An objective that is a weighted sum over pairs of views."""
 
-    def __init__(self, config: PairwiseConfig, sites: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
-        super().__init__(config, sites, widths)
-        self.pairs = find_pairs(config, sites)
+    def __init__(self, config: PairwiseConfig, specs: Sequence[TowerSpec], widths: Mapping[str, int]) -> None:
+        super().__init__(config, specs, widths)
+        self.pairs = find_pairs(config, specs)
         self.hidden = {"image": config.hidden_patches, "omics": config.hidden_features}
         self.scale = LearnedScale(1 / config.temperature, 1 / config.lowest_temperature)
 
@@ -180,33 +185,34 @@ class PairwiseObjective(Objective):
         """A view of each tower that a pair names, or two of its disjoint parts."""
         views = {}
         for pair in self.pairs:
-            looks = _halves(pair.one, batch, seed) if pair.disjoint else _whole([pair.one, pair.other], batch)
-            for name, site, look in zip(pair.views, (pair.one, pair.other), looks, strict=True):
-                views[name] = replace(look, hidden=self._hide(name, site, batch, seed))
+            specs = (pair.one, pair.other)
+            sides = _halves(pair.one, batch, seed) if pair.disjoint else ({}, {})
+            for name, spec, keep in zip(pair.views, specs, sides, strict=True):
+                views[name] = View(spec.name, keep=keep, hidden=self._hide(name, spec, batch, seed))
         return views
 
-    def _hide(self, view: str, site: TowerSpec, batch: Batch, seed: int) -> dict[str, Tensor]:
-        """What a look hides, drawn for each record and epoch: Li et al. 2023 (FLIP), Bahri et al. 2022 (SCARF)."""
-        hidden, fraction = {}, self.hidden[site.kind]
-        for name in site.modalities if fraction else ():
-            count = math.prod(site.grid) if site.kind == "image" else batch.observed[name].shape[1]
-            draws = draw(seed, f"{HIDE} {view}: {name}", batch.records, batch.epochs.tolist(), count)
-            hidden[name] = torch.from_numpy(draws < fraction).to(batch.present_BM.device)
+    def _hide(self, view: str, spec: TowerSpec, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """What a view hides, drawn for each record and epoch: Li et al. 2023 (FLIP), Bahri et al. 2022 (SCARF)."""
+        hidden, fraction = {}, self.hidden[spec.kind]
+        for name in spec.modalities if fraction else ():
+            count = math.prod(spec.grid) if spec.kind == "image" else batch.observed[name].shape[1]
+            mask = chosen(seed, f"{HIDE} {view}: {name}", batch.records, batch.host_epochs, count, fraction)
+            hidden[name] = torch.from_numpy(mask).to(batch.device)
         return hidden
 
-    def forward(self, seen: Mapping[str, TowerOutput], batch: Batch) -> Loss:
-        """The weighted sum of the pairs' losses; logs each, how many rows had a positive, and the temperature."""
-        patients_B = patient_numbers(batch.patients)
+    def forward(self, outputs: Mapping[str, TowerOutput], batch: Batch) -> Loss:
+        """The weighted sum of the pairs' losses; facts are how many rows had a positive, and the temperature."""
+        patients_B = name_hashes(batch.patients)
         scale = self.scale()
-        results = {
-            pair: self.contrast(seen[pair.views[0]], seen[pair.views[1]], patients_B, scale) for pair in self.pairs
-        }
-        value = torch.stack([pair.weight * result.value for pair, result in results.items()]).sum()
-        logged = {pair.name: result.loss for pair, result in results.items()}
-        logged |= {f"{pair.name}/rows": result.rows for pair, result in results.items()}
-        logged["rows"] = torch.stack([result.rows for result in results.values()]).sum()
-        logged["temperature"] = 1 / scale.detach()
-        return Loss(value, logged)
+        results = [
+            (pair, self.contrast(outputs[pair.views[0]], outputs[pair.views[1]], patients_B, scale))
+            for pair in self.pairs
+        ]
+        value = torch.stack([pair.weight * result.value for pair, result in results]).sum()
+        facts = {f"{pair.name}/rows": result.rows for pair, result in results}
+        facts["rows"] = torch.stack([result.rows for _, result in results]).sum()
+        facts["temperature"] = 1 / scale.detach()
+        return Loss(value, {pair.name: result.value.detach() for pair, result in results}, facts)
 
     def paired(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> dict[str, int]:
         """How many patients each pair can learn from; see `Pair.patients`."""
@@ -217,16 +223,8 @@ class PairwiseObjective(Objective):
         """Compare two views; `patients_B` says which records are of one patient."""
 
 
-def _whole(sites: Sequence[TowerSpec], batch: Batch) -> list[View]:
-    return [View(site.name, _served(site, batch).expand_as(batch.present_BM)) for site in sites]
-
-
-def _halves(site: TowerSpec, batch: Batch, seed: int) -> list[View]:
-    present_BM = (batch.present_BM & _served(site, batch)).cpu().numpy()
-    sides = torch.from_numpy(disjoint(present_BM, batch.patients, batch.epochs.tolist(), seed))
-    return [View(site.name, keep_BM) for keep_BM in sides.to(batch.present_BM.device)]
-
-
-def _served(site: TowerSpec, batch: Batch) -> Tensor:
-    served = [modality in site.modalities for modality in batch.modalities]
-    return torch.tensor(served, device=batch.present_BM.device)
+def _halves(spec: TowerSpec, batch: Batch, seed: int) -> list[dict[str, Tensor]]:
+    """For each side, the records that may show a modality."""
+    served = [batch.modalities.index(name) for name in spec.modalities]
+    sides = disjoint(batch.host_present_BM[:, served], batch.patients, batch.host_epochs, seed)
+    return [dict(zip(spec.modalities, torch.from_numpy(side_BM).unbind(1), strict=True)) for side_BM in sides]

@@ -74,7 +74,7 @@ def test_nothing_matches():
 
 
 def test_a_sample_twice():
-    with pytest.raises(DataError, match=r"rna\.tsv: 1 samples stand twice, first 'A'"):
+    with pytest.raises(DataError, match=r"rna\.tsv: 1 samples appear twice, first 'A'"):
         PatientRule().assign(["A", "B", "A"], where="rna.tsv")
 
 

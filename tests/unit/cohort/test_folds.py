@@ -31,8 +31,8 @@ def test_a_patient_planted_in_training_and_validation_of_a_fold_is_refused(tmp_p
         ("0", write(tmp_path, "a.tsv", {"P1": "train", "P2": "val"})),
         ("0", write(tmp_path, "b.tsv", {"P1": "val"})),
     ]
-    with pytest.raises(DataError, match="1 patients stand in another file of fold 0 already, first 'P1'"):
+    with pytest.raises(DataError, match="1 patients are also in another file of fold 0, first 'P1'"):
         read_folds(PublishedFolds(files="{fold}"), paths, {"P1", "P2"})
     (tmp_path / "a.tsv").write_text("patient\tsplit\nP1\ttrain\nP1\tval\n")
-    with pytest.raises(DataError, match="stand twice"):
+    with pytest.raises(DataError, match="appear twice"):
         read_folds(PublishedFolds(files="{fold}"), paths[:1], {"P1", "P2"})

@@ -39,7 +39,7 @@ def test_sets_are_read_in_order_with_each_gene_once(tmp_path, content):
         ("A\tna\tG1\nB\tna\n", "line 2: gene set 'B' has no genes"),
         ("A\tna\tG1\nB na G1\n", "line 2: gene set 'B na G1' has no genes"),
         ("A\tna\tG1\n\tna\tG1\n", "line 2: a gene set has no name"),
-        ("A\tna\tG1\nA\tna\tG2\n", "line 2: gene set 'A' stands twice"),
+        ("A\tna\tG1\nA\tna\tG2\n", "line 2: gene set 'A' appears twice"),
         ("", "holds no gene sets"),
         ("\n \n", "holds no gene sets"),
         (b"A\tna\t\xff\n", "is not text"),

@@ -15,13 +15,13 @@ from foundation.cohort.imaging import standardise
 from foundation.cohort.sources.base import Volume
 from foundation.cohort.sources.dicom import DicomSource
 from foundation.cohort.sources.nifti import NiftiSource
-from foundation.cohort.spec import ImageModality
+from foundation.cohort.spec import ImageRecipe
 from foundation.errors import DataError
 
 
 def modality(size, channels=("t1",), **more):
     source = {"format": "nifti", "files": "{patient}/{channel}.nii.gz"}
-    return ImageModality(kind="image", channels=list(channels), source=source, size=size, **more)
+    return ImageRecipe(kind="image", channels=list(channels), source=source, size=size, **more)
 
 
 def one(voxels, size, affine=None, **more):
@@ -138,11 +138,11 @@ def test_air_stays_air_at_the_edges():
 
 def test_stretch_fills_the_stated_axes_only(voxels):
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32) * 10, (6, 7, 8))
-    image = one(ramp, [6, 9, 16], stretch=["z"], spacing="untrue", background=-5)
+    image = one(ramp, [6, 9, 16], stretch=["z"], background=-5)
     assert (image.voxels[0, :, [0, 8]] == -5).all()
     expected = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7) * 10
     np.testing.assert_allclose(image.voxels[0, :, 1:8], np.broadcast_to(expected, (6, 7, 16)), atol=1e-4)
-    np.testing.assert_allclose(image.affine[2, 2], 0.5)
+    np.testing.assert_allclose(image.affine[2, 2:], [0.5, -0.25])
     same = one(voxels, voxels.shape, stretch=["x", "y", "z"], stored_as="uint8")
     np.testing.assert_array_equal(same.voxels[0], voxels)
 
@@ -219,11 +219,11 @@ def test_a_window_gives_its_own_bounds(voxels):
 @pytest.mark.parametrize(
     ("stored_as", "values", "message"),
     [
-        ("uint8", [-1, 100], r"holds -1 to 100, uint8 goes from 0 to 255"),
-        ("uint8", [0, 255.6], r"holds 0 to 255.6, uint8 goes from 0 to 255"),
+        ("uint8", [-1, 100], r"holds -1 to 100, but uint8 goes from 0 to 255"),
+        ("uint8", [0, 255.6], r"holds 0 to 255.6, but uint8 goes from 0 to 255"),
         ("int16", [0, 40000], r"int16 goes from -32768 to 32767"),
         ("float16", [0, 70000], r"float16 goes from -65504 to 65504"),
-        ("uint8", [0, 0.7], r"holds fractions from 0 to 0.7; uint8 would keep next to nothing"),
+        ("uint8", [0, 0.7], r"holds fractions from 0 to 0.7; uint8 would lose most of it"),
         ("float32", [0, 1e300], r"beyond the range of float32"),
     ],
 )
@@ -292,7 +292,24 @@ def test_a_flat_sagittal_image_keeps_its_own_plane(voxels):
     affine = np.array([[0, 0, 4.0, 3], [-2, 0, 0, 4], [0, -3, 0, 5], [0, 0, 0, 1]])
     image = one(voxels[..., 0], [6, 7], affine, stored_as="uint8")
     np.testing.assert_array_equal(image.voxels[0], voxels[::-1, ::-1, 0])
-    np.testing.assert_allclose(np.diag(image.affine), [2, 3, 1, 1])
+    # Rows of the matrix are R, A and S; the plane's own axes are A and S, and its origin is the corner turned round.
+    np.testing.assert_allclose(image.affine, [[0, 0, 4, 3], [2, 0, 0, 4 - 5 * 2], [0, 3, 0, 5 - 6 * 3], [0, 0, 0, 1]])
+
+
+def test_what_has_no_place_has_no_affine(voxels):
+    assert one(voxels, voxels.shape, np.diag([2.0, 2, 2, 1]), spacing="untrue").affine is None
+    assert standardise({"t1": Volume(voxels, placed=False)}, modality(voxels.shape)).affine is None
+    flat = Volume(voxels[..., 0], np.diag([-0.5, -0.5, 1, 1]), placed=False)
+    assert standardise({"t1": flat}, modality(voxels.shape[:2])).affine is None
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, False), (False, True)])
+def test_the_affine_is_that_of_the_first_channel_present(voxels, first, second):
+    volumes = {"t2": Volume(voxels, placed=second), "t1": Volume(voxels, placed=first)}
+    image = standardise(volumes, modality(voxels.shape, ["t1", "t2"]))
+    assert (image.affine is not None) == first
+    alone = standardise({"t2": volumes["t2"]}, modality(voxels.shape, ["t1", "t2"]))
+    assert (alone.affine is not None) == second
 
 
 @pytest.mark.parametrize(("shape", "size"), [((6, 7, 8), [6, 7]), ((6, 7), [6, 7, 8])])

@@ -15,30 +15,28 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import yaml
+from datasets import Features, load_from_disk
 
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
-from foundation.cohort.store import PreparedCohort
+from foundation.cohort.store import PreparedCohort, record_features
 from foundation.errors import DataError
 from foundation.progress import Silent
 from foundation.simulation.scans import write_scan
-from foundation.simulation.simulate import simulate
 
-PATIENTS = 24
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source") / "simulated"
-    simulate(folder, patients=PATIENTS, seed=3, progress=lambda done, total: None)
-    return folder
+PATIENTS = 60
 
 
 @pytest.fixture(scope="module")
-def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cohort") / "one-worker"
-    prepare(source / "cohort.yaml", out=out, workers=1, progress=Silent())
-    return out
+def source(simulated: Path) -> Path:
+    return simulated / "source"
+
+
+@pytest.fixture(scope="module")
+def cohort(simulated: Path) -> Path:
+    """As one worker prepares it; who prepares into it again copies it first."""
+    return simulated / "cohort"
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -70,17 +68,13 @@ def test_counts_are_those_of_the_records(cohort):
     assert list(manifest.modalities["mri"].channels.values()) == channels.sum(axis=0).tolist()
 
 
-def test_nothing_names_a_place_on_this_machine(source, cohort):
+def test_nothing_names_a_place_on_this_machine(simulated, cohort):
     for path in cohort.rglob("*"):
         if path.is_file():
-            content = path.read_bytes()
-            assert str(source).encode() not in content, path
-            assert str(cohort).encode() not in content, path
+            assert str(simulated.parent).encode() not in path.read_bytes(), path
 
 
 def test_datasets_opens_the_records(cohort):
-    from datasets import load_from_disk
-
     dataset = load_from_disk(str(cohort / "records"))
     assert len(dataset) == PATIENTS
     records = PreparedCohort(cohort)
@@ -99,11 +93,12 @@ def test_voxels_are_not_copied(cohort):
     assert first.__array_interface__["data"][0] == second.__array_interface__["data"][0]
 
 
-def test_a_second_call_does_nothing(source, cohort):
-    before = {path: path.stat().st_mtime_ns for path in cohort.rglob("*") if path.is_file()}
-    manifest = prepare(source / "cohort.yaml", out=cohort, workers=1, progress=Silent())
+def test_a_second_call_does_nothing(source, cohort, tmp_path):
+    copy = Path(shutil.copytree(cohort, tmp_path / "copy"))
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    manifest = prepare(source / "cohort.yaml", out=copy, workers=1, progress=Silent())
     assert manifest == Manifest.read(cohort)
-    assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*") if path.is_file()} == before
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
@@ -208,8 +203,6 @@ def test_workers_end_with_their_parent(source, cohort, tmp_path, number, code):
 
 
 def test_what_has_no_time_point_belongs_to_every_record_of_the_patient(source, tmp_path):
-    import yaml
-
     copy = Path(shutil.copytree(source, tmp_path / "source"))
     for scan in sorted((copy / "scans" / "nifti").glob("*/*.nii.gz")):
         for when in ("before", "after"):
@@ -250,11 +243,53 @@ def test_a_patient_handed_over_as_dicom_has_the_voxels_of_the_nifti(source, coho
         np.testing.assert_array_equal(as_dicom.voxels("mri", row), as_nifti.voxels("mri", row))
     statistics = [each.statistics_NC4("mri", rows) for each in (as_dicom, as_nifti)]
     np.testing.assert_array_equal(*statistics)
+    affines = [each.affine_N44("mri", rows) for each in (as_dicom, as_nifti)]
+    assert np.isfinite(affines[0]).all()
+    np.testing.assert_array_equal(*affines)
+
+
+def test_shards_of_an_earlier_version_are_not_mixed_with_new_ones(source, cohort, tmp_path, monkeypatch):
+    from foundation.cohort import prepare as module
+
+    out, full = tmp_path / "begun", record_features
+
+    def without_affines(spec, features):
+        return Features({name: kind for name, kind in full(spec, features).items() if not name.endswith("/affine")})
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "record_features", without_affines)
+        earlier.setattr(module, "_publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(source / "cohort.yaml", out=out, workers=1, progress=Silent())
+    assert list((out / "records").glob("part-*.arrow"))
+    prepare(source / "cohort.yaml", out=out, workers=1, progress=Silent())
+    assert hashes(out) == hashes(cohort)
+
+
+def test_a_patient_of_whom_nothing_was_measured_does_not_have_the_modality(tmp_path):
+    (tmp_path / "rna.csv").write_text("patient,A,B\nP1,1,2\nP2,,\nP3,,0\n")
+    (tmp_path / "protein.csv").write_text("patient,X\nP1,5\nP2,7\nP3,NA\n")
+    source = {"format": "matrix", "orientation": "samples_by_features"}
+    omics = {name: {"kind": "omics", "source": source | {"files": f"{name}.csv"}} for name in ("rna", "protein")}
+    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump({"name": "gaps", "modalities": omics}, sort_keys=False))
+    manifest = prepare(tmp_path / "cohort.yaml", out=tmp_path / "out", workers=1, progress=Silent())
+    cohort = PreparedCohort(tmp_path / "out")
+    assert cohort.patients.tolist() == ["P1", "P2", "P3"]
+    assert cohort.present_NM.tolist() == [[True, True], [False, True], [True, False]]
+    assert manifest.patterns == {"protein": 1, "rna": 1, "rna+protein": 1}
+    assert [entry.patients for entry in manifest.modalities.values()] == [2, 2]
+    rows = load_from_disk(str(tmp_path / "out" / "records"))
+    assert [row["omics/rna"] is None for row in rows] == [False, True, False]
 
 
 def test_a_changed_source_is_not_mixed_in(source, cohort, tmp_path):
     shutil.copytree(source, tmp_path / "source")
     clinical = tmp_path / "source" / "clinical.tsv"
     clinical.write_text(clinical.read_text().replace("\tF\t", "\tM\t"))
+    copy = Path(shutil.copytree(cohort, tmp_path / "copy"))
     with pytest.raises(DataError, match="other sources or another YAML"):
-        prepare(tmp_path / "source" / "cohort.yaml", out=cohort, workers=1, progress=Silent())
+        prepare(tmp_path / "source" / "cohort.yaml", out=copy, workers=1, progress=Silent())
+    assert hashes(copy) == hashes(cohort)

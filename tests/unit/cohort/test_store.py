@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import load_from_disk
+from datasets import Features, load_from_disk
 
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
-from foundation.cohort.spec import Percentile
 from foundation.cohort.store import Image, PreparedCohort, Record, record_features, write_index, write_shard
 from foundation.errors import DataError
+from foundation.modality import Percentile
 
 SHAPE = (4, 3, 2)
 FEATURES = {"rna": ["A", "B", "C"]}
@@ -39,7 +39,9 @@ def make_records(count, stored_as="int16", seed=0):
         record = Record(patient=f"P{i}", time_point="a" if i == 1 else "", site="S" if i % 2 else None, group=None)
         if i % 3:
             voxels = random.integers(0, 200, (2, *SHAPE)).astype(stored_as)
-            record.images["mri"] = Image(voxels, np.array([True, i % 2 == 0]), random.random((2, 4), dtype=np.float32))
+            statistics = random.random((2, 4), dtype=np.float32)
+            affine = None if i % 4 == 1 else random.normal(size=(4, 4))
+            record.images["mri"] = Image(voxels, np.array([True, i % 2 == 0]), statistics, affine)
         if i % 2:
             record.omics["rna"] = np.array([i, np.nan, -i], dtype=np.float32)
         if i % 5:
@@ -48,13 +50,13 @@ def make_records(count, stored_as="int16", seed=0):
     return records
 
 
-def write(folder, records, shards=3, stored_as="int16", count=None):
+def write(folder, records, shards=3, stored_as="int16", count=None, without=()):
     spec = SimpleNamespace(
         images=lambda: {"mri": SimpleNamespace(channels=["t1", "t2"])},
         omics=lambda: FEATURES,
         endpoints={name: SimpleNamespace(kind=kind) for name, kind in ENDPOINTS.items()},
     )
-    features = record_features(spec, FEATURES)
+    features = Features({n: kind for n, kind in record_features(spec, FEATURES).items() if n not in without})
     (folder / "records").mkdir(parents=True)
     paths = [folder / "records" / f"data-{i:05d}-of-{shards:05d}.arrow" for i in range(shards)]
     for path, piece in zip(paths, np.array_split(np.arange(len(records)), shards), strict=True):
@@ -109,10 +111,13 @@ def test_everything_reads_back(opened):
             np.testing.assert_array_equal(voxels, image.voxels)
             np.testing.assert_array_equal(cohort.channels_NC("mri", [row])[0], image.channels)
             np.testing.assert_array_equal(cohort.statistics_NC4("mri", [row])[0], image.statistics)
+            known = np.full((4, 4), np.nan) if image.affine is None else image.affine
+            np.testing.assert_array_equal(cohort.affine_N44("mri", [row])[0], known)
         else:
             assert voxels is None
             assert not cohort.channels_NC("mri", [row]).any()
             assert np.isnan(cohort.statistics_NC4("mri", [row])).all()
+            assert np.isnan(cohort.affine_N44("mri", [row])).all()
         expected = record.omics.get("rna", np.full(3, np.nan))
         np.testing.assert_array_equal(cohort.values_NF("rna", [row])[0], expected)
 
@@ -140,6 +145,16 @@ def test_endpoints_read_back_with_what_is_missing(opened):
     np.testing.assert_array_equal(cohort.endpoint("dose")["value"], [r.endpoints.get("dose", np.nan) for r in records])
 
 
+def test_a_cohort_of_an_earlier_version_is_read_and_says_that_it_holds_no_affines(tmp_path):
+    records = make_records(6)
+    cohort = PreparedCohort(write(tmp_path / "cohort", records, without=("image/mri/affine",)))
+    np.testing.assert_array_equal(cohort.voxels("mri", 4), records[4].images["mri"].voxels)
+    np.testing.assert_array_equal(cohort.channels_NC("mri", [4])[0], records[4].images["mri"].channels)
+    with pytest.raises(DataError, match=r"where the scans of 'mri' lie: an earlier version") as raised:
+        cohort.affine_N44("mri", [4])
+    assert raised.value.fix == "prepare the cohort again, into an empty folder"
+
+
 def test_voxels_are_a_read_only_view_of_the_file(opened):
     _, cohort = opened
     voxels = cohort.voxels("mri", 4)
@@ -157,6 +172,8 @@ def test_datasets_opens_the_records(opened):
         assert row["patient"] == record.patient
         stored = row["image/mri/voxels"]
         assert stored == (record.images["mri"].voxels.tobytes() if "mri" in record.images else None)
+        affine = record.images["mri"].affine if "mri" in record.images else None
+        assert row["image/mri/affine"] == (None if affine is None else affine.ravel().tolist())
         assert (row["omics/rna"] is None) == ("rna" not in record.omics)
         assert row["endpoint/os/time"] == record.endpoints.get("os/time")
 
@@ -256,6 +273,8 @@ def test_a_wrong_name_is_answered_with_the_nearest(opened):
         cohort.omics("mri")
     with pytest.raises(DataError, match="did you mean 'subtype'"):
         cohort.endpoint("subtypes")
+    with pytest.raises(DataError, match="did you mean 'mri'"):
+        cohort.affine_N44("mrii", [0])
 
 
 def test_published_folds_read_back(opened):

@@ -1,5 +1,7 @@
 """A cohort read through a model's preprocessing: agreement, matching by name, values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,11 @@ ALL = np.arange(40)
 
 def fit(cohort, **config):
     return Preprocessing.fit(cohort, ALL[::2], PreprocessingConfig(**config))
+
+
+def plain(sentence):
+    assert "\n" not in sentence
+    return sentence.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def update(modality, **values):
@@ -99,7 +106,10 @@ def test_features_that_are_lacking_are_not_observed(cohort, make_cohort):
     assert np.array_equal(observed, expected)
     assert np.array_equal(values, np.where(expected, expected_values, 0))
     assert aligned.overlap == {"rna": 0.75, "mut": 1.0}
-    assert any("75.0%" in note for note in aligned.notes)
+    rna, mut = aligned.sentences()
+    shared = "'rna': this cohort has 9 of the 12 features that the model reads (75 %); the rest count as not measured."
+    assert plain(rna) == f"{shared} Not used: 3 features that the model does not know."
+    assert mut == "'mut': this cohort has all 5 features that the model reads."
 
 
 def test_too_small_an_overlap_is_refused(cohort, make_cohort):
@@ -127,8 +137,10 @@ def test_channels_are_matched_by_name(cohort, make_cohort):
     aligned.read_image("mri", row, channels["mri"][row], images[0])
     before.read_image("mri", row, np.array([False, True]), images[1])
     assert torch.equal(*images)
-    assert any("'flair'" in note for note in aligned.notes)
-    assert any("'t1'" in note for note in aligned.notes)
+    assert aligned.sentences()[:2] == [
+        "'mri': the model was trained without the channel 'flair', so it is not used.",
+        "'mri': no scan of this cohort has 't1', so all are read from 't2' alone.",
+    ]
 
 
 def test_no_channel_in_common_is_refused(cohort, make_cohort):
@@ -154,13 +166,27 @@ def test_a_modality_that_the_cohort_lacks_is_absent_for_all(cohort, make_cohort)
     values, observed, _ = aligned.read_omics("rna", ALL)
     assert values.shape == observed.shape == (40, 12)
     assert not observed.any()
-    assert sum("nobody has" in note for note in aligned.notes) == 2
+    assert aligned.sentences() == [
+        "'ct': this cohort has none, so every patient is read without it.",
+        "'rna': this cohort has none, so every patient is read without it.",
+        "'mut': this cohort has all 5 features that the model reads.",
+    ]
 
 
 def test_a_modality_that_the_model_lacks_is_left_out(cohort):
     aligned = align(fit(cohort, modalities=["mut"]), cohort)
     assert aligned.modalities == ("mut",)
-    assert sum("is left out" in note for note in aligned.notes) == 3
+    assert aligned.sentences() == [
+        "'mut': this cohort has all 5 features that the model reads.",
+        *(f"'{name}': the model was trained without it, so it is not used." for name in ("mri", "ct", "rna")),
+    ]
+
+
+def test_what_a_run_leaves_out_on_purpose_is_not_told(cohort):
+    aligned = align(fit(cohort), cohort)
+    narrowed = replace(aligned, positions={"mri": aligned.positions["mri"], "mut": aligned.positions["mut"]})
+    assert narrowed.sentences() == ["'mut': this cohort has all 5 features that the model reads."]
+    assert narrowed.overlap == {"mut": 1.0}
 
 
 def test_nothing_in_common_is_refused(cohort, make_cohort):

@@ -34,7 +34,7 @@ def key(rows, epoch=0):
 
 def leaves(batch):
     """Every tensor and list of a batch by name, nested dictionaries flattened."""
-    for field in dataclasses.fields(batch):
+    for field in (field for field in dataclasses.fields(batch) if field.name != "host"):
         waiting = [(field.name, getattr(batch, field.name))]
         while waiting:
             name, value = waiting.pop()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation.data import preprocessing as module
+from foundation.data.alignment import align
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing, PreprocessingConfig
 from foundation.errors import CheckpointError, ConfigError, DataError
 
@@ -30,6 +31,27 @@ def test_robust_scaling_agrees_with_pandas(cohort):
     np.testing.assert_allclose(scaling.scale, (values.quantile(0.75) - values.quantile(0.25)) / 1.349, rtol=1e-12)
     assert scaling.patients == len(set(cohort.patients[ROWS[~np.isnan(cohort.values_NF("rna", ROWS)).all(axis=1)]]))
     assert (scaling.unit, scaling.transform, scaling.values) == ("log2 TPM", ["log2p1"], "continuous")
+
+
+def test_patients_are_those_in_whom_something_was_observed(make_cohort):
+    def change(records, modalities, features):
+        for i, record in enumerate(records):
+            record.omics["rna"] = np.linspace(0, 1, 12).astype(np.float32) + i
+            if i in (2, 6):
+                record.omics["rna"][:] = np.nan  # a row that holds nothing
+            elif i == 4:
+                record.omics["rna"][:11] = np.nan  # only a feature that hardly anybody has
+            else:
+                record.omics["rna"][11] = np.nan
+
+    cohort = make_cohort(change=change)
+    everyone = Preprocessing.fit(cohort, ROWS).modalities["rna"]
+    assert (everyone.patients, len(everyone.features)) == (18, 12)
+    # 17 of 18 observed records have the other eleven features: rows that hold nothing are not among the 18.
+    vocabulary = Preprocessing.fit(cohort, ROWS, PreprocessingConfig(minimum_observed=17 / 18))
+    assert (vocabulary.modalities["rna"].patients, len(vocabulary.modalities["rna"].features)) == (17, 11)
+    present_NM, _ = align(vocabulary, cohort).presence(ROWS)
+    assert present_NM[:, 2].tolist() == [row not in (2, 4, 6) for row in ROWS]
 
 
 def test_binary_values_are_not_scaled(cohort):
@@ -213,8 +235,16 @@ def test_what_cannot_be_fitted_is_refused(make_cohort, cohort):
         for record in records:
             record.omics["rna"] = np.full(12, np.nan, dtype=np.float32)
 
-    with pytest.raises(DataError, match="no feature of 'rna' is observed"):
+    with pytest.raises(DataError, match="no training patient has the modality 'rna'"):
         Preprocessing.fit(make_cohort(change=hide), ROWS)
+
+    def scatter(records, modalities, features):
+        for i, record in enumerate(records):
+            record.omics["rna"] = np.full(12, np.nan, dtype=np.float32)
+            record.omics["rna"][i % 12] = 1
+
+    with pytest.raises(DataError, match="no feature of 'rna' is observed in 50% of the training records"):
+        Preprocessing.fit(make_cohort(change=scatter), ROWS, PreprocessingConfig(minimum_observed=0.5))
 
     def explode(records, modalities, features):
         records[4].omics["rna"] = np.full(12, np.inf, dtype=np.float32)

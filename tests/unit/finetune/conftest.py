@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,40 +101,52 @@ def small_records() -> list[Record]:
     return records
 
 
-def write_cohort(folder: Path) -> PreparedCohort:
+def write_cohort(
+    folder: Path,
+    records: Sequence[Record] | None = None,
+    features: Mapping[str, list[str]] = FEATURES,
+    endpoints: Mapping[str, dict[str, Any]] = ENDPOINTS,
+) -> PreparedCohort:
+    """Write records as a prepared cohort; by default the small ones."""
     spec = SimpleNamespace(
         images=dict,
-        omics=lambda: FEATURES,
-        endpoints={name: SimpleNamespace(kind=entry["kind"]) for name, entry in ENDPOINTS.items()},
+        omics=lambda: features,
+        endpoints={name: SimpleNamespace(kind=entry["kind"]) for name, entry in endpoints.items()},
     )
-    schema = record_features(spec, FEATURES)
+    schema = record_features(spec, features)
     place = folder / "records"
     place.mkdir(parents=True)
     path = place / "data-00000-of-00001.arrow"
-    records = small_records()
+    records = small_records() if records is None else records
     write_shard(path, schema.arrow_schema, records)
     write_index(place, schema, [path], "0" * 64)
     nothing: dict[str, Any] = {name: {} for name in ("patterns", "sites", "groups", "folds", "sources", "versions")}
     manifest = Manifest(
         name="small",
-        patients=PATIENTS,
+        patients=len({record.patient for record in records}),
         records=len(records),
         modalities={
             name: OmicsEntry(patients=0, features=len(names), values=KINDS[name], unit="", transform=[])
-            for name, names in FEATURES.items()
+            for name, names in features.items()
         },
-        endpoints=ENDPOINTS,
+        endpoints=dict(endpoints),
         quarantined=0,
         fingerprint="0" * 64,
         **nothing,
     )
     (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
-    (folder / "features.json").write_text(json.dumps(FEATURES), encoding="utf-8")
+    (folder / "features.json").write_text(json.dumps(features), encoding="utf-8")
     # Published folds, of which each tests some whom the model has seen.
     names = sorted({record.patient for record in records})
     folds = {str(k): {name: "val" if i % 3 == k else "train" for i, name in enumerate(names)} for k in range(2)}
     (folder / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
     return PreparedCohort(folder)
+
+
+@pytest.fixture(scope="session")
+def make_cohort() -> Callable[..., PreparedCohort]:
+    """`write_cohort`, which test modules cannot import."""
+    return write_cohort
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -156,7 +168,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = np.flatnonzero(np.isin(cohort.patients.astype(str), names))
     preprocessing = Preprocessing.fit(cohort, rows, network.preprocessing)
     torch.manual_seed(0)
-    model = MultimodalModel(MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width))
+    model = MultimodalModel(
+        MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
+    )
     model_folder.write(folder / "model", model, preprocessing, "A small one.\n", SeenPatients.of(names))
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     (folder / "pretraining.yaml").write_text(yaml.safe_dump(PRETRAINING), encoding="utf-8")

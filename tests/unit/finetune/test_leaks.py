@@ -18,26 +18,20 @@ from finetune.methods.image_features import ImageFeatures
 from finetune.report.answer import headlines
 from finetune.splits import Fold, Folds, Records, SplitConfig, refuse_overlap
 from foundation.cohort.folds import PublishedFolds, read_folds
-from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
 from foundation.metrics import scores
-from foundation.progress import Silent
-from foundation.simulation.simulate import simulate
 
 CLASSES = 2
-SHUFFLES = 8
+SHUFFLES = 16
 STRAY = 0.06
-"""How far from chance the mean over shuffles may be."""
+"""How far from chance the mean over shuffles may be: that of one strays by 0.11, of 16 by 0.027."""
 
 
 @pytest.fixture(scope="module")
-def scanned(tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
+def scanned(simulated: Path) -> PreparedCohort:
     """With images."""
-    folder = tmp_path_factory.mktemp("leaks")
-    simulate(folder / "source", patients=100, seed=5, progress=lambda done, total: None)
-    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
-    return PreparedCohort(folder / "cohort")
+    return PreparedCohort(simulated / "cohort")
 
 
 def measured(
@@ -67,7 +61,7 @@ def test_shuffled_labels_are_told_by_chance_and_a_leak_is_noticed(scanned, monke
         covered += low <= 0.5 <= high
         leaked.append(measured(cohort, name, folds, images, leaking=True)[0])
     assert abs(np.mean(values) - 0.5) < STRAY
-    assert covered >= SHUFFLES - 2
+    assert covered >= 3 / 4 * SHUFFLES
     # The same pipeline with the test patients in training does not pass.
     assert np.mean(leaked) > 0.5 + STRAY
 
@@ -77,17 +71,17 @@ def test_a_patient_planted_in_both_sides_of_a_published_fold_is_caught(tmp_path)
     (tmp_path / "fold0.csv").write_text("patient,split\na,train\nb,train\nc,val\nd,val\n")
     (tmp_path / "fold0_more.csv").write_text("patient,split\na,val\n")
     paths = [("0", tmp_path / "fold0.csv"), ("0", tmp_path / "fold0_more.csv")]
-    with pytest.raises(DataError, match="1 patients stand in another file of fold 0"):
+    with pytest.raises(DataError, match="1 patients are also in another file of fold 0"):
         read_folds(folds, paths, set("abcd"))
     (tmp_path / "fold0.csv").write_text("patient,split\na,train\nb,train\nc,val\na,val\n")
-    with pytest.raises(DataError, match="1 patients stand twice"):
+    with pytest.raises(DataError, match="1 patients appear twice"):
         read_folds(folds, paths[:1], set("abcd"))
     # And where it came past the files: another record of a patient who is tested.
     config = SplitConfig(published=True)
     records = Records(np.array(list("aabcd"), dtype=object), np.full(5, ""), np.array([0, 0, 1, 0, 1]))
     made = Folds.make(config, records, 0, {"0": {"a": "val", "b": "train", "c": "train", "d": "val"}}).folds[0]
     planted = Fold("0", np.append(made.train, 1), np.setdiff1d(made.test, 1))
-    with pytest.raises(DataError, match="1 patient on both sides"):
+    with pytest.raises(DataError, match="1 patient in both training and test"):
         refuse_overlap(records, config, planted)
 
 

@@ -47,7 +47,7 @@ def test_results_of_other_settings_are_refused_with_and_without_the_hidden_folde
         tune(f"out={copied}", *ONE_TASK, "seed=9")
     shutil.rmtree(copied / ".run")
     before = sorted(copied.rglob("*"))
-    with pytest.raises(ConfigError, match=r"holds something(.|\n)*copy its .run/identity"):
+    with pytest.raises(ConfigError, match=r"is not empty(.|\n)*copy its .run/identity"):
         tune(f"out={copied}", *ONE_TASK, "seed=9")
     assert sorted(copied.rglob("*")) == before
 

@@ -94,7 +94,7 @@ def test_the_run_folder_is_complete(run, metrics):
     assert "subtype" in page and "P0" not in page
 
 
-def test_what_was_chosen_is_told_of_every_fold_and_arm(metrics):
+def test_what_was_chosen_is_told_of_every_fold_and_method(metrics):
     chosen = {(choice["fold"], choice["method"], choice["labels"]) for choice in metrics["chosen"]}
     methods = ["ours", "from scratch", "frozen probe"]
     assert chosen == {(fold, method, few) for fold in "01" for method in methods for few in (None, 12)} | {

@@ -10,10 +10,8 @@ from finetune.splits import (
     Folds,
     Records,
     SplitConfig,
-    number_strata,
     refuse_overlap,
     refuse_seen,
-    survival_strata,
     within_groups,
 )
 from foundation.errors import ConfigError, DataError
@@ -198,7 +196,7 @@ def test_a_patient_planted_in_both_sides_is_caught():
     # Another record of a patient who is tested.
     several = next(row for row in fold.test if (rec.patients == rec.patients[row]).sum() > 1)
     planted = Fold("0", np.append(fold.train, several), np.setdiff1d(fold.test, several))
-    with pytest.raises(DataError, match="1 patient on both sides") as caught:
+    with pytest.raises(DataError, match="1 patient in both training and test") as caught:
         refuse_overlap(rec, made.config, planted)
     assert rec.patients[several] not in str(caught.value)
 
@@ -208,7 +206,7 @@ def test_published_folds_with_a_site_on_both_sides_are_refused_where_the_split_i
     fair, unfair = ({"a": one, "b": two, "c": "val", "d": "val"} for one, two in (("train", "train"), ("train", "val")))
     config = SplitConfig(published=True, by="site")
     Folds.make(config, rec, 0, {"0": fair})
-    with pytest.raises(DataError, match="1 site on both sides"):
+    with pytest.raises(DataError, match="1 site in both training and test"):
         Folds.make(config, rec, 0, {"0": unfair})
 
 
@@ -252,14 +250,6 @@ def test_a_model_that_does_not_say_whom_it_saw_is_taken_to_have_seen_everybody()
     with pytest.raises(DataError, match="does not say"):
         refuse_seen(None, np.array(["a"]))
     assert refuse_seen(None, np.array(["a", "b"]), allowed=True).all()
-
-
-def test_strata_of_survival_are_events_and_the_quantiles_of_their_own_times():
-    time = np.array([1, 2, 3, 4, 10, 20, 30, 40, np.nan])
-    event = np.array([1, 1, 1, 1, 0, 0, 0, 0, np.nan])
-    assert survival_strata(time, event, 2).tolist() == [2, 2, 3, 3, 0, 0, 1, 1, -1]
-    assert survival_strata(time[:4], np.ones(4), 2).tolist() == [2, 2, 3, 3]
-    assert number_strata(np.array([5.0, np.nan, 1, 9]), 2).tolist() == [1, -1, 0, 1]
 
 
 def test_strata_within_groups_are_one_code_per_pair():

@@ -44,19 +44,19 @@ def said_of(capsys: pytest.CaptureFixture, *args: object) -> str:
         (["pretrain=per_fold"], ["`pretrain: per_fold` needs the key `pretraining`"]),
         (["fit.epoch=3"], ["config.yaml: fit: unknown key 'epoch'", "did you mean 'epochs'?"]),
         (["adapt.targets=[query_]"], ["adapt.towers.omics.targets", "query_"]),
-        (["out={workplace}/config.yaml"], ["config.yaml", "a file stands in the way"]),
+        (["out={workplace}/config.yaml"], ["config.yaml", "a file is in the place of the run folder"]),
         (["oracle={workplace}/config.yaml"], ["oracle", "cannot be read as JSON"]),
-        (["oracle={workplace}/cohort/cohort.json"], ["oracle", "nothing of the tasks' measures"]),
-        (["out={workplace}/model"], ["out: ", "holds something", "name a new folder"]),
+        (["oracle={workplace}/cohort/cohort.json"], ["oracle", "none of the tasks' metrics"]),
+        (["out={workplace}/model"], ["out: ", "is not empty", "name a new folder"]),
         (["pretrain={workplace}"], ["pretrain: ", "is no model folder", "name {workplace}/model"]),
-        (["labels=[5000]"], ["labels: 5000 are no few of", "training patients"]),
-        (["labels=[3]"], ["`labels` are too few for 2 inner folds: 4 at least"]),
+        (["labels=[5000]"], ["labels: 5000 is not fewer than the", "training patients of the smallest fold"]),
+        (["labels=[3]"], ["`labels` must be 4 or more, two patients for each of 2 inner folds"]),
         (["search.rank=[0]"], ["search.rank", "greater than or equal to 1"]),
-        (["search.inner_folds=9"], ["`search.inner_folds` is more than there are"]),
-        (["adapt={mode: full}", "search.rank=[4]"], ["go with `adapt: {mode: lora}`"]),
+        (["search.inner_folds=9"], ["`search.inner_folds` is larger than `splits.inner_folds`"]),
+        (["adapt={mode: full}", "search.rank=[4]"], ["need `adapt: {mode: lora}`"]),
         (
             ["tasks=[{task: survival, endpoint: os, times: [1e6]}]"],
-            ["'os': times", "nobody was watched for 1e+06 days"],
+            ["'os': times", "no patient was followed for 1e+06 days"],
         ),
         (["tasks=[]"], ["tasks", "needs 1 or more"]),
         (["fit=3"], ["fit", "needs keys of its own"]),
@@ -105,7 +105,9 @@ def test_a_model_without_a_modality_is_told_apart_from_a_cohort_without_it(workp
 
     cohort, network = PreparedCohort(workplace / "cohort"), Network.model_validate(NETWORK)
     preprocessing = Preprocessing.fit(cohort, [0, 1, 2, 3], PreprocessingConfig(modalities=["rna"]))
-    model = MultimodalModel(MultimodalConfig.of(preprocessing, network.towers, network.fusion, network.width))
+    model = MultimodalModel(
+        MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
+    )
     model_folder.write(tmp_path / "model", model, preprocessing, "", SeenPatients.of([]))
     changes = [f"out={tmp_path / 'run'}", f"pretrain={tmp_path / 'model'}", "covariates=[clinical]"]
     said = said_of(capsys, workplace / "config.yaml", *changes)

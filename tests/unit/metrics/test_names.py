@@ -1,4 +1,4 @@
-"""What measures are called: names that end in a time, a kind of event or an endpoint, and unknown ones."""
+"""Names of metrics: names that end in a time, a kind of event or an endpoint, and unknown ones."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_log_rank_is_that_of_scikit_survival_and_lifelines(made):
 
 
 def test_a_stratified_log_rank_test_compares_within_strata():
-    """One arm stands for the bad stratum, the other for the good one: pooled that is a difference, stratified none."""
+    """One curve holds the bad stratum, the other the good one: pooled that is a difference, stratified none."""
     random = np.random.default_rng(0)
     stratum = np.repeat([0, 1], 200)
     time = random.exponential(1 + 4 * stratum)

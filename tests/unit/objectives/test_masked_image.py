@@ -8,17 +8,17 @@ import torch
 
 from foundation.data.batch import Batch
 from foundation.errors import ConfigError
-from foundation.modality import OmicsFeatures
+from foundation.modality import ImageModality, OmicsModality
 from foundation.model.layers.image_patches import patchify
 from foundation.model.towers.base import Tokens
 from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.masked_image import MaskedImage, MaskedImageConfig
 
 RECORDS, WIDTH = 6, 5
-MRI = TowerSpec("mri", "image", ("mri",), channels=3, patch=(2, 2, 4), grid=(3, 2, 2))
-CT = TowerSpec("ct", "image", ("ct",), channels=1, patch=(4, 4), grid=(2, 5))
-OMICS = TowerSpec("omics", "omics", ("rna",), (OmicsFeatures(("a", "b"), "continuous"),))
-SITES = {site.name: site for site in (CT, MRI)}
+MRI = TowerSpec("mri", {"mri": ImageModality(channels=list("abc"), shape=[6, 4, 8])}, patch=(2, 2, 4), grid=(3, 2, 2))
+CT = TowerSpec("ct", {"ct": ImageModality(channels=["a"], shape=[8, 20])}, patch=(4, 4), grid=(2, 5))
+OMICS = TowerSpec("omics", {"rna": OmicsModality(features=["a", "b"], values="continuous")})
+SPECS = {spec.name: spec for spec in (CT, MRI)}
 WIDTHS = {"mri": WIDTH, "ct": WIDTH, "omics": WIDTH, "fused": WIDTH}
 
 
@@ -29,10 +29,10 @@ def batch() -> Batch:
     acquired_BC = (torch.rand(RECORDS, 3, generator=random) < 0.6) | torch.tensor([False, True, False])
     channels = {"ct": present_BM[:, :1], "mri": present_BM[:, 1:] & acquired_BC}
     images = {}
-    for name, site in SITES.items():
-        shape = [cells * voxels for cells, voxels in zip(site.grid, site.patch, strict=True)]
-        acquired = channels[name].reshape(RECORDS, site.channels, *[1] * len(shape))
-        x = 3 * torch.randn(RECORDS, site.channels, *shape, generator=random) + 1
+    for name, spec in SPECS.items():
+        shape = [cells * voxels for cells, voxels in zip(spec.grid, spec.patch, strict=True)]
+        acquired = channels[name].reshape(RECORDS, len(spec.image[1].channels), *[1] * len(shape))
+        x = 3 * torch.randn(RECORDS, len(spec.image[1].channels), *shape, generator=random) + 1
         images[name] = torch.where(acquired, x, torch.nan)
     records, zeros = [f"P{number}" for number in range(RECORDS)], torch.zeros(RECORDS, dtype=torch.int64)
     empty = [""] * RECORDS
@@ -46,32 +46,36 @@ def build(**config) -> MaskedImage:
     return MaskedImage(MaskedImageConfig(**config), [CT, MRI, OMICS], WIDTHS)
 
 
-def look(batch: Batch, objective: MaskedImage) -> dict[str, TowerOutput]:
+def make_outputs(batch: Batch, objective: MaskedImage) -> dict[str, TowerOutput]:
     random = torch.Generator().manual_seed(1)
     seen = {}
     for name, view in objective.views(batch, seed=7).items():
-        site = SITES[name]
+        spec = SPECS[name]
         present_B = batch.present_BM[:, batch.modalities.index(name)]
         rows = present_B.nonzero()[:, 0]
-        x_PTD = torch.randn(len(rows), int(np.prod(site.grid)), WIDTH, generator=random).requires_grad_()
+        x_PTD = torch.randn(len(rows), int(np.prod(spec.grid)), WIDTH, generator=random).requires_grad_()
         tokens = Tokens(x_PTD.mean(1), x_PTD, ~view.hidden[name][rows], torch.zeros(x_PTD.shape[1], dtype=torch.int64))
-        seen[name] = TowerOutput(
-            torch.zeros(RECORDS, WIDTH), present_B, view, tokens, rows, patchify(batch.images[name][rows], site.patch)
-        )
+        tokens.extras["patches"] = patchify(batch.images[name][rows], spec.patch)
+        seen[name] = TowerOutput(torch.zeros(RECORDS, WIDTH), present_B, view, tokens, rows)
     return seen
 
 
 def expected(objective: MaskedImage, seen: dict[str, TowerOutput], batch: Batch, normalise: bool) -> float:
     """One patch and channel after the other."""
     of_towers = []
-    for name, site in SITES.items():
-        head, look, of_records = objective.heads[name], seen[name], []
-        for place, row in enumerate(look.rows.tolist()):
+    for name, spec in SPECS.items():
+        head, output, of_records = objective.heads[name], seen[name], []
+        for place, row in enumerate(output.rows.tolist()):
             errors = []
-            for token in look.view.hidden[name][row].nonzero()[:, 0].tolist():
-                predicted = head(look.tokens.tokens_BTD[place, token]).detach().numpy().reshape(site.channels, -1)
-                cell = np.unravel_index(token, site.grid)
-                box = tuple(slice(at * size, (at + 1) * size) for at, size in zip(cell, site.patch, strict=True))
+            for token in output.view.hidden[name][row].nonzero()[:, 0].tolist():
+                predicted = (
+                    head(output.tokens.tokens_BTD[place, token])
+                    .detach()
+                    .numpy()
+                    .reshape(len(spec.image[1].channels), -1)
+                )
+                cell = np.unravel_index(token, spec.grid)
+                box = tuple(slice(at * size, (at + 1) * size) for at, size in zip(cell, spec.patch, strict=True))
                 for channel in batch.channels[name][row].nonzero()[:, 0].tolist():
                     true = batch.images[name][row, channel].numpy()[box].ravel()
                     if normalise:
@@ -86,15 +90,15 @@ def expected(objective: MaskedImage, seen: dict[str, TowerOutput], batch: Batch,
 @pytest.mark.parametrize("width", [None, 4])
 def test_loss_is_that_of_hidden_patches_of_acquired_channels(batch, normalise, width):
     objective = build(normalise=normalise, width=width)
-    seen = look(batch, objective)
+    seen = make_outputs(batch, objective)
     loss = objective(seen, batch)
     assert loss.value.item() == pytest.approx(expected(objective, seen, batch, normalise), rel=1e-5)
-    assert loss.value.item() == pytest.approx(np.mean([loss.logged[name].item() for name in SITES]), rel=1e-6)
+    assert loss.value.item() == pytest.approx(np.mean([loss.parts[name].item() for name in SPECS]), rel=1e-6)
 
 
 def test_only_hidden_tokens_are_read(batch):
     objective = build()
-    seen = look(batch, objective)
+    seen = make_outputs(batch, objective)
     objective(seen, batch).value.backward()
     for name, one in seen.items():
         read_PT = one.tokens.tokens_BTD.grad.any(dim=2)
@@ -104,7 +108,7 @@ def test_only_hidden_tokens_are_read(batch):
 def test_an_absent_channel_teaches_its_part_of_the_head_nothing(batch):
     objective = build()
     batch.channels["mri"][:, 2] = False
-    objective(look(batch, objective), batch).value.backward()
+    objective(make_outputs(batch, objective), batch).value.backward()
     of_channels = objective.heads["mri"].weight.grad.unflatten(0, (3, -1))
     assert of_channels[0].any() and of_channels[1].any() and not of_channels[2].any()
 
@@ -143,5 +147,5 @@ def test_records_that_have_the_image_count_the_same(batch):
 
 
 def test_it_needs_an_image():
-    with pytest.raises(ConfigError, match="no tower looks at images"):
+    with pytest.raises(ConfigError, match="no tower reads images"):
         MaskedImage(MaskedImageConfig(), [OMICS], WIDTHS)

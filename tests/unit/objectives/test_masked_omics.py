@@ -6,15 +6,18 @@ import numpy as np
 import torch
 
 from foundation.data.batch import Batch
-from foundation.modality import OmicsFeatures
+from foundation.modality import ImageModality, OmicsModality
 from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.masked_omics import MaskedOmics, MaskedOmicsConfig
 
 RECORDS, WIDTH = 400, 6
-FEATURES = {"rna": OmicsFeatures(tuple("abcde"), "continuous"), "mutation": OmicsFeatures(tuple("abc"), "binary")}
-SITES = [
-    TowerSpec("mri", "image", ("mri",), channels=1, patch=(2, 2), grid=(2, 2)),
-    TowerSpec("omics", "omics", tuple(FEATURES), tuple(FEATURES.values())),
+FEATURES = {
+    "rna": OmicsModality(features=tuple("abcde"), values="continuous"),
+    "mutation": OmicsModality(features=tuple("abc"), values="binary"),
+}
+SPECS = [
+    TowerSpec("mri", {"mri": ImageModality(channels=["a"], shape=[4, 4])}, patch=(2, 2), grid=(2, 2)),
+    TowerSpec("omics", dict(FEATURES)),
 ]
 WIDTHS = {"mri": 4, "omics": 4, "fused": WIDTH}
 
@@ -23,7 +26,7 @@ def make_batch(epoch: int = 0) -> Batch:
     random = torch.Generator().manual_seed(0)
     present_BM = torch.rand(RECORDS, 3, generator=random) < 0.7
     observed = {
-        name: (torch.rand(RECORDS, len(part.names), generator=random) < 0.9) & present_BM[:, [column]]
+        name: (torch.rand(RECORDS, len(part.features), generator=random) < 0.9) & present_BM[:, [column]]
         for column, (name, part) in enumerate(FEATURES.items(), start=1)
     }
     omics = {"rna": 3 * torch.randn(RECORDS, 5, generator=random), "mutation": torch.ones(RECORDS, 3)}
@@ -37,7 +40,7 @@ def make_batch(epoch: int = 0) -> Batch:
 
 def build(**config) -> MaskedOmics:
     torch.manual_seed(0)
-    return MaskedOmics(MaskedOmicsConfig(width=8, **config), SITES, WIDTHS)
+    return MaskedOmics(MaskedOmicsConfig(width=8, **config), SPECS, WIDTHS)
 
 
 def test_so_many_observed_features_are_hidden_and_no_other():
@@ -88,5 +91,5 @@ def test_the_loss_is_that_of_numpy():
         if part.values == "binary":
             cost = np.logaddexp(0, said) - true * said
         means.append(cost[(view.hidden[name] & present_B[:, None]).numpy()].mean())
-        np.testing.assert_allclose(float(loss.logged[name]), means[-1], rtol=1e-6)
+        np.testing.assert_allclose(float(loss.parts[name]), means[-1], rtol=1e-6)
     np.testing.assert_allclose(float(loss.value.detach()), np.mean(means), rtol=1e-6)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretrain.evaluation.space import Embedded
+from pretrain.evaluation.embedded import Embedded
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import pretrain.engine
-from foundation.cohort.prepare import prepare
-from foundation.progress import Silent
-from foundation.simulation.simulate import simulate
+from foundation.cohort.store import PreparedCohort
+from foundation.training.parallel import Parallel
 from pretrain.run import pretrain as run_config
-from pretrain.step import Pretraining
+from pretrain.step import Step
 
 CONFIG = """
-cohort: cohort
+cohort: COHORT
 out: run
-held_out: {fraction: 0.4}
+held_out: {patients: held_out.txt}
 towers:
   mri: {tower: vit2d, arguments: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}, max_slices: 1, pool_heads: 2}
   omics: {tower: omics_transformer, tokenizer: {tokenizer: chunk}, width: 16, depth: 1, heads: 2}
@@ -34,30 +32,30 @@ permutations: 100
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
-    simulate(folder / "source", patients=30, seed=6, progress=lambda done, total: None)
-    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
-    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "config.yaml").write_text(CONFIG.replace("COHORT", str(simulated / "cohort")))
+    patients = PreparedCohort(simulated / "cohort").patients.astype(str)
+    (folder / "held_out.txt").write_text("\n".join(sorted(set(patients))[18:]))
     return folder
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[int]], list[dict[str, torch.Tensor]]]:
     """Rows of each batch, and the gradient at each update; at this learning rate the weights hardly move."""
     batches, gradients = [], []
-    backward, norm = Pretraining.backward, pretrain.engine.gradient_norm
+    losses, clip = Step.losses, Parallel.clip
 
     def seen(self, batch, *args):
         batches.append(batch.rows.tolist())
-        seen.module = self
-        return backward(self, batch, *args)
+        seen.module = self.pretraining
+        return losses(self, batch, *args)
 
-    def kept(parameters, bound):
+    def kept(self, parameters, bound):
         gradients.append({name: p.grad.clone() for name, p in seen.module.named_parameters() if p.grad is not None})
-        return norm(parameters, bound)
+        return clip(self, parameters, bound)
 
-    monkeypatch.setattr(Pretraining, "backward", seen)
-    monkeypatch.setattr(pretrain.engine, "gradient_norm", kept)
+    monkeypatch.setattr(Step, "losses", seen)
+    monkeypatch.setattr(Parallel, "clip", kept)
     return batches, gradients
 
 
@@ -114,6 +112,35 @@ def test_what_is_evaluated_and_written_is_the_average(workplace, tmp_path):
     [folder] = (tmp_path / "run" / "checkpoints").glob("step-*")
     written = load_file(tmp_path / "run" / "model" / "model.safetensors")
     average, last = load_file(folder / "average.safetensors"), load_file(folder / "module.safetensors")
-    assert int(average["n_averaged"]) == 6
-    assert all(torch.equal(value, average[f"module.model.{name}"]) for name, value in written.items())
-    assert not all(torch.equal(value, last[f"model.{name}"]) for name, value in written.items())
+    assert int(average["updates"]) == 6
+    trained = {name: value for name, value in written.items() if f"model.{name}" in average}
+    assert len(trained) > 10 and all(torch.equal(value, average[f"model.{name}"]) for name, value in trained.items())
+    assert not all(torch.equal(value, last[f"model.{name}"]) for name, value in trained.items())
+
+
+def test_steps_that_are_not_logged_change_nothing_and_their_rows_are_means(workplace, tmp_path):
+    changes = ["epochs=2", "optimiser.learning_rate=1e-2", "checkpoint_every=100"]
+    run_config(workplace / "config.yaml", [f"out={tmp_path / 'each'}", *changes])
+    run_config(workplace / "config.yaml", [f"out={tmp_path / 'some'}", *changes, "log_every=4"])
+    weights = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("each", "some")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    each, some = rows(tmp_path / "each"), rows(tmp_path / "some")
+    assert [row["step"] for row in each] == [1, 2, 3, 4, 5, 6] and [row["step"] for row in some] == [4, 6]
+    assert some[0]["loss"] == pytest.approx(sum(row["loss"] for row in each[:4]) / 4, rel=1e-6)
+    assert some[1]["gradient_norm"] == pytest.approx(sum(row["gradient_norm"] for row in each[4:]) / 2, rel=1e-6)
+
+
+def test_what_was_not_finite_between_two_rows_is_told_with_its_patients(workplace, tmp_path, monkeypatch):
+    losses, calls = Step.losses, []
+
+    def spoilt(self, batch, *args):
+        calls.append(batch.rows.tolist())
+        for loss in losses(self, batch, *args):
+            yield loss * float("nan") if len(calls) in (2, 3) else loss
+
+    monkeypatch.setattr(Step, "losses", spoilt)
+    run_config(
+        workplace / "config.yaml", [f"out={tmp_path / 'run'}", "epochs=2", "log_every=5", "checkpoint_every=100"]
+    )
+    bad = [row for row in rows(tmp_path / "run") if row["split"] == "non-finite"]
+    assert [(row["step"], row["rows"]) for row in bad] == [(2, calls[1]), (3, calls[2])]

@@ -9,13 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.errors import CheckpointError, ConfigError, DataError
 from foundation.hub.seen_patients import SeenPatients
-from foundation.progress import Silent
-from foundation.simulation.simulate import simulate
 from pretrain.config import PretrainConfig
 from pretrain.run import pretrain
 from pretrain.split import HeldOut, split
@@ -27,7 +24,6 @@ COHORT = SimpleNamespace(
 """Ten patients with two records each."""
 
 CONFIG = """
-cohort: cohort
 out: run
 held_out: {patients: lists/held_out.txt}
 towers:
@@ -72,7 +68,7 @@ def test_exactly_the_patients_of_a_file_are_held_out_whatever_the_seed(tmp_path)
     [
         ("P1\nX9\nP0000\n", DataError, "2 patients are not in the cohort, first 'P0000'"),
         ("\n \n", DataError, "names no patient"),
-        ("\n".join(f"P{i}" for i in range(10)), ConfigError, "10 patients cannot be split with 10 held out"),
+        ("\n".join(f"P{i}" for i in range(10)), ConfigError, "holding out 10 of 10 patients leaves one side empty"),
     ],
 )
 def test_a_file_that_cannot_be_held_out_is_refused(tmp_path, text, kind, message):
@@ -90,13 +86,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("split")
-    simulate(folder / "source", patients=30, seed=6, progress=lambda done, total: None)
-    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
-    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "config.yaml").write_text(f"cohort: {simulated / 'cohort'}{CONFIG}")
     (folder / "lists").mkdir()
-    patients = sorted(set(PreparedCohort(folder / "cohort").patients))
+    patients = sorted(set(PreparedCohort(simulated / "cohort").patients))
     (folder / "lists" / "held_out.txt").write_text("\n".join(patients[::3]))
     return folder
 
@@ -115,12 +109,11 @@ def test_there_is_one_way_to_say_who_is_held_out(workplace, overrides, message):
     assert load_config(PretrainConfig, workplace / "config.yaml", ["held_out={}"]).held_out.fraction == 0.2
 
 
-def test_a_run_says_how_many_were_held_out_and_is_known_by_whom_it_learns_from(workplace, tmp_path):
+def test_a_run_says_how_many_were_held_out_and_is_known_by_whom_it_learns_from(simulated, workplace, tmp_path):
     run = tmp_path / "run"
     pretrain(workplace / "config.yaml", [f"out={run}"])
-    cohort = PreparedCohort(workplace / "cohort")
-    everybody = sorted(set(cohort.patients))
-    assert "30 patients, 10 of them held out)" in (run / "model" / "README.md").read_text()
+    everybody = sorted(set(PreparedCohort(simulated / "cohort").patients))
+    assert "60 patients, 20 of them held out)" in (run / "model" / "README.md").read_text()
     seen = SeenPatients.read(run / "model")
     assert seen is not None
     assert [name for name, known in zip(everybody, seen.among(everybody), strict=True) if not known] == everybody[::3]
@@ -128,9 +121,9 @@ def test_a_run_says_how_many_were_held_out_and_is_known_by_whom_it_learns_from(w
 
     # The file may move, and the resolved config be used again; another set of patients is another run.
     (tmp_path / "moved.txt").write_text("\n".join(everybody[::3]))
-    before = json.loads((run / "start.json").read_text())
+    before = json.loads((run / "before_training.json").read_text())
     pretrain(run / "config.yaml", [f"held_out.patients={tmp_path / 'moved.txt'}"])
-    assert json.loads((run / "start.json").read_text()) == before
+    assert json.loads((run / "before_training.json").read_text()) == before
     (tmp_path / "moved.txt").write_text("\n".join(everybody[1::3]))
     with pytest.raises(CheckpointError, match="the training patients"):
         pretrain(run / "config.yaml", [f"held_out.patients={tmp_path / 'moved.txt'}"])

@@ -1,4 +1,4 @@
-"""The average follows the weights as its formula says, and is not ruled by where they started."""
+"""The average follows the weights as its formula says, and is not ruled by where they began."""
 
 from __future__ import annotations
 
@@ -6,34 +6,69 @@ import pytest
 import torch
 from torch import nn
 
-from foundation.training.ema import decay_of, follow
+from foundation.training.ema import Average, kept
+
+HAPPENED = torch.tensor(True)
 
 
 def test_it_is_the_average_that_its_formula_says():
     module, expected = nn.Linear(3, 2).double(), None
-    average = follow(module, 0.9)
+    average = Average(module, 0.9)
     for update in range(200):
         with torch.no_grad():
             module.weight += torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(update))
-        average.update_parameters(module)
+        average.update(HAPPENED)
         keep = 0.0 if expected is None else min(0.9, (1 + update) / (10 + update))
         expected = module.weight.detach() * (1 - keep) + (0 if expected is None else keep * expected)
-    torch.testing.assert_close(average.module.weight, expected)
-    assert not average.module.weight.requires_grad and module.weight.requires_grad
+    torch.testing.assert_close(average.averages["weight"], expected)
 
 
 @pytest.mark.parametrize("updates", [10, 100, 1000])
-def test_the_start_hardly_counts_after_a_short_run(updates):
+def test_where_it_began_hardly_counts_after_a_short_run(updates):
     left = 1.0
     for update in range(1, updates):
-        left *= decay_of(update, 0.9999)
+        left *= float(kept(update, 0.9999))
     assert left < 1e-3
-    assert decay_of(10**6, 0.9999) == 0.9999
+    assert float(kept(10**6, 0.9999)) == 0.9999
 
 
-def test_it_has_the_buffers_of_the_module():
-    module = nn.BatchNorm1d(2)
-    average = follow(module, 0.9)
-    module(torch.randn(8, 2) + 5)
-    average.update_parameters(module)
-    assert torch.equal(average.module.running_mean, module.running_mean)
+def test_an_update_that_did_not_happen_changes_nothing():
+    module = nn.Linear(2, 2)
+    average = Average(module, 0.9)
+    average.update(HAPPENED)
+    before = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+    with torch.no_grad():
+        module.weight.add_(1)
+    average.update(torch.tensor(False))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in average.state_dict().items())
+
+
+def test_what_is_shown_is_the_average_and_then_the_weights_again():
+    module = nn.Linear(2, 2)
+    average = Average(module, 0.5)
+    for _ in range(3):
+        with torch.no_grad():
+            module.weight.add_(1)
+        average.update(HAPPENED)
+    weights, averaged = module.weight.detach().clone(), average.averages["weight"].clone()
+    with average.shown():
+        assert torch.equal(module.weight, averaged) and not torch.equal(averaged, weights)
+    assert torch.equal(module.weight, weights) and torch.equal(average.averages["weight"], averaged)
+
+
+def test_saved_and_loaded_it_goes_on_alike():
+    def steps(module, average, first, last):
+        for step in range(first, last):
+            with torch.no_grad():
+                module.weight.add_(step)
+            average.update(HAPPENED)
+
+    torch.manual_seed(0)
+    whole, halves = nn.Linear(2, 2), nn.Linear(2, 2)
+    halves.load_state_dict(whole.state_dict())
+    one, first = Average(whole, 0.9), Average(halves, 0.9)
+    steps(whole, one, 0, 6), steps(halves, first, 0, 3)
+    second = Average(halves, 0.9)
+    second.load_state_dict(first.state_dict())
+    steps(halves, second, 3, 6)
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in one.state_dict().items())

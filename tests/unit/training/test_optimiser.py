@@ -57,7 +57,7 @@ def test_deeper_layers_of_a_pretrained_tower_learn_faster(tmp_path):
 
 
 def test_a_layer_decay_without_pretrained_weights_is_refused():
-    with pytest.raises(ConfigError, match="no tower starts from pretrained weights"):
+    with pytest.raises(ConfigError, match="no tower has pretrained weights"):
         build_optimiser(make(), OptimiserConfig(layer_decay=0.75))
 
 

@@ -53,7 +53,7 @@ def test_columns_that_are_missing_or_stand_twice(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_text("patient\ta\ta\nP1\t1\t2\n")
     assert next(read_frames(path, ["patient"])).to_numpy().tolist() == [["P1"]]
-    with pytest.raises(DataError, match="column 'a' stands 2 times"):
+    with pytest.raises(DataError, match="column 'a' appears 2 times"):
         list(read_frames(path, ["a"]))
     with pytest.raises(DataError, match=r"no column 'patent'(.|\n)*did you mean 'patient'"):
         list(read_frames(path, ["patent"]))

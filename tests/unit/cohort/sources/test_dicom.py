@@ -318,6 +318,7 @@ def test_an_image_without_a_place_is_two_dimensional(tmp_path, stored):
     volume = read_one(tmp_path)
     np.testing.assert_array_equal(volume.voxels, stored[0].T - 1024)
     np.testing.assert_allclose(volume.affine, np.diag([-0.7, -0.5, 1, 1]))
+    assert not volume.placed
 
 
 def group(**values):
@@ -359,6 +360,7 @@ def test_reads_an_enhanced_file(tmp_path, stored):
     expected = (stored - np.arange(5)[:, None, None])[np.argsort(heights)]
     np.testing.assert_array_equal(volume.voxels, expected.transpose(2, 1, 0))
     np.testing.assert_allclose(np.diag(volume.affine), [-0.7, -0.5, 2, 1])
+    assert volume.placed
 
 
 def test_refuses_frames_without_a_place(tmp_path, stored):

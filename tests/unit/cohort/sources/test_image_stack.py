@@ -42,6 +42,7 @@ def test_orders_slices_by_number_and_lays_them_out_in_lps(tmp_path):
     assert volume.voxels.dtype == np.uint8
     np.testing.assert_array_equal(volume.voxels, EIGHT.transpose(2, 1, 0))
     np.testing.assert_array_equal(volume.affine, np.diag([-0.5, -0.6, 3, 1]))
+    assert not volume.placed
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -53,6 +54,7 @@ def test_a_single_file_is_two_dimensional(tmp_path, dtype, suffix):
     assert volume.voxels.dtype == dtype
     np.testing.assert_array_equal(volume.voxels, image.T)
     np.testing.assert_array_equal(volume.affine, np.diag([-1, -1, 1, 1]))
+    assert not volume.placed
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -123,7 +125,7 @@ def test_refuses_impossible_spacing(spacing):
     [
         (["slice_001", "slice_003"], r"missing slice between slice_001.png and slice_003.png"),
         (["s8", "s9", "s10", "s12"], r"missing slice between s10.png and s12.png"),
-        (["s1", "s01", "s2"], r"same number stands in"),
+        (["s1", "s01", "s2"], r"same number is in"),
         (["front", "back"], r"not told apart by one running number"),
         (["a1_1", "a2_2"], r"not told apart by one running number"),
     ],

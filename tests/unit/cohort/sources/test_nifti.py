@@ -65,7 +65,7 @@ def test_names_the_nearest_channel_when_none_is_listed(tmp_path, voxels):
 def test_refuses_the_same_scan_twice(tmp_path, voxels):
     for folder in ("x", "y"):
         write(tmp_path / folder / "A/t1.nii.gz", voxels)
-    with pytest.raises(DataError, match=r"channel 't1' of patient 'A' is there 2 times.*y/A/t1"):
+    with pytest.raises(DataError, match=r"channel 't1' of patient 'A' has 2 files.*y/A/t1"):
         source(tmp_path, files="*/{patient}/{channel}.nii.gz").list_scans()
 
 
@@ -87,6 +87,16 @@ def test_reads_what_was_written(tmp_path, voxels, kind, suffix):
     assert volume.voxels.dtype == np.uint8
     np.testing.assert_array_equal(volume.voxels, voxels)
     np.testing.assert_array_equal(volume.affine, affine)
+
+
+@pytest.mark.parametrize(("sform", "qform", "placed"), [(0, 0, False), (1, 0, True), (0, 1, True), (4, 2, True)])
+def test_a_header_without_a_transform_says_no_place(tmp_path, voxels, sform, qform, placed):
+    image = nibabel.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]))
+    image.set_sform(image.affine, sform)
+    image.set_qform(image.affine, qform)
+    (tmp_path / "A").mkdir()
+    nibabel.save(image, tmp_path / "A/t1.nii.gz")
+    assert read_one(tmp_path).placed == placed
 
 
 def test_applies_the_scale_of_the_header(tmp_path, voxels):

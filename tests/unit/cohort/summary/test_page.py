@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
-from foundation.cohort.spec import Percentile, Window
 from foundation.cohort.store import Image, Record, record_features, write_index, write_shard
 from foundation.cohort.summary.page import without_names, write_summary
+from foundation.modality import Percentile, Window
 
 SHAPE = (24, 28, 20)
 CHANNELS = ["t1", "flair", "t1gd"]
@@ -367,7 +367,7 @@ def test_no_patient_is_named_anywhere(tmp_path):
         ("SECRET-0003", "mri", "t1", "mri/SECRET-0003/t1.nii.gz: the file is truncated"),
         ("SECRET-0006", "mri", "t1", "mri/SECRET-0006/t1.nii.gz: the file is truncated"),
         ("", "mri", "x/SECRET 9/t1.nii", "'SECRET 9' does not match patients.barcode"),
-        ("Anna SECRET", "rna", "", "Anna SECRET stands in an earlier table"),
+        ("Anna SECRET", "rna", "", "Anna SECRET is also in an earlier table"),
         ("SECRET-0009", "mri", "b.nii", "channel 't1' is in mri/SECRET-0009/b.nii too, not of SECRET-0012"),
     ]
     page = summary(tmp_path, make_records(12), entries(), quarantine=quarantine)
@@ -375,7 +375,7 @@ def test_no_patient_is_named_anywhere(tmp_path):
     assert not any(b"SECRET" in data for _, data in page.images)
     rows = {tuple(row) for row in reasons(page)[1:]}
     assert ("mri", "the file is truncated", "2") in rows
-    assert ("rna", "… stands in an earlier table", "1") in rows
+    assert ("rna", "… is also in an earlier table", "1") in rows
     assert "5 scans or samples could not be used" in page.text
 
 

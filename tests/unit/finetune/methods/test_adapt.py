@@ -16,13 +16,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.methods import adapter
-from finetune.methods.adapt import AdaptConfig, Adapted, Frozen, Full, Lora, Scratch, TowerLora, adapt, leaving_blind
-from foundation.cohort.spec import Percentile
+from finetune.methods.adapt import (
+    EVERYTHING,
+    AdaptConfig,
+    Adapted,
+    Frozen,
+    Full,
+    Lora,
+    Scratch,
+    TowerLora,
+    adapt,
+    leaving_blind,
+)
+from finetune.methods.heads import Head
+from finetune.tasks.base import Task, tasks
 from foundation.config import Config, load_config
 from foundation.data.batch import Batch
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.errors import CheckpointError, ConfigError
 from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
+from foundation.modality import Percentile
 from foundation.model.fusion.base import fusions
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.model.towers.base import towers
@@ -47,6 +61,11 @@ LORAS = {
     ),
 }
 MODES = {**LORAS, "frozen": Frozen(), "probe": Frozen(train=["projections"]), "full": Full(), "scratch": Scratch()}
+DECLARED = {
+    "subtype": {"kind": "subtype", "classes": {"a": 5, "b": 3, "c": 1}},
+    "os": {"kind": "survival", "unit": "days", "events": 4},
+}
+TASKS = [tasks["subtype"].Config(endpoint="subtype"), tasks["survival"].Config(endpoint="os", memory=7)]
 every_lora = pytest.mark.parametrize("config", LORAS.values(), ids=LORAS.keys())
 every_mode = pytest.mark.parametrize("config", MODES.values(), ids=MODES.keys())
 
@@ -93,12 +112,33 @@ def make_model(seed: int = 0, **changes: Any) -> MultimodalModel:
     parts = {name: part.model_copy(update=changes.get(name, {})) for name, part in parts.items()}
     torch.manual_seed(seed)
     fusion = fusions["gated_mean"].tiny()
-    return MultimodalModel(MultimodalConfig.of(make_preprocessing(), parts, fusion, WIDTH)).eval()
+    return MultimodalModel(MultimodalConfig.of(make_preprocessing().described(), parts, fusion, WIDTH)).eval()
+
+
+def make_tasks() -> dict[str, Task]:
+    built = [tasks.build(config, DECLARED) for config in TASKS]
+    return {task.name: task for task in built}
 
 
 def make_heads(seed: int = 0) -> nn.ModuleDict:
     torch.manual_seed(seed)
-    return nn.ModuleDict({"subtype": nn.Linear(WIDTH, 3), "os": nn.Linear(WIDTH, 1)})
+    return nn.ModuleDict({name: Head(task, WIDTH) for name, task in make_tasks().items()})
+
+
+def write(folder: Path, adapted: Adapted) -> None:
+    adapter.write(
+        folder,
+        adapted,
+        make_tasks(),
+        modalities=MODALITIES,
+        declared=DECLARED,
+        groups=["glioma", ""],
+        seen=SeenPatients.of(["P0"]),
+    )
+
+
+def read(folder: Path, model: MultimodalModel) -> Adapted:
+    return adapter.read(folder, model)[0]
 
 
 def make_batch(present_BM: Tensor | None = None, seed: int = 0) -> Batch:
@@ -139,7 +179,7 @@ def batch() -> Batch:
 
 
 def loss_of(adapted: Adapted, batch: Batch) -> Tensor:
-    return torch.stack([outputs.square().sum() for outputs in adapted(batch).values()]).sum()
+    return torch.stack([outputs.square().sum() for outputs in adapted(batch)[EVERYTHING].values()]).sum()
 
 
 def train(adapted: Adapted, batch: Batch, steps: int = 3, rate: float = 0.02, seed: int = 0) -> Adapted:
@@ -157,7 +197,18 @@ def train(adapted: Adapted, batch: Batch, steps: int = 3, rate: float = 0.02, se
 
 def predict(adapted: Adapted, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
-        return adapted(batch)
+        return adapted(batch)[EVERYTHING]
+
+
+def embed(model: MultimodalModel, batch: Batch) -> Tensor:
+    """[B, D] of all that each record has."""
+    with torch.no_grad():
+        return model(batch, {FUSED: View(FUSED)})[FUSED].z_BD
+
+
+def every_embedding(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {name: output.z_BD for name, output in model(batch, model.every_view()).items()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -171,10 +222,10 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 @every_mode
 def test_the_base_is_never_touched(base, batch, config):
     weights, flags = tensors_of(base), [parameter.requires_grad for parameter in base.parameters()]
-    embedded = base.embed(batch).z
+    embedded = every_embedding(base, batch)
     adapted = train(adapt(base, config, make_heads()), batch)
     adapted.merged()
-    assert same(tensors_of(base), weights) and same(base.embed(batch).z, embedded)
+    assert same(tensors_of(base), weights) and same(every_embedding(base, batch), embedded)
     assert [parameter.requires_grad for parameter in base.parameters()] == flags
     assert all(parameter.grad is None for parameter in base.parameters())
     assert not base.training
@@ -183,7 +234,7 @@ def test_the_base_is_never_touched(base, batch, config):
 @every_lora
 def test_an_adapter_starts_as_the_base(base, batch, config):
     adapted, heads = adapt(base, config, make_heads()).eval(), make_heads()
-    z_BD = base(batch, View(FUSED, torch.ones_like(batch.present_BM))).z_BD
+    z_BD = embed(base, batch)
     for task, outputs in predict(adapted, batch).items():
         torch.testing.assert_close(outputs, heads[task](z_BD), atol=1e-6, rtol=1e-5)
 
@@ -211,7 +262,9 @@ def test_what_is_trained_is_what_was_asked_for(base, config):
     adapted = adapt(base, config, make_heads())
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert {name for name in trained if name.startswith("heads.")} == {
-        f"heads.{task}.{part}" for task in ("subtype", "os") for part in ("weight", "bias")
+        "heads.subtype.inner.weight",
+        "heads.subtype.inner.bias",
+        "heads.os.inner.weight",
     }
     of_model = {name.removeprefix("model.") for name in trained if name.startswith("model.")}
     if isinstance(config, Full | Scratch):
@@ -265,10 +318,14 @@ def test_what_an_adapter_adds_is_the_formula_of_the_paper(base, batch, config):
 @every_mode
 def test_a_folder_gives_the_same_bits_on_a_fresh_base(base, batch, config, tmp_path):
     adapted = train(adapt(base, config, make_heads(), seed=5), batch)
-    adapter.write(tmp_path / "adapter", adapted)
+    write(tmp_path / "adapter", adapted)
     assert {path.name for path in tmp_path.iterdir()} == {"adapter"}
-    assert {path.suffix for path in (tmp_path / "adapter").iterdir()} == {".json", ".safetensors"}
-    again = adapter.read(tmp_path / "adapter", make_model(), make_heads(seed=9))
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        adapter.DOCUMENT,
+        adapter.TENSORS,
+        "patients.json",
+    }
+    again = read(tmp_path / "adapter", make_model())
     assert again.config.model_dump() == config.model_dump() and not again.training
     assert same(predict(again, batch), predict(adapted, batch))
     assert same(tensors_of(again), tensors_of(adapted))
@@ -285,22 +342,21 @@ def test_a_merged_model_is_plain_and_embeds_alike(base, batch, config, tmp_path)
     model_folder.write(tmp_path / "model", merged, make_preprocessing(), "# adapted\n")
     again, _ = model_folder.read(tmp_path / "model")
     assert {type(module) for module in again.modules()} == {type(module) for module in merged.modules()}
-    everything = View(FUSED, torch.ones_like(batch.present_BM))
-    z_BD, expected_BD = again(batch, everything).z_BD, adapted.model(batch, everything).z_BD
+    z_BD, expected_BD = embed(again, batch), embed(adapted.model, batch)
     torch.testing.assert_close(z_BD, expected_BD, atol=1e-5, rtol=0)
-    assert torch.equal(z_BD, merged(batch, everything).z_BD)
+    assert torch.equal(z_BD, embed(merged, batch))
     if not isinstance(config, Frozen) or config.train:
-        assert not torch.allclose(z_BD, base(batch, everything).z_BD, atol=1e-3)
+        assert not torch.allclose(z_BD, embed(base, batch), atol=1e-3)
 
 
 def test_two_adapters_stand_on_one_base(base, batch, tmp_path):
     expected = {}
     for name, config, seed in (("one", LORAS["lora"], 1), ("other", LORAS["per tower"], 2)):
         adapted = train(adapt(base, config, make_heads(seed), seed=seed), batch, seed=seed)
-        adapter.write(tmp_path / name, adapted)
+        write(tmp_path / name, adapted)
         expected[name] = predict(adapted, batch)
     assert not same(expected["one"], expected["other"])
-    loaded = {name: adapter.read(tmp_path / name, base, make_heads()) for name in expected}
+    loaded = {name: read(tmp_path / name, base) for name in expected}
     for name in ("one", "other", "one"):
         assert same(predict(loaded[name], batch), expected[name])
     shared = [adapted.model.towers["ct"].vit.patch_embedding.position_embeddings for adapted in loaded.values()]
@@ -310,16 +366,16 @@ def test_two_adapters_stand_on_one_base(base, batch, tmp_path):
 
 
 def test_an_adapter_is_small(base, tmp_path):
-    adapter.write(tmp_path / "adapter", adapt(base, Lora(rank=1), make_heads()))
+    write(tmp_path / "adapter", adapt(base, Lora(rank=1), make_heads()))
     size = (tmp_path / "adapter" / adapter.TENSORS).stat().st_size
     assert size < 0.2 * 4 * sum(parameter.numel() for parameter in base.parameters())
 
 
 def test_writing_again_replaces_the_folder_and_failing_leaves_it(base, batch, tmp_path, monkeypatch):
     adapted = adapt(base, LORAS["lora"], make_heads())
-    adapter.write(tmp_path / "adapter", adapted)
+    write(tmp_path / "adapter", adapted)
     train(adapted, batch)
-    adapter.write(tmp_path / "adapter", adapted)
+    write(tmp_path / "adapter", adapted)
     good = (tmp_path / "adapter" / adapter.TENSORS).read_bytes()
 
     def full(*_: Any) -> None:
@@ -328,29 +384,34 @@ def test_writing_again_replaces_the_folder_and_failing_leaves_it(base, batch, tm
     train(adapted, batch)
     monkeypatch.setattr(adapter, "sha256_of", full)
     with pytest.raises(OSError, match="No space"):
-        adapter.write(tmp_path / "adapter", adapted)
+        write(tmp_path / "adapter", adapted)
     assert {path.name for path in tmp_path.iterdir()} == {"adapter"}
     assert (tmp_path / "adapter" / adapter.TENSORS).read_bytes() == good
 
 
 def test_another_base_is_refused(base, tmp_path):
-    adapter.write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
+    write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
     with pytest.raises(CheckpointError, match="another base model"):
-        adapter.read(tmp_path / "adapter", make_model(seed=1), make_heads())
+        read(tmp_path / "adapter", make_model(seed=1))
     almost = copy.deepcopy(base)
     with torch.no_grad():
         almost.towers["omics"].summary[3] += 1e-6
     with pytest.raises(CheckpointError, match="another base model"):
-        adapter.read(tmp_path / "adapter", almost, make_heads())
+        read(tmp_path / "adapter", almost)
 
 
 @pytest.mark.parametrize(
-    "heads", [{"subtype": nn.Linear(WIDTH, 3)}, {"subtype": nn.Linear(WIDTH, 4), "os": nn.Linear(WIDTH, 1)}]
+    ("key", "value"),
+    [
+        ("tasks", [TASKS[0].model_dump()]),
+        ("endpoints", {**DECLARED, "subtype": {"kind": "subtype", "classes": ["a", "b", "c", "d"]}}),
+    ],
 )
-def test_other_heads_are_refused(base, tmp_path, heads):
-    adapter.write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
+def test_other_heads_are_refused(base, tmp_path, key, value):
+    write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
+    _rewrite(key, value)(tmp_path / "adapter")
     with pytest.raises(CheckpointError, match=r"does not fit: .*heads\."):
-        adapter.read(tmp_path / "adapter", base, nn.ModuleDict(heads))
+        read(tmp_path / "adapter", base)
 
 
 def _cut(folder: Path) -> None:
@@ -371,17 +432,17 @@ DAMAGE = {
     "no document": (lambda folder: (folder / adapter.DOCUMENT).unlink(), "has no adapter.json"),
     "tensors cut": (_cut, "safetensors is damaged"),
     "document cut": (lambda folder: (folder / adapter.DOCUMENT).write_text("{"), "damaged, or of another version"),
-    "later version": (_rewrite("format_version", 2), "damaged, or of another version"),
+    "later version": (_rewrite("format_version", 3), "damaged, or of another version"),
     "unknown mode": (_rewrite("adapt", {"mode": "prompt"}), "damaged, or of another version"),
 }
 
 
 @pytest.mark.parametrize(("spoil", "message"), DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_folder_is_refused(base, tmp_path, spoil, message):
-    adapter.write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
+    write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
     spoil(tmp_path / "adapter")
     with pytest.raises(CheckpointError, match=message):
-        adapter.read(tmp_path / "adapter", base, make_heads())
+        read(tmp_path / "adapter", base)
 
 
 @every_mode
@@ -450,8 +511,15 @@ def test_a_modality_that_may_not_be_seen_is_as_if_absent(base, batch):
     keep_BM[:, MODALITIES.index("mri")] = False
     without = copy.deepcopy(batch)
     without.present_BM &= keep_BM
+    rest = tuple(name for name in MODALITIES if name != "mri")
+    kept = {"mri": torch.zeros(len(batch), dtype=torch.bool)}
+    views = {"kept": View(FUSED, keep=kept), "named": View(FUSED, rest), EVERYTHING: View(FUSED)}
     with torch.no_grad():
-        assert same(adapted(batch, keep_BM), adapted(without))
+        outputs = adapted(batch, views)
+        assert same(outputs["kept"], predict(adapted, without))
+        assert same(outputs["named"], predict(adapted, without))
+        assert same(outputs[EVERYTHING], predict(adapted, batch))
+        assert not same(outputs[EVERYTHING], outputs["named"])
 
 
 def test_dropout_acts_in_training_alone(base, batch):
@@ -513,8 +581,8 @@ def test_statistics_of_batches_move_only_where_their_norm_is_trained(batch, conf
     adapted = train(adapt(base, config, make_heads()), make_batch(torch.ones(4, 4, dtype=torch.bool)), steps=1)
     mean = "towers.mri.net.bn1.running_mean"
     assert torch.equal(adapted.model.state_dict()[mean], base.state_dict()[mean]) != moves
-    adapter.write(tmp_path / "adapter", adapted)
-    again = adapter.read(tmp_path / "adapter", make_model(mri=convolutional), make_heads())
+    write(tmp_path / "adapter", adapted)
+    again = read(tmp_path / "adapter", make_model(mri=convolutional))
     assert same(predict(again, batch), predict(adapted, batch))
 
 
@@ -530,7 +598,7 @@ def test_the_summary_says_what_is_trained(base):
     assert parts["mri"].trained == 2 * 3 * (64 + 192)
     assert parts["mri"].total == parts["mri"].trained + sum(p.numel() for p in base.towers["mri"].parameters())
     assert parts["ct"].trained == 0 and parts["ct"].layers == {}
-    assert parts["heads"].trained == parts["heads"].total == 4 * (WIDTH + 1)
+    assert parts["heads"].trained == parts["heads"].total == 3 * (WIDTH + 1) + WIDTH
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert lines[-1].split()[1:] == [f"{trained:,}", f"{sum(p.numel() for p in adapted.parameters()):,}"]
 

@@ -9,12 +9,13 @@ import pytest
 from sklearn.decomposition import PCA
 
 from finetune.evaluation.compare import averaged
-from finetune.methods.baselines import BASELINES, LEARNERS, Cox, Inputs, available, predict
+from finetune.methods.baselines import BASELINES, Inputs, available, predict
 from finetune.methods.image_features import ImageFeatures
-from finetune.splits import Fold, Folds, Records, SplitConfig, number_strata, survival_strata, within_groups
+from finetune.splits import Fold, Folds, Records, SplitConfig, within_groups
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
 from foundation.errors import ConfigError
+from foundation.linear.learners import CoxLearner
 from foundation.metrics import scores
 
 FEATURES = {
@@ -89,13 +90,16 @@ def cohort(tmp_path_factory) -> PreparedCohort:
 
 
 def strata(cohort: PreparedCohort, endpoint: str) -> np.ndarray:
+    """Classes, or fourths of a number, or of the times of those with and of those without the event."""
     parts = cohort.endpoint(endpoint)
     if "code" in parts:
-        codes = parts["code"]
-    elif "event" in parts:
-        codes = survival_strata(parts["time"], parts["event"])
-    else:
-        codes = number_strata(parts["value"])
+        return within_groups(cohort.groups, parts["code"])
+    values, event = parts.get("time", parts.get("value")), parts.get("event", np.zeros(len(cohort)))
+    codes = np.full(len(cohort), -1)
+    for happened in (0, 1):
+        here = (event == happened) & np.isfinite(values)
+        if here.any():
+            codes[here] = 4 * happened + np.digitize(values[here], np.quantile(values[here], (0.25, 0.5, 0.75)))
     return within_groups(cohort.groups, codes)
 
 
@@ -234,41 +238,28 @@ def test_a_baseline_reads_only_what_it_may(cohort):
     assert with_mutation.std() < 0.5 * with_rna.std()
     assert available(cohort) == [name for name in BASELINES if name != "image"]
     assert available(cohort, ["rna"]) == ["omics"]
-    with pytest.raises(ConfigError, match="nothing for the baseline 'clinical'"):
+    with pytest.raises(ConfigError, match="no data for the baseline 'clinical'"):
         predict("clinical", cohort, "dose", fold, inner, ["rna"])
 
 
 def test_the_penalty_is_large_where_there_is_nothing_to_learn_and_small_where_there_is(cohort, monkeypatch):
     made = folds_of(cohort, "os")
-    chosen = []
-    fit = Cox.fit
+    chosen: list[list[float]] = []
+    fit = CoxLearner.fit
 
-    def spied(self, x_ND, rows, penalty):
-        chosen.append(penalty)
+    def watched(self, x_ND, rows, penalty):
+        chosen[-1].append(penalty)
         return fit(self, x_ND, rows, penalty)
 
-    monkeypatch.setattr(Cox, "fit", spied)
+    monkeypatch.setattr(CoxLearner, "fit", watched)
     for modalities in (["mutation"], ["rna"]):
+        chosen.append([])
         predict("omics", cohort, "os", made.folds[0], made.inner(made.folds[0]), modalities)
-        chosen.append(-1)
-    cut = chosen.index(-1)
-    # The last fit of each is with the penalty that was chosen.
-    assert chosen[cut - 1] > 10 * chosen[-2]
-
-
-def test_a_class_that_nobody_in_training_has_gets_no_chance(cohort):
-    code = np.array([0, 0, 2, 2, 1])
-    for kind in ("subtype", "response"):
-        learner = LEARNERS[kind]({"code": code}, np.full(5, ""))
-        x = np.array([[0.0], [1], [2], [3], [1]])
-        said = learner.fit(x[:4], np.arange(4), 0.1)(x)["probability"]
-        assert said[:, 1].tolist() == [0] * 5
-        np.testing.assert_allclose(said.sum(axis=1), 1)
-        alone = learner.fit(x[:2], np.arange(2), 0.1)(x)["probability"]
-        assert alone.tolist() == [[1, 0, 0]] * 5
-        assert np.isfinite(
-            learner.cv_log_likelihood(learner.fit(x[:4], np.arange(4), 0.1), x, np.arange(5), np.arange(5) == 4)
-        )
+    nothing, much = chosen
+    # One of each group.
+    assert len(nothing) == len(much) == 2
+    assert nothing[0] > much[0]
+    assert nothing[1] > 10 * much[1]
 
 
 def test_a_group_without_an_event_in_training_has_equal_risks(cohort, tmp_path):

@@ -1,7 +1,8 @@
-"""The training loop: what is averaged, what teaches nothing, and what no training at all leaves."""
+"""The training loop: what is kept and shown, what teaches nothing, and what no training at all leaves."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from finetune.config import FitConfig, FitOptimiser
 from finetune.methods.adapt import Lora, adapt
-from finetune.methods.fit import Average, Trainee, fit
+from finetune.methods.fit import Trainee, fit
 from finetune.methods.heads import Head
 from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
@@ -21,6 +22,7 @@ from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
 from foundation.errors import ChiasmaError
 from foundation.hub import model_folder
+from foundation.training.update import Updater
 
 TASKS = {"subtype": "subtype", "survival": "os"}
 
@@ -53,46 +55,66 @@ def config(**optimiser) -> FitConfig:
     return FitConfig(epochs=2, batch_size=16, optimiser=FitOptimiser(learning_rate=1e-2, **optimiser))
 
 
-def test_the_average_is_that_of_its_definition():
-    parameter = nn.Parameter(torch.zeros(3))
-    average = Average([parameter], 0.5)
-    expected, decays = torch.zeros(3), []
-    for update in range(30):
-        with torch.no_grad():
-            parameter += torch.tensor([1.0, -2.0, update])
-        average.update()
-        decay = min(0.5, (1 + update) / (10 + update))
-        decays.append(decay)
-        expected = decay * expected + (1 - decay) * parameter.detach()
-    assert decays[0] == 0.1 and decays[-1] == 0.5
-    now = parameter.detach().clone()
-    with average.shown():
-        torch.testing.assert_close(parameter.detach(), expected)
-    assert torch.equal(parameter, now), "one only looked"
-    average.settle()
-    torch.testing.assert_close(parameter.detach(), expected)
+def trained(trainee: Trainee) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainee.adapted.named_parameters() if p.requires_grad}
 
 
-def test_without_an_average_the_parameters_stay_where_they_are():
-    parameter = nn.Parameter(torch.ones(2))
-    average = Average([parameter], None)
-    average.update()
-    with average.shown():
-        assert parameter.tolist() == [1, 1]
-    average.settle()
-    assert parameter.tolist() == [1, 1]
-
-
-def test_one_looks_after_every_epoch_at_the_average_that_is_kept(workplace, cohort):
+def test_after_every_epoch_the_average_that_is_kept_is_shown_in_evaluation(workplace, cohort):
     trainee, data = make_trainee(workplace, cohort, ["subtype"])
-    seen: list[tuple[int, dict[str, torch.Tensor]]] = []
-    fit(trainee, data, config(), epochs=2, seed=0, look=lambda epoch: seen.append((epoch, state(trainee))))
-    assert [epoch for epoch, _ in seen] == [1, 2]
-    assert not same(seen[0][1], seen[1][1])
-    assert same(seen[1][1], state(trainee))
+    shown: list[tuple[int, dict[str, torch.Tensor]]] = []
+
+    def note(epoch: int) -> None:
+        assert not trainee.adapted.training and not trainee.tasks["subtype"].training
+        shown.append((epoch, state(trainee)))
+
+    fit(trainee, data, config(), epochs=2, seed=0, after_epoch=note)
+    assert [epoch for epoch, _ in shown] == [1, 2]
+    assert not same(shown[0][1], shown[1][1])
+    assert same(shown[1][1], state(trainee))
     unseen, _ = make_trainee(workplace, cohort, ["subtype"])
     fit(unseen, data, config(), epochs=2, seed=0)
     assert same(state(unseen), state(trainee)), "looking changes nothing"
+
+
+def test_what_is_kept_is_the_average_of_its_definition(workplace, cohort, monkeypatch):
+    """Of the weights after each step, which a run without an average has too."""
+    settings = config()
+    assert settings.ema is not None
+    plain, data = make_trainee(workplace, cohort, ["subtype"])
+    after: list[dict[str, torch.Tensor]] = []
+    update = Updater.update
+
+    def noted(self, *arguments):
+        done = update(self, *arguments)
+        after.append(trained(plain))
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Updater, "update", noted)
+        fit(plain, data, settings.model_copy(update={"ema": None}), epochs=2, seed=0)
+    assert same(trained(plain), after[-1]), "without an average the parameters stay where they are"
+    expected = after[0]
+    for step, weights in enumerate(after[1:], start=1):
+        keep = min(settings.ema, (1 + step) / (10 + step))
+        expected = {name: keep * value + (1 - keep) * weights[name] for name, value in expected.items()}
+    averaged, _ = make_trainee(workplace, cohort, ["subtype"])
+    fit(averaged, data, settings, epochs=2, seed=0)
+    found = trained(averaged)
+    assert not same(found, after[-1])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_every_step_is_told(workplace, cohort):
+    trainee, data = make_trainee(workplace, cohort, ["subtype", "survival"])
+    rows = fit(trainee, data, config(), epochs=2, seed=0)
+    each = math.ceil(len(data) / 16)
+    assert [row["step"] for row in rows] == list(range(1, 2 * each + 1))
+    assert [row["samples_seen"] for row in rows] == [16 * row["step"] for row in rows]
+    assert [row["epoch"] for row in rows] == [pytest.approx(row["step"] / each, abs=1e-6) for row in rows]
+    for row in rows:
+        assert all(math.isfinite(row[key]) for key in ("loss", "gradient_norm", "learning_rate", "samples_per_second"))
+    assert json.loads(json.dumps(rows)) == rows
 
 
 @pytest.mark.parametrize("name", ["subtype", "survival"])

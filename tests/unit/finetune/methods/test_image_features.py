@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import finetune.tasks  # noqa: F401  (registers every task)
 from finetune.methods.baselines import BASELINES, Inputs, available, predict
 from finetune.methods.image_features import PERCENTILES, ImageFeatures
-from finetune.splits import Folds, Records, SplitConfig, number_strata, survival_strata
-from foundation.cohort.prepare import prepare
+from finetune.splits import Folds, Records, SplitConfig
+from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.metrics import scores
-from foundation.progress import Silent
-from foundation.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
-    folder = tmp_path_factory.mktemp("images")
-    simulate(folder / "source", patients=120, seed=3, progress=lambda done, total: None)
-    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
-    return PreparedCohort(folder / "cohort")
+def cohort(simulated: Path) -> PreparedCohort:
+    return PreparedCohort(simulated / "cohort")
 
 
 def folds_of(cohort: PreparedCohort, endpoint: str) -> Folds:
-    parts = cohort.endpoint(endpoint)
-    if "event" in parts:
-        strata = survival_strata(parts["time"], parts["event"], 2)
-    else:
-        strata = parts["code"] if "code" in parts else number_strata(parts["value"])
+    declared = cohort.manifest.endpoints
+    task = tasks.build(tasks[declared[endpoint]["kind"]].Config(endpoint=endpoint), declared)
+    strata = task.strata({endpoint: cohort.endpoint(endpoint)})
     records = Records(cohort.patients, cohort.sites, strata)
     return Folds.make(SplitConfig(folds=3, inner_folds=3), records, 0)
 

@@ -266,14 +266,14 @@ def test_patients_seen_in_pretraining_are_told_in_the_lead(tmp_path, metrics):
 
 def test_what_could_not_be_scored_is_said():
     nothing = {"mean": None, "ci95": [None, None], "folds": folds(0.5, missing=range(5)), "baselines": {}}
-    assert headline(response() | nothing) == "response could not be scored in any fold, in 64 patients."
+    assert headline(response() | nothing) == "response could not be scored: no fold gives a score (64 patients)."
     assert headline(response() | {"baselines": {}}).endswith("; no baseline could be compared.")
 
 
 def test_the_model_stands_beside_its_baselines(tmp_path, metrics):
     page = write(tmp_path, metrics)
     assert ["clinical", "0.660", "0.610 to 0.710", "+0.056", "+0.026 to +0.086", "< 0.001"] in page.rows
-    assert "frozen probe is the pretrained model as it was" in page.text
+    assert "frozen probe is the pretrained model unchanged" in page.text
     forest = next(alt for alt in page.alts if "this model 0.716" in alt)
     assert forest.startswith("mean C-index (Harrell) over 8 groups, chance 0.5: this model 0.716 (0.666 to 0.766); ")
     assert forest.index("clinical + omics 0.700") < forest.index("frozen probe 0.690") < forest.index("from scratch")
@@ -286,9 +286,9 @@ def test_the_average_with_a_linear_model_is_shown_and_is_no_baseline(tmp_path, m
     forest = next(alt for alt in page.alts if f"{name} 0.724" in alt)
     assert forest.index(name) < forest.index("; clinical + omics 0.700")
     assert (
-        "This model averaged with clinical + omics is no baseline: what the two predict for a patient is averaged in "
-        "equal parts. Beside clinical + omics alone it has 0.724, a difference of +0.024 (95 % interval −0.006 to "
-        "+0.054, p = 0.21) that may be chance."
+        "This model averaged with clinical + omics is not a baseline: it is the mean of the two predictions for each "
+        "patient. Compared with clinical + omics alone, its score is 0.724, a difference of +0.024 (95 % interval "
+        "−0.006 to +0.054, p = 0.21) that may be chance."
     ) in page.text
     assert "averaged" not in " ".join(page.lead)
     assert "averaged with" not in write(tmp_path, metrics | {"with_baseline": {}}).text
@@ -344,8 +344,8 @@ def test_telling_subsets_of_two_modalities_are_not_told_twice():
 
 def test_a_modality_that_tells_nothing_by_itself_is_named(tmp_path, metrics):
     page = write(tmp_path, metrics | {"other_tasks": [subtype()]})
-    assert "Of single modalities rna tells most: 0.840 (150 patients). All together reach 0.860" in page.text
-    assert "By itself not better than chance: mri." in page.text
+    assert "Of single modalities, rna predicts best: 0.840 (150 patients). All together reach 0.860" in page.text
+    assert "Not better than chance by itself: mri." in page.text
     assert row(page, "mri", "260") == [["mri", "260", "0.350", "0.300 to 0.400", "not better than chance"]]
 
 
@@ -416,10 +416,10 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
         write_report(tmp_path, {})
 
 
-def test_a_probe_that_foretells_the_same_is_no_rival():
+def test_a_probe_that_predicts_the_same_is_not_the_best_baseline():
     same = score(0.7, difference={"value": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0})
     sentence = plain(
         headline(response() | score(0.7) | {"baselines": {"clinical": against(0.7, 0.6), "frozen probe": same}})
     )
     assert "the best baseline, clinical, has 0.600" in sentence
-    assert sentence.rstrip(".").endswith("frozen probe predicts the same")
+    assert sentence.rstrip(".").endswith("frozen probe makes the same predictions")

@@ -147,5 +147,5 @@ def test_times_that_nobody_was_watched_beyond_are_not_told():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="2 kinds of event"):
         build(COMPETING)
-    with pytest.raises(ConfigError, match="not above 0"):
+    with pytest.raises(ConfigError, match="must be above 0"):
         build(times=(0.0,))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.tokenizers.gene import GeneConfig, GeneTokenizer
 
-FEATURES = {"rna": OmicsFeatures(("A", "B", "C"), "continuous"), "mutation": OmicsFeatures(("C", "D"), "binary")}
+FEATURES = {
+    "rna": OmicsModality(features=("A", "B", "C"), values="continuous"),
+    "mutation": OmicsModality(features=("C", "D"), values="binary"),
+}
 
 
 def test_a_token_is_identity_modality_and_value():

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from foundation.config import load_config
 from foundation.errors import ConfigError
-from foundation.modality import OmicsFeatures
+from foundation.modality import OmicsModality
 from foundation.model.tokenizers.chunk import ChunkConfig, ChunkTokenizer
 from foundation.model.tokenizers.grouped import GroupSum
 from foundation.model.tokenizers.pathway import PathwayConfig, PathwayTokenizer
@@ -61,7 +61,7 @@ def test_memberships_are_weighted_one_by_one():
 
 def test_a_token_is_the_mean_of_the_observed_times_the_root_of_the_size():
     torch.manual_seed(0)
-    tokenizer = ChunkTokenizer(ChunkConfig(size=4), {"rna": OmicsFeatures(NAMES, "continuous")}, 6)
+    tokenizer = ChunkTokenizer(ChunkConfig(size=4), {"rna": OmicsModality(features=NAMES, values="continuous")}, 6)
     values, observed = torch.randn(1, 5) * 3, torch.tensor([[True, False, True, True, False]])
     made = tokenizer({"rna": values}, {"rna": observed})
     embedding = tokenizer.embedding
@@ -73,7 +73,7 @@ def test_a_token_is_the_mean_of_the_observed_times_the_root_of_the_size():
 
 
 def test_chunks_follow_the_vocabulary_and_the_last_may_be_short():
-    tokenizer = ChunkTokenizer(ChunkConfig(size=2), {"rna": OmicsFeatures(NAMES, "continuous")}, 4)
+    tokenizer = ChunkTokenizer(ChunkConfig(size=2), {"rna": OmicsModality(features=NAMES, values="continuous")}, 4)
     assert members(tokenizer) == [[0, 1], [2, 3], [4]]
 
 
@@ -82,14 +82,14 @@ def test_features_in_no_set_have_tokens_of_their_own(rest, expected):
     """Ordered by name, which the vocabulary here is not."""
     names = ("Y", "Z", "C", "B", "A")
     config = PathwayConfig(sets={"T": ["B", "?", "B"], "S": ["B"], "U": ["?"]}, rest=rest, rest_size=2)
-    tokenizer = PathwayTokenizer(config, {"rna": OmicsFeatures(names, "continuous")}, 4)
+    tokenizer = PathwayTokenizer(config, {"rna": OmicsModality(features=names, values="continuous")}, 4)
     assert members(tokenizer) == [[3], [3], *expected]
     assert tokenizer.root_of_size_S[:2].tolist() == [1, 1]
 
 
 def test_the_order_of_the_sets_does_not_matter():
     sets = {"T": ["A", "B"], "S": ["C"]}
-    features = {"rna": OmicsFeatures(NAMES, "continuous")}
+    features = {"rna": OmicsModality(features=NAMES, values="continuous")}
     tokens = [
         members(PathwayTokenizer(PathwayConfig(sets=s), features, 4)) for s in (sets, dict(reversed(sets.items())))
     ]
@@ -102,13 +102,15 @@ def test_sets_from_a_file_are_those_written_out(tmp_path):
     config = load_config(PathwayConfig, tmp_path / "part.yaml")
     resolved = PathwayTokenizer.self_contained(config)
     assert resolved == PathwayConfig(sets={"S": ["A", "C"], "T": ["B"]})
-    features = {"rna": OmicsFeatures(NAMES, "continuous")}
+    features = {"rna": OmicsModality(features=NAMES, values="continuous")}
     assert members(PathwayTokenizer(config, features, 4)) == members(PathwayTokenizer(resolved, features, 4))
 
 
 def test_sets_that_know_no_feature_are_refused():
     with pytest.raises(ConfigError, match=r"rna is in any gene set, for example 'E'"):
-        PathwayTokenizer(PathwayConfig(sets={"S": ["X"]}), {"rna": OmicsFeatures(NAMES, "continuous")}, 4)
+        PathwayTokenizer(
+            PathwayConfig(sets={"S": ["X"]}), {"rna": OmicsModality(features=NAMES, values="continuous")}, 4
+        )
 
 
 @pytest.mark.parametrize("settings", [{}, {"sets": {"S": ["A"]}, "gene_sets": "a.gmt"}])

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from foundation.config import load_config
-from foundation.modality import OmicsFeatures
-from foundation.model.layers.masking import masked
+from foundation.modality import OmicsModality
+from foundation.model.layers.values import masked
 from foundation.model.tokenizers.base import tokenizers
 from foundation.model.tokenizers.pathway import PathwayConfig
 from foundation.model.towers.base import count_parameters
@@ -21,9 +21,9 @@ from foundation.model.towers.omics_transformer import OmicsTransformer, OmicsTra
 GENES = ("EGFR", "IDH1", "TP53", "CDK4", "RB1", "PTEN", "ATRX")
 # Not in alphabetical order, as JSON files are.
 FEATURES = {
-    "rna": OmicsFeatures(GENES, "continuous"),
-    "mutation": OmicsFeatures(GENES[:4], "binary"),
-    "clinical": OmicsFeatures(("age", "grade"), "continuous"),
+    "rna": OmicsModality(features=GENES, values="continuous"),
+    "mutation": OmicsModality(features=GENES[:4], values="binary"),
+    "clinical": OmicsModality(features=("age", "grade"), values="continuous"),
 }
 RECORDS = 6
 BF16_TOLERANCE = 0.06
@@ -44,7 +44,7 @@ def data(seed=1):
     generator = torch.Generator().manual_seed(seed)
     omics, observed = {}, {}
     for name, features in FEATURES.items():
-        shape = (RECORDS, len(features.names))
+        shape = (RECORDS, len(features.features))
         omics[name] = torch.randn(shape, generator=generator) * 2
         observed[name] = torch.rand(shape, generator=generator) < 0.7
     observed["rna"][0] = False
@@ -239,16 +239,8 @@ def test_config_json_is_plain(tmp_path):
     build().save_pretrained(tmp_path)
     document = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert document["model_type"] == "chiasma_omics_transformer"
-    assert [name for name, _, _ in document["features"]] == list(FEATURES)
+    assert [name for name, _ in document["features"]] == list(FEATURES)
     assert document["part"]["tokenizer"] == {"tokenizer": "gene"}
-
-
-def test_feature_vectors_are_identity_plus_modality():
-    tower = build()
-    vectors = tower.feature_vectors("mutation")
-    assert vectors.shape == (4, tower.width)
-    embedding = tower.tokenizer.embedding
-    assert torch.equal(vectors, embedding.identity.weight[:4] + embedding.modality.weight[1])
 
 
 def test_bf16_is_close_to_fp32():
@@ -300,7 +292,7 @@ def test_twenty_thousand_genes_train_and_evaluate_within_a_gigabyte():
     names = tuple(f"G{i}" for i in range(20_000))
     config = OmicsTransformerConfig(tokenizer=tokenizers["gene"].tiny(), width=8, depth=1, heads=1, max_tokens=512)
     torch.manual_seed(0)
-    tower = OmicsTransformer(config, {"rna": OmicsFeatures(names, "continuous")})
+    tower = OmicsTransformer(config, {"rna": OmicsModality(features=names, values="continuous")})
     omics, observed = {"rna": torch.randn(2, 20_000)}, {"rna": torch.rand(2, 20_000) < 0.9}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = tower(omics, observed, torch.rand(2, 20_000))

@@ -107,7 +107,7 @@ def test_dropout_acts_in_training_alone() -> None:
     ("shape", "changes", "message"),
     [
         ((12, 16, 2), {}, "patches of 4 x 8 x 3 voxels, larger than the 12 x 16 x 2 voxels"),
-        ((12, 16), {}, "looks at volumes"),
+        ((12, 16), {}, "reads volumes"),
         (SHAPE, {"heads": 5}, "5 attention heads do not divide a width of 24"),
         (SHAPE, {"positions": "sincos", "width": 28}, "that 6 divides, not 28"),
     ],

@@ -1,4 +1,4 @@
-"""The chunked contrastive losses are those that stand in the papers, with whatever is missing."""
+"""The chunked contrastive losses are those of the papers, with whatever is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from foundation.objectives.contrastive.contrast import LearnedScale, infonce, patient_numbers, siglip
+from foundation.collectives import name_hashes
+from foundation.objectives.contrastive.contrast import LearnedScale, infonce, siglip
 
 
 def problem(seed, records=12, patients=8, present=0.7, width=5, dtype=torch.float64):
@@ -269,10 +270,10 @@ def test_a_batch_of_32768_takes_less_than_a_gigabyte(name):
 
 
 def test_patient_numbers_tell_patients_apart_and_are_stable():
-    numbers = patient_numbers(["TCGA-02-0001", "TCGA-02-0003", "TCGA-02-0001"])
+    numbers = name_hashes(["TCGA-02-0001", "TCGA-02-0003", "TCGA-02-0001"])
     assert numbers.dtype == torch.int64 and numbers[0] == numbers[2] != numbers[1]
-    assert patient_numbers(["P1"]).item() == patient_numbers(["P0", "P1"])[1].item()
-    assert len(set(patient_numbers(str(i) for i in range(10_000)).tolist())) == 10_000
+    assert name_hashes(["P1"]).item() == name_hashes(["P0", "P1"])[1].item()
+    assert len(set(name_hashes(str(i) for i in range(10_000)).tolist())) == 10_000
 
 
 @pytest.mark.parametrize(("start", "expected"), [(50.0, 50.0), (100.0, 100.0), (300.0, 100.0), (0.5, 1.0)])

@@ -1,4 +1,4 @@
-"""Pairs of looks: which towers are compared, and how a patient's omics are dealt out to two sides."""
+"""Pairs of views: which towers are compared, and how a patient's omics are dealt out to two sides."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 
 from foundation.data.batch import Batch
 from foundation.errors import ConfigError
+from foundation.modality import ImageModality, OmicsModality
 from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.contrastive.pairs import disjoint, find_pairs
 from foundation.objectives.infonce import InfoNCE, InfoNCEConfig
 
-MRI, CT = TowerSpec("mri", "image", ("mri",)), TowerSpec("ct", "image", ("ct",))
-OMICS = TowerSpec("omics", "omics", ("rna", "cnv", "mutation"))
-LONE = TowerSpec("omics", "omics", ("rna",))
+
+def of_omics(tower: str, *names: str) -> TowerSpec:
+    return TowerSpec(tower, {name: OmicsModality(features=["a"], values="continuous") for name in names})
+
+
+MRI, CT = (TowerSpec(name, {name: ImageModality(channels=["a"], shape=[2, 2])}) for name in ("mri", "ct"))
+OMICS, LONE = of_omics("omics", "rna", "cnv", "mutation"), of_omics("omics", "rna")
 MODALITIES = ("cnv", "ct", "mri", "mutation", "rna")
 
 
@@ -51,6 +56,12 @@ def test_auto_is_every_image_with_omics_and_omics_with_itself():
     assert pairs([CT, MRI, OMICS]) == [("ct~omics", 1), ("mri~omics", 1), ("omics~omics", 1)]
     assert pairs([MRI, LONE]) == [("mri~omics", 1)]
     assert pairs([OMICS]) == [("omics~omics", 1)]
+
+
+def test_several_omics_towers_are_compared_with_images_with_each_other_and_with_themselves():
+    genome, tissue = of_omics("genome", "cnv", "mutation"), of_omics("tissue", "rna")
+    found = [("mri~genome", 1), ("mri~tissue", 1), ("genome~tissue", 1), ("genome~genome", 1)]
+    assert pairs([MRI, genome, tissue]) == found
 
 
 def test_weights_are_those_of_the_kind_of_pair():
@@ -138,13 +149,14 @@ def test_views_show_each_tower_its_modalities():
     assert {name: view.tower for name, view in views.items()} == {
         "mri": "mri", "omics": "omics", "ct": "ct", "omics/one": "omics", "omics/other": "omics",
     }  # fmt: skip
-    assert views["mri"].keep_BM.tolist() == [[False, False, True, False, False]] * 3
-    assert views["omics"].keep_BM.tolist() == [[True, False, False, True, True]] * 3
-    both = views["omics/one"].keep_BM.int() + views["omics/other"].keep_BM.int()
-    assert torch.equal(both, (present & views["omics"].keep_BM).int())
+    assert not views["mri"].keep and not views["omics"].keep
+    one, other = (views[f"omics/{side}"].keep for side in ("one", "other"))
+    assert set(one) == set(other) == {"rna", "cnv", "mutation"}
+    for name, column in {"cnv": 0, "mutation": 3, "rna": 4}.items():
+        assert torch.equal(one[name].int() + other[name].int(), present[:, column].int())
 
 
-def test_each_look_hides_its_own_share_of_features_and_patches():
+def test_each_view_hides_its_own_share_of_features_and_patches():
     config = InfoNCEConfig(hidden_features=0.4, hidden_patches=0.2)
     present = torch.ones(200, len(MODALITIES), dtype=torch.bool)
     seen = batch(present)
@@ -173,13 +185,14 @@ def test_loss_is_the_weighted_sum_and_each_pair_is_logged():
         for name, view in objective.views(example, 0).items()
     }
     loss = objective(seen, example)
-    assert set(loss.logged) == {"mri~omics", "omics~omics", "mri~omics/rows", "omics~omics/rows", "rows", "temperature"}
-    expected = 2.0 * loss.logged["mri~omics"] + 0.25 * loss.logged["omics~omics"]
+    assert set(loss.parts) == {"mri~omics", "omics~omics"}
+    assert set(loss.facts) == {"mri~omics/rows", "omics~omics/rows", "rows", "temperature"}
+    expected = 2.0 * loss.parts["mri~omics"] + 0.25 * loss.parts["omics~omics"]
     torch.testing.assert_close(loss.value.detach(), expected)
-    assert loss.logged["mri~omics"] != loss.logged["omics~omics"]
-    assert loss.logged["rows"] == 10 and loss.logged["mri~omics/rows"] == 5
-    assert loss.logged["temperature"].item() == pytest.approx(0.07)
-    assert not any(value.requires_grad for value in loss.logged.values())
+    assert loss.parts["mri~omics"] != loss.parts["omics~omics"]
+    assert loss.facts["rows"] == 10 and loss.facts["mri~omics/rows"] == 5
+    assert loss.facts["temperature"].item() == pytest.approx(0.07)
+    assert not any(value.requires_grad for value in [*loss.parts.values(), *loss.facts.values()])
 
 
 def test_scans_of_one_patient_are_positives():

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from foundation.linear.cox import fit_cox
+from foundation.linear.learners import LogisticLearner, RidgeLearner
+from foundation.linear.selection import stratified_folds
 from foundation.metrics import scores
 from pretrain.evaluation import probes
 from pretrain.evaluation.probes import probe_endpoints, probe_sites
@@ -76,7 +78,7 @@ def rows(side, view, known):
 
 def test_class_probe_is_what_sklearn_gives(make, monkeypatch):
     train, held_out = make(120, "t", signal=0.4), make(50, "h", signal=0.4)
-    monkeypatch.setattr(probes, "LOGISTIC_STRENGTHS", (0.1,))
+    monkeypatch.setattr(LogisticLearner, "penalties", (10.0,))
     # Few of one class: without weights for classes it would hardly ever be guessed.
     code = train.endpoints["subtype"]["code"]
     code[np.flatnonzero(code == 1)[12:]] = -1
@@ -94,25 +96,30 @@ def test_class_probe_is_what_sklearn_gives(make, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_strength_is_the_one_that_a_grid_search_over_the_same_folds_finds(seed):
+def test_the_fit_is_the_one_that_a_grid_search_for_the_log_loss_finds(seed):
     random = np.random.default_rng(seed)
     code = random.integers(0, 2, 60)
-    x = random.standard_normal((60, 8))
-    x[:, 0] += 1.2 * code
-    chosen = probes._logistic(x, code, np.random.default_rng(9))[-1].C
-    folds = StratifiedKFold(5, shuffle=True, random_state=int(np.random.default_rng(9).integers(2**31)))
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-    search = GridSearchCV(
-        model, {"logisticregression__C": probes.LOGISTIC_STRENGTHS}, cv=folds, scoring="balanced_accuracy"
-    )
-    assert chosen == search.fit(x, code).best_params_["logisticregression__C"]
+    x = 5 + 100 * random.standard_normal((60, 8))
+    x[:, 0] += 120 * code
+    predict = probes._fit(LogisticLearner({"code": code}, np.full(60, "")), x, code, np.random.default_rng(9))
+    folds = PredefinedSplit(np.argmax(stratified_folds(code, 5, np.random.default_rng(9)), axis=0))
+    z = StandardScaler().fit_transform(x)
+
+    def likelihood(model, z, code):
+        return np.mean([np.log(model.predict_proba(z)[code == k, k]).mean() for k in (0, 1)])
+
+    strengths = [1 / penalty for penalty in LogisticLearner.penalties]
+    search = GridSearchCV(LogisticRegression(class_weight="balanced"), {"C": strengths}, cv=folds, scoring=likelihood)
+    # A search for weights stops at a slope of 1e-4.
+    np.testing.assert_allclose(predict(x)["probability"], search.fit(z, code).predict_proba(z), atol=2e-3)
 
 
 def test_number_probe_is_what_sklearn_gives(make):
     train, held_out = make(120, "t"), make(50, "h")
     result = probe_endpoints(train, held_out, {"age": "regression"}, 0)["age"]["rna"]
     scaler = StandardScaler().fit(train.views["rna"].astype(float))
-    model = RidgeCV(alphas=probes.RIDGE_PENALTIES).fit(
+    # Leave-one-out is nearly what five folds are: both take the same penalty here.
+    model = RidgeCV(alphas=RidgeLearner.penalties).fit(
         scaler.transform(train.views["rna"]), train.endpoints["age"]["value"]
     )
     expected = r2_score(held_out.endpoints["age"]["value"], model.predict(scaler.transform(held_out.views["rna"])))

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from foundation.errors import DataError
-from pretrain.evaluation.space import embedding_map, evaluate
+from pretrain.evaluation.evaluate import evaluate
+from pretrain.evaluation.space import embedding_map
 from pretrain.report.page import gather_series, headline, losses, write_report
 
 
@@ -85,7 +86,7 @@ def test_the_whole_report(tmp_path, metrics):
     assert page.text.index("From mri alone, the right patient's rna is among the first 10 of") < page.text.index(
         "recall@1"
     )
-    for words in ("25 million", "3 min 32 s", "1,920", "steps not finite", "321", "torch 2.15.0", "seed: 0 # <b>"):
+    for words in ("25 million", "3 min 32 s", "1,920", "steps skipped", "321", "torch 2.15.0", "seed: 0 # <b>"):
         assert words in page.text, words
     retrieval = result["retrieval"]["mri->rna"]
     row = next(row for row in page.rows if row[0] == "mri → rna")
@@ -211,17 +212,17 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, metrics):
         write_report(tmp_path)
 
 
-def test_what_training_did_not_better_and_what_fusing_made_worse_is_said():
+def test_what_training_did_not_improve_and_what_fusing_made_worse_is_said():
     probes = {
         "os": {"clinical": {"value": 0.7}, "fused": {"value": 0.6, "before_training": 0.61}},
         "subtype": {"mri": {"value": 0.7}, "fused": {"value": 0.9, "before_training": 0.7}},
         "grade": {"fused": {"skipped": "too few"}},
     }
     assert losses(probes) == [
-        "The fused view reads no better than before training: os (0.61 before, 0.60 after).",
+        "The fused view predicts no better than before training: os (0.61 before, 0.60 after).",
         (
-            "One view alone reads better than the fused one: os (clinical 0.70, fused 0.60); of fewer patients where "
-            "it is missing for some."
+            "One view alone predicts better than the fused one: os (clinical 0.70, fused 0.60). A view that some "
+            "patients lack is scored on fewer patients."
         ),
     ]
     assert losses({"subtype": probes["subtype"]}) == []

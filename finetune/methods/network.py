@@ -1,0 +1,102 @@
+"""An adapted network as a method of a fold: it chooses, learns, predicts and writes its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finetune.base_model import BaseModel
+from finetune.methods import adapter
+from finetune.methods.adapt import AdaptConfig, Scratch, leaving_blind
+from finetune.methods.choose import Beginning, Learning
+from finetune.methods.fit import Trainee
+from finetune.predictor import ADAPTER, MODEL
+from finetune.splits import Fold
+from finetune.study import Study
+from foundation.data.alignment import align
+from foundation.hub import model_folder
+from foundation.hub.seen_patients import SeenPatients
+from foundation.randomness import draw
+
+PREDICTIONS, CHOICE, STEPS = "predictions.parquet", "choice.json", "metrics.jsonl"
+
+Beginnings = dict[tuple[bool, int | None], Beginning]
+"""From scratch or not, and how many labels, to what methods of that kind begin with."""
+
+
+@dataclass(frozen=True)
+class NetworkMethod:
+    """A network on one fold.
+
+    Attributes:
+        study: Of the run.
+        name: Of the method, for tables.
+        adapt: How the network is adapted.
+        labels: Training patients that it may learn from; None for all.
+        base: The model before that.
+        beginnings: Filled with what methods that begin alike share.
+    """
+
+    study: Study
+    name: str
+    adapt: AdaptConfig
+    labels: int | None
+    base: BaseModel
+    beginnings: Beginnings
+
+    def write(self, fold: Fold, folder: Path, *, subsets: Sequence[tuple[str, ...]], keep: bool) -> None:
+        """Learn on a fold's training patients and predict its test patients, if there are any.
+
+        Args:
+            fold: Of the study, with as many training patients as there are labels.
+            folder: Gets `CHOICE`, `STEPS` and `PREDICTIONS`.
+            subsets: Of modalities that are also predicted from alone.
+            keep: Whether to write the adapter, and beside it the model where nobody is tested.
+        """
+        study, seed = self.study, self._seed(fold)
+        torch.manual_seed(seed)
+        aligned = align(self.base.preprocessing, study.cohort).only(study.modalities)
+        adapt = leaving_blind(self.adapt, self.base.model, study.modalities)
+        learning = Learning(study, self.base.model, aligned, adapt, seed)
+        alike = (isinstance(self.adapt, Scratch), self.labels)
+        if alike not in self.beginnings:
+            self.beginnings[alike] = learning.begin(fold)
+        trainee, choice, rows = learning.learn(fold, self.beginnings[alike])
+        predictor = learning.predictor(trainee)
+        rows_of_patients = study.one_each(fold.train)
+        outputs = predictor.outputs(aligned, rows_of_patients)
+        for name, task in predictor.tasks.items():
+            task.finish(outputs[name], study.truth(rows_of_patients), study.groups(rows_of_patients))
+        about = {"fold": fold.name, "method": self.name, "labels": self.labels}
+        (folder / STEPS).write_text("".join(json.dumps({**about, **row}) + "\n" for row in rows), encoding="utf-8")
+        document = {**about, "train": len(fold.train), **choice.document(), "adaptation": trainee.adapted.summary()}
+        (folder / CHOICE).write_text(json.dumps(document, indent=2), encoding="utf-8")
+        if keep:
+            self._keep(fold, folder, trainee)
+        if len(fold.test):
+            frame = predictor.predict(aligned, study.one_each(fold.test), subsets)
+            frame.to_parquet(folder / PREDICTIONS, index=False)
+
+    def _seed(self, fold: Fold) -> int:
+        return int(draw(self.study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
+
+    def _keep(self, fold: Fold, folder: Path, trainee: Trainee) -> None:
+        """Write what predicts for new patients."""
+        study = self.study
+        adapter.write(
+            folder / ADAPTER,
+            trainee.adapted,
+            trainee.tasks,
+            modalities=study.modalities,
+            declared=study.cohort.manifest.endpoints,
+            groups=study.groups(fold.train).tolist(),
+            seen=SeenPatients.of(study.cohort.patients[fold.train].astype(str)),
+        )
+        if not len(fold.test):
+            words = "The model that the adapter beside it stands on.\n"
+            base = self.base
+            model_folder.write(folder / MODEL, base.model, base.preprocessing, words, base.seen)

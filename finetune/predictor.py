@@ -1,0 +1,153 @@
+"""The one predictor: a fine-tuned model and its tasks, from records to predictions; a run folder is all it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from finetune.methods import adapter
+from finetune.methods.adapt import EVERYTHING, Adapted
+from finetune.tasks.base import Task
+from foundation.cohort.store import PreparedCohort
+from foundation.data.alignment import Aligned, align
+from foundation.data.batch import Batch
+from foundation.data.dataset import CohortDataset
+from foundation.data.preprocessing import Preprocessing
+from foundation.errors import CheckpointError
+from foundation.hub import model_folder
+from foundation.model.embedding import batches
+from foundation.model.view import FUSED, View
+from foundation.progress import Progress
+from foundation.training.parallel import usable_device
+
+ADAPTER, MODEL = "adapter", "model"
+"""Folders of a fine-tuning run."""
+
+NOTHING = "none"
+"""In place of the names of modalities: the model read nothing of a patient."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What a run leaves for new patients.
+
+    Attributes:
+        adapted: The model with a head for every task, on its device.
+        tasks: By name, finished.
+        preprocessing: What the model has learned of the values that it reads.
+        modalities: That may be seen of a patient.
+    """
+
+    adapted: Adapted
+    tasks: dict[str, Task]
+    preprocessing: Preprocessing
+    modalities: tuple[str, ...]
+
+    @classmethod
+    def read(cls, run: Path, device: torch.device | None = None) -> Predictor:
+        """Read a fine-tuning run; the cohort that it was trained on is not needed.
+
+        Args:
+            run: Folder with ``adapter`` and ``model``.
+            device: Where to; by default the GPU where there is one.
+
+        Raises:
+            CheckpointError: Something is missing, damaged, or does not belong together.
+        """
+        for part in (MODEL, ADAPTER):
+            if not (run / part).is_dir():
+                raise CheckpointError(
+                    f"cannot predict for new patients: it has no folder `{part}`",
+                    where=str(run),
+                    fix="name the folder of a fine-tuning run that ended with `final: true`",
+                )
+        model, preprocessing = model_folder.read(run / MODEL)
+        adapted, tasks, document = adapter.read(run / ADAPTER, model.to(device or usable_device()))  # type: ignore[arg-type]
+        return cls(adapted, tasks, preprocessing, document.modalities)
+
+    def align(self, cohort: PreparedCohort) -> Aligned:
+        """A cohort as this model reads it.
+
+        Raises:
+            DataError: It was prepared otherwise, or shares too little with what the model knows.
+        """
+        return align(self.preprocessing, cohort).only(self.modalities)
+
+    @torch.no_grad()
+    def outputs(self, aligned: Aligned, rows: np.ndarray) -> dict[str, Tensor]:
+        """Outputs [N, ...] of every head for some records, with all that each has."""
+        found: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
+        for batch in batches(self.adapted, CohortDataset(aligned, rows), rows):
+            for name, output in self.adapted(batch)[EVERYTHING].items():
+                found[name].append(output)
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    @torch.no_grad()
+    def predict(
+        self,
+        cohort: PreparedCohort | Aligned,
+        rows: np.ndarray | None = None,
+        subsets: Sequence[tuple[str, ...]] = (),
+        progress: Progress | None = None,
+    ) -> pd.DataFrame:
+        """Predict records: with all that each has and, of those who have it, with each subset of modalities alone.
+
+        Args:
+            cohort: A prepared cohort, or one that `align` gave.
+            rows: Of the cohort; all by default.
+            subsets: Of modalities; all are joined from one pass of each tower over each part of its modalities.
+            progress: Told of records.
+
+        Returns:
+            Columns ``row``; ``seen``, a subset or `EVERYTHING`; ``modalities`` that were read of the patient, as
+            ``mri+rna``; and those of each task behind its name.
+        """
+        aligned = cohort if isinstance(cohort, Aligned) else self.align(cohort)
+        rows = np.arange(len(aligned.cohort)) if rows is None else rows
+        data = CohortDataset(aligned, rows)
+        frames = [
+            frame
+            for batch in batches(self.adapted, data, rows, progress=progress, label="predicting")
+            for frame in self._frames(batch, subsets)
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def _frames(self, batch: Batch, subsets: Sequence[tuple[str, ...]]) -> Iterator[pd.DataFrame]:
+        """Predictions of a batch, view by view."""
+        has: dict[str, np.ndarray] = {EVERYTHING: np.ones(len(batch), dtype=bool)}
+        views = {EVERYTHING: View(FUSED)}
+        for subset in subsets:
+            everything_B = batch.host_present_BM[:, [batch.modalities.index(name) for name in subset]]
+            everything_B = np.logical_and.reduce(everything_B, axis=1)
+            if everything_B.any():
+                has["+".join(subset)] = np.asarray(everything_B)
+                views["+".join(subset)] = View(FUSED, subset)
+        for name, outputs in self.adapted(batch, views).items():
+            here = torch.from_numpy(np.flatnonzero(has[name])).to(batch.device)
+            yield self._frame(batch, name, has[name], {task: output[here] for task, output in outputs.items()})
+
+    def _frame(self, batch: Batch, seen: str, has_B: np.ndarray, outputs: dict[str, Tensor]) -> pd.DataFrame:
+        at = np.flatnonzero(has_B)
+        columns = {
+            "row": batch.rows.numpy(force=True)[at],
+            "seen": np.full(len(at), seen, dtype=object),
+            "modalities": patterns(batch)[at],
+        }
+        groups = np.array(batch.groups, dtype=object)[at].astype(str)
+        for name, task in self.tasks.items():
+            predicted = task.predict(outputs[name], groups)
+            columns |= {f"{name}/{column}": values for column, values in predicted.items()}
+        return pd.DataFrame(columns)
+
+
+def patterns(batch: Batch) -> np.ndarray:
+    """[B] what a model reads of each record, as ``mri+rna``."""
+    unique, which = np.unique(batch.host_present_BM, axis=0, return_inverse=True)
+    names = ["+".join(n for n, here in zip(batch.modalities, row, strict=True) if here) or NOTHING for row in unique]
+    return np.array(names, dtype=object)[which.reshape(-1)]

@@ -1,0 +1,184 @@
+"""Linear models, one for each kind of endpoint: fitted under a penalty, judged by how likely held-out patients are.
+
+A learner knows the outcomes of all patients; it is given inputs and the rows of those whom it may learn from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from foundation.linear.cox import fit_cox, partial_likelihood
+from foundation.linear.ordinal import class_probabilities, fit_proportional_odds
+
+LEAST_PROBABILITY = 1e-6
+"""A class that a fit thinks impossible counts as this probable, so that one patient cannot decide alone."""
+
+Parts = dict[str, np.ndarray]
+"""What an endpoint is made of, [N] each: ``code`` of a class, ``time`` and ``event``, or ``value``."""
+
+Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Inputs [N, D] to ``probability`` [N, K], ``risk`` [N] or ``value`` [N]."""
+
+
+class Learner(ABC):
+    """A linear model of one kind of endpoint.
+
+    Args:
+        parts: The endpoint of all patients, [N] each.
+        groups: [N] names.
+    """
+
+    penalties: ClassVar[tuple[float, ...]]
+    """The most cautious first."""
+
+    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
+        self.parts = parts
+        self.groups = groups.astype(str)
+
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+        """Fit on rows whose inputs are `x_ND`; what comes back predicts from the inputs of any."""
+        return next(self.path(x_ND, rows, [penalty]))
+
+    @abstractmethod
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+        """Fit under one penalty after the other; a search may begin where the one before ended."""
+
+    @abstractmethod
+    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """How likely those of the rows are that were held out of the fit; higher is better.
+
+        Args:
+            predict: A fit on the other rows.
+            x_ND: [N, D] inputs of the rows.
+            rows: [N] of all patients.
+            held_out_N: [N] bool.
+        """
+
+
+class CoxLearner(Learner):
+    """Survival by ridge Cox, with a baseline hazard for each group.
+
+    What counts is what the held-out patients add to the partial likelihood: its value over all rows less that over the
+    fitted ones (Verweij and van Houwelingen, Cross-validation in survival analysis, Stat Med 1993).
+    """
+
+    penalties = tuple(10.0 ** (power / 2) for power in range(2, -7, -1))
+
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+        """Fit log hazards; where there is no event they are equal."""
+        time_N, event_N = (self.parts[part][rows] for part in ("time", "event"))
+        weights_D = np.zeros(x_ND.shape[1])
+        for penalty in penalties:
+            if event_N.any():
+                weights_D = fit_cox(x_ND, time_N, event_N, self.groups[rows], penalty, start_D=weights_D)
+            yield partial(_risk, weights_D)
+
+    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """What the held-out rows add to the partial likelihood."""
+        risk_N = predict(x_ND)["risk"]
+
+        def of(these: np.ndarray) -> float:
+            at = rows[these]
+            return partial_likelihood(risk_N[these], self.parts["time"][at], self.parts["event"][at], self.groups[at])
+
+        return of(np.ones(len(rows), dtype=bool)) - of(~held_out_N)
+
+
+class LogisticLearner(Learner):
+    """Classes by multinomial logistic regression; every class weighs the same, in the fit and in what counts."""
+
+    penalties = tuple(10.0**power for power in range(4, -2, -1))
+
+    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
+        super().__init__(parts, groups)
+        self.classes = int(parts["code"].max()) + 1
+
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+        """Fit the probability of every class."""
+        from sklearn.linear_model import LogisticRegression
+
+        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        model = LogisticRegression(class_weight="balanced", max_iter=2000, warm_start=True)
+        for penalty in penalties:
+            if len(occurring) == 1:
+                yield partial(self._of_all, occurring, _certain)
+            else:
+                # The next fit would change this one: it is the same object.
+                fitted = copy(model.set_params(C=1 / penalty).fit(x_ND, code_N))
+                yield partial(self._of_all, occurring, fitted.predict_proba)
+
+    def _of_all(
+        self, occurring: np.ndarray, probability: Callable[[np.ndarray], np.ndarray], x_ND: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Classes that nobody in training has get no probability."""
+        of_all_NK = np.zeros((len(x_ND), self.classes))
+        of_all_NK[:, occurring] = probability(x_ND)
+        return {"probability": of_all_NK}
+
+    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """Mean over classes of the mean log probability of the right class."""
+        code_N = self.parts["code"][rows[held_out_N]]
+        probability_N = predict(x_ND[held_out_N])["probability"][np.arange(len(code_N)), code_N]
+        log_N = np.log(np.maximum(probability_N, LEAST_PROBABILITY))
+        return float(np.mean([log_N[code_N == code].mean() for code in np.unique(code_N)]))
+
+
+class OrdinalLearner(LogisticLearner):
+    """Ordered classes by ridge proportional odds; the upper classes together are the responders."""
+
+    penalties = tuple(10.0**power for power in range(1, -5, -1))
+
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+        """Fit one direction from the lowest class to the highest."""
+        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        for penalty in penalties:
+            yield partial(self._of_all, occurring, partial(_ordered, *fit_proportional_odds(x_ND, code_N, penalty)))
+
+
+class RidgeLearner(Learner):
+    """A number by ridge regression."""
+
+    penalties = tuple(10.0**power for power in range(6, -2, -1))
+
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+        """Fit the number."""
+        from sklearn.linear_model import Ridge
+
+        for penalty in penalties:
+            yield partial(_value, Ridge(alpha=penalty).fit(x_ND, self.parts["value"][rows]).predict)
+
+    def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
+        """Less the mean squared error: what normal errors of one spread leave of the log-likelihood."""
+        error_N = predict(x_ND[held_out_N])["value"] - self.parts["value"][rows[held_out_N]]
+        return -float(np.mean(error_N**2))
+
+
+LEARNERS: dict[str, type[Learner]] = {
+    "subtype": LogisticLearner,
+    "response": OrdinalLearner,
+    "survival": CoxLearner,
+    "regression": RidgeLearner,
+}
+"""Kind of endpoint to the model for it."""
+
+
+def _risk(weights_D: np.ndarray, x_ND: np.ndarray) -> dict[str, np.ndarray]:
+    return {"risk": x_ND @ weights_D}
+
+
+def _value(predict: Callable[[np.ndarray], np.ndarray], x_ND: np.ndarray) -> dict[str, np.ndarray]:
+    return {"value": predict(x_ND)}
+
+
+def _ordered(weights_D: np.ndarray, cuts: np.ndarray, x_ND: np.ndarray) -> np.ndarray:
+    return class_probabilities(x_ND @ weights_D, cuts)
+
+
+def _certain(x_ND: np.ndarray) -> np.ndarray:
+    return np.ones((len(x_ND), 1))
