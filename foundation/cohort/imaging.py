@@ -21,6 +21,9 @@ SAME_SPACING = 1e-4
 """Relative difference of spacing below which there is nothing to resample: headers keep six or seven digits."""
 SAME_PLACE = 0.01
 """Distance, in voxels, below which two grids are one."""
+LARGEST_SKEW = 0.25
+"""Voxels that the far end of one axis may lie off a right angle to another: positions are rounded."""
+SHEARED = "scans with axes at no right angles, as of a tilted gantry: resampled to a right-angled grid"
 FEWEST_LEVELS = 10
 """Rounding fractions to fewer whole numbers than this is taken for a wrong `stored_as`."""
 
@@ -38,12 +41,14 @@ class StandardImage:
             channels share: that of the first one present, in the modality's order. A 2D image has the indices
             (i, j, 0); k leads across its plane. None where the file of that channel says no place, and where
             `spacing: untrue` distrusts what it says.
+        remarks: What was done that a user should know.
     """
 
     voxels: np.ndarray
     channels_present: np.ndarray
     statistics: np.ndarray
     affine: np.ndarray | None
+    remarks: tuple[str, ...] = ()
 
 
 def standardise(volumes: dict[str, Volume], modality: ImageRecipe) -> StandardImage:
@@ -62,21 +67,30 @@ def standardise(volumes: dict[str, Volume], modality: ImageRecipe) -> StandardIm
         if name not in modality.channels:
             raise DataError(f"'{name}' is no channel of the modality", fix=nearest(name, modality.channels))
     present = [name for name in modality.channels if name in volumes]
-    image, world = _on_one_grid({name: volumes[name] for name in present}, modality)
+    image, world, remarks = _on_one_grid({name: volumes[name] for name in present}, modality)
     if modality.crop_foreground:
         image = _crop_foreground(image, modality.foreground_above)
     image = _stretch(image, modality)
     image = _crop_centre(image, modality.size)
-    return _stored(image, present, modality, world)
+    stored = _stored(image, present, modality, world)
+    stored.remarks = remarks
+    return stored
 
 
-def _on_one_grid(volumes: dict[str, Volume], modality: ImageRecipe) -> tuple[MetaTensor, np.ndarray | None]:
-    """[P, *shape]: the present channels at the stated orientation and spacing; and [4, 4] from there to the world."""
+def _on_one_grid(
+    volumes: dict[str, Volume], modality: ImageRecipe
+) -> tuple[MetaTensor, np.ndarray | None, tuple[str, ...]]:
+    """[P, *shape]: the present channels at the stated orientation and spacing; [4, 4] to the world; and remarks."""
     import torch
     from monai.data.meta_tensor import MetaTensor
 
     flat = len(modality.size) == 2
     images = {name: _oriented(_load(name, volume, modality), modality) for name, volume in volumes.items()}
+    remarks = ()
+    if not flat and modality.spacing != "untrue":
+        right = {name: _right_angled(image, modality) for name, image in images.items()}
+        remarks = (SHEARED,) if any(right[name] is not images[name] for name in images) else ()
+        images = right
     leader = next(iter(images))
     apart = [name for name, image in images.items() if not _same_grid(image, images[leader])]
     if apart and (flat or modality.spacing == "untrue"):
@@ -93,7 +107,7 @@ def _on_one_grid(volumes: dict[str, Volume], modality: ImageRecipe) -> tuple[Met
         _matched(image, target, modality) if name in apart else _spaced(image, modality)
         for name, image in images.items()
     ]
-    return MetaTensor(torch.cat([image.as_tensor() for image in placed]), affine=target.affine), world
+    return MetaTensor(torch.cat([image.as_tensor() for image in placed]), affine=target.affine), world, remarks
 
 
 def _to_world(image: MetaTensor, volume: Volume, modality: ImageRecipe) -> np.ndarray | None:
@@ -155,6 +169,41 @@ def _oriented(image: MetaTensor, modality: ImageRecipe) -> MetaTensor:
         turned = Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(image)
     affine = _rounded(turned.affine.numpy())  # type: ignore[union-attr]
     return MetaTensor(turned.as_tensor(), affine=torch.from_numpy(affine))  # type: ignore[union-attr]
+
+
+def _right_angled(image: MetaTensor, modality: ImageRecipe) -> MetaTensor:
+    """The image itself where its axes are at right angles, else interpolated on a grid that holds all of it.
+
+    The two axes that are closest to a right angle, those of a slice, stay; the third is turned upright.
+    """
+    import torch
+    from monai.data.meta_tensor import MetaTensor
+    from monai.transforms.spatial.array import ResampleToMatch
+
+    affine, sizes = image.affine.numpy(), np.array(image.shape[1:])
+    zooms = _zooms(affine)
+    units = affine[:3, :3] / zooms
+    cosines = np.abs(units.T @ units - np.eye(3))
+    skew = cosines * zooms[:, None] * (sizes[:, None] - 1) / zooms
+    if skew.max() <= LARGEST_SKEW:
+        return image
+    first, second = min(((0, 1), (0, 2), (1, 2)), key=lambda pair: cosines[pair])
+    order = [first, second, 3 - first - second]
+    turned, triangle = np.linalg.qr(affine[:3, order])
+    axes, spacing = np.empty((3, 3)), np.empty(3)
+    axes[:, order], spacing[order] = turned * np.sign(np.diag(triangle)), np.abs(np.diag(triangle))
+    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (sizes - 1)
+    along = (corners @ affine[:3, :3].T) @ axes / spacing
+    low = np.floor(along.min(axis=0) + SAME_PLACE)
+    target = np.eye(4)
+    target[:3, :3] = axes * spacing
+    target[:3, 3] = affine[:3, 3] + target[:3, :3] @ low
+    shape = (np.ceil(along.max(axis=0) - SAME_PLACE) - low).astype(int) + 1
+    grid = MetaTensor(torch.empty(1, *shape.tolist()), affine=torch.from_numpy(_rounded(target)))
+    outside = float(image.min()) if modality.background is None else modality.background
+    above = MetaTensor(image.as_tensor().to(torch.float32) - outside, affine=image.affine)
+    moved = ResampleToMatch(mode="bilinear", padding_mode="zeros")(above, img_dst=grid)
+    return MetaTensor(moved.as_tensor() + outside, affine=grid.affine)  # type: ignore[union-attr]
 
 
 def _same_grid(one: MetaTensor, other: MetaTensor) -> bool:

@@ -74,6 +74,9 @@ class ImageSource(ABC):
         root: The cohort's root folder.
         channels: Names of the modality's channels; a single one when the pattern has no ``{channel}``.
         groups: Values of ``{group}``.
+
+    Attributes:
+        remarks: What was done beside reading that a user should know, such as files left aside, to how often.
     """
 
     Config: type[SourceConfig]
@@ -84,6 +87,7 @@ class ImageSource(ABC):
         self.channels = list(channels)
         self.groups = list(groups)
         self.other_channels: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
 
     @abstractmethod
     def list_scans(self) -> list[Scan]:
@@ -134,6 +138,9 @@ class TableSource(ABC):
     Args:
         config: The part's own config.
         path: The file, ``{group}`` already filled in.
+
+    Attributes:
+        remarks: What was done beside reading that a user should know, such as rows left out, to how often.
     """
 
     Config: type[SourceConfig]
@@ -141,6 +148,7 @@ class TableSource(ABC):
     def __init__(self, config: SourceConfig, path: Path) -> None:
         self.config = config
         self.path = path
+        self.remarks: Counter[str] = Counter()
 
     @property
     def companions(self) -> list[Path]:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Code of the header's unit of space (none, metre, millimetre, micrometre) to millimetres."""
+
+SMALLEST_VOLUME = 1e-6
+"""Of the box between three axes of length one, below which they lie in a plane."""
+
 
 @image_sources.register("nifti")
 class NiftiSource(ImageSource):
@@ -46,7 +52,7 @@ class NiftiSource(ImageSource):
         path = scan.paths[0]
         image = _open(_unpacked(path), path)
         voxels = _scaled(image)
-        if voxels.ndim == 4 and voxels.shape[3] == 1:
+        while voxels.ndim > 3 and voxels.shape[-1] == 1:
             voxels = voxels[..., 0]
         if voxels.ndim not in (2, 3):
             raise DataError(
@@ -56,10 +62,27 @@ class NiftiSource(ImageSource):
             )
         refuse_non_finite(voxels, path)
         affine = image.affine
-        if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        if affine is None or not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
             raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
+        affine = np.diag([*[_millimetres(image, path)] * 3, 1.0]) @ affine
         placed = any(int(image.header[code]) > 0 for code in ("sform_code", "qform_code"))
-        return Volume(voxels, np.asarray(affine, dtype=np.float64), placed)
+        return Volume(voxels, affine, placed)
+
+
+def _is_invertible(axes: np.ndarray) -> bool:
+    """Whether three axes span space, whatever their unit."""
+    lengths = np.linalg.norm(axes, axis=0)
+    return bool(lengths.min() > 0 and abs(np.linalg.det(axes / lengths)) > SMALLEST_VOLUME)
+
+
+def _millimetres(image: "Nifti1Image", path: Path) -> float:
+    """Millimetres in the header's unit of space; where it states none, millimetres are meant."""
+    code = int(image.header["xyzt_units"]) & 7
+    if code not in UNITS:
+        raise DataError(
+            f"the header's unit of space has the unknown code {code}", where=str(path), fix="export the scan again"
+        )
+    return UNITS[code]
 
 
 def _unpacked(path: Path) -> bytes:
@@ -87,7 +110,7 @@ def _open(data: bytes, path: Path) -> "Nifti1Image":
     if not data:
         raise DataError("is empty", where=str(path), fix="copy the file again")
     if kind is Nifti1Image and data[344:348] != b"n+1\0":
-        raise DataError("is no single-file NIfTI", where=str(path), fix="convert it, for example with dcm2niix")
+        raise _no_single_file(data, path)
     try:
         image = kind.from_bytes(data)
         start, shape = cast("ArrayProxy", image.dataobj).offset, image.header.get_data_shape()
@@ -102,6 +125,22 @@ def _open(data: bytes, path: Path) -> "Nifti1Image":
     if len(data) < needed:
         raise DataError(f"is truncated: {len(data)} of {needed} bytes", where=str(path), fix="copy the file again")
     return image
+
+
+def _no_single_file(data: bytes, path: Path) -> DataError:
+    """Why a file is no NIfTI in one piece, and what makes one of it."""
+    join = "python -c \"import nibabel as n; n.save(n.Nifti1Image.from_image(n.load('SCAN.hdr')), 'SCAN.nii.gz')\""
+    header, voxels = path.with_suffix(".hdr"), path.with_suffix(".img")
+    if path.suffix in (".img", ".hdr") and header.is_file() and voxels.is_file():
+        pair = header.read_bytes()[344:348] == b"ni1\0"
+        what = (
+            "is half of a NIfTI pair" if pair else "is half of an Analyze 7.5 pair, which does not say left from right"
+        )
+        care = "" if pair else "; Analyze does not say which side is left, so check it on a scan whose sides are known"
+        return DataError(what, where=str(path), fix=f"write both as one file: {join}{care}")
+    if data[128:132] == b"DICM":
+        return DataError("is DICOM", where=str(path), fix="set `format: dicom` and let `files` name its folder")
+    return DataError("is no NIfTI in one file", where=str(path), fix=f"if nibabel opens it, write it as NIfTI: {join}")
 
 
 def _scaled(image: "Nifti1Image") -> np.ndarray:

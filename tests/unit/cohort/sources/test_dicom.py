@@ -1,10 +1,13 @@
 """DICOM series: choice, order, geometry, scale, damage."""
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -17,6 +20,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from foundation.cohort.reading.dicom_frames import Frame
+from foundation.cohort.reading.stacks import stack
 from foundation.cohort.sources.dicom import DicomSource
 from foundation.errors import ConfigError, DataError
 
@@ -230,8 +235,8 @@ def test_refuses_a_missing_slice(tmp_path, stored):
         read_one(tmp_path)
 
 
-def test_tolerates_a_hundredth_and_refuses_more(tmp_path, stored):
-    for folder, shift in (("A", 0.015), ("B", 0.05)):
+def test_tolerates_tenths_of_a_millimetre_and_refuses_more(tmp_path, stored):
+    for folder, shift in (("A", 0.1), ("B", 0.3)):
         for number, plane in enumerate(stored):
             write_slice(tmp_path / f"{folder}/{number}", plane, (0, 0, 2 * number + shift * (number == 2)))
     one = source(tmp_path)
@@ -366,7 +371,7 @@ def test_reads_an_enhanced_file(tmp_path, stored):
 def test_refuses_frames_without_a_place(tmp_path, stored):
     gone = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
     write_slice(tmp_path / "A/x.dcm", stored, (0, 0, 0), NumberOfFrames=5, **gone)
-    with pytest.raises(DataError, match="does not say where its frames lie"):
+    with pytest.raises(DataError, match="5 frames that does not say where each of them lies"):
         read_one(tmp_path)
 
 
@@ -388,3 +393,132 @@ def test_reads_run_lengths_and_names_the_plugin_for_what_it_cannot_unpack(tmp_pa
     if not decoder.is_available:
         assert "pylibjpeg-libjpeg" in caught.value.fix
         assert "python-gdcm" in caught.value.fix
+
+
+# Files that do not begin as DICOM should
+
+
+def bare(path, *, implicit=True):
+    """The data set alone, as some consoles write it: no preamble, no meta header."""
+    item = pydicom.dcmread(path)
+    data = pydicom.Dataset()
+    data.update({element.tag: element for element in item})
+    data.save_as(path, implicit_vr=implicit, little_endian=True)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("which", [[0], [4], [0, 1, 2, 3, 4]])
+def test_a_file_without_preamble_is_a_slice_like_any_other(tmp_path, stored, which, implicit):
+    files = write_series(tmp_path / "A", stored)
+    for number in which:
+        bare(files[number], implicit=implicit)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, stored.transpose(2, 1, 0) - 1024)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x00", bytes(range(256)) * 8, b"\0" * 4000])
+@pytest.mark.parametrize("name", ["IM0009", "009.dcm", "1.2.840.9"])
+def test_a_file_that_may_be_a_lost_slice_is_refused_by_name(tmp_path, stored, content, name):
+    write_series(tmp_path / "A", stored)
+    (tmp_path / "A" / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        read_one(tmp_path)
+
+
+def test_what_is_left_aside_is_counted_by_reason(tmp_path, stored):
+    write_series(tmp_path / "A", stored)
+    write_series(tmp_path / "A/scout", stored[:2], series="1.2.3.2", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    write_series(tmp_path / "A/short", stored[:3], series="1.2.3.3")
+    copied = tmp_path / "A/copy.dcm"
+    copied.write_bytes((tmp_path / "A/000.dcm").read_bytes())
+    (tmp_path / "A/readme").write_text("Grüße")
+    (tmp_path / "A/viewer.exe").write_bytes(b"MZ\0\0")
+    (tmp_path / "A/table.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "A/._000.dcm").write_bytes(b"\0\5\x16\7")
+    one = source(tmp_path)
+    assert one.read(one.list_scans()[0]).voxels.shape[2] == 5
+    told = {what.partition(": ")[2]: count for what, count in one.remarks.items()}
+    assert told == {
+        "images marked LOCALIZER": 2,
+        "images of series that no rule picks": 3,
+        "second copies of an image": 1,
+        "files that are no DICOM (text)": 1,
+        "files that are no DICOM (program)": 1,
+        "files that are no DICOM (.bin)": 1,
+        "files of an operating system, such as ._ or Thumbs.db": 1,
+    }
+
+
+def test_slices_that_share_an_instance_number_are_all_kept(tmp_path, stored):
+    write_series(tmp_path / "A", stored, instance="1.2.3.1.9")
+    assert read_one(tmp_path).voxels.shape[2] == 5
+
+
+# Frames, colours, values
+
+
+@pytest.mark.parametrize(("says", "holds"), [(None, 5), (4, 5), (6, 5)])
+def test_refuses_another_number_of_frames_than_the_header_says(tmp_path, stored, says, holds):
+    write_slice(tmp_path / "A/x.dcm", stored[:holds], (0, 0, 0), NumberOfFrames=1 if says is None else says)
+    with pytest.raises(DataError, match=r"x\.dcm"):
+        read_one(tmp_path)
+
+
+def test_a_palette_is_colour(tmp_path, stored):
+    write_series(tmp_path / "A", stored, PhotometricInterpretation="PALETTE COLOR")
+    with pytest.raises(DataError, match="in colour"):
+        read_one(tmp_path)
+
+
+def test_a_table_of_values_in_the_header_is_applied(tmp_path, stored):
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [4096, 0, 16], "US"
+    item.add_new("LUTData", "OW", (np.arange(4096)[::-1] * 3).astype("<u2").tobytes())
+    write_series(tmp_path / "A", stored, ModalityLUTSequence=[item], RescaleSlope=None, RescaleIntercept=None)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, (4095 - stored.transpose(2, 1, 0)) * 3)
+
+
+# Geometry
+
+
+@given(
+    count=st.integers(4, 40),
+    distance=st.floats(0.5, 8),
+    start=st.floats(-500, 500),
+    tilt=st.floats(-0.6, 0.6),
+    missing=st.floats(0, 1),
+)
+def test_rounded_positions_are_read_and_a_missing_slice_is_refused(count, distance, start, tilt, missing):
+    normal = np.array([0, np.sin(tilt), np.cos(tilt)])
+    across = (1.0, 0, 0, 0, np.cos(tilt), -np.sin(tilt))
+    exact = np.array([3.0, 4.0, start]) + np.arange(count)[:, None] * distance * normal
+    frames = [frame(place, across, number) for number, place in enumerate(exact.round(1))]
+    ordered, affine, placed = stack(frames, 0.15, Path("A"))
+    assert placed
+    assert [item.frame for item in ordered] == list(range(count))
+    np.testing.assert_allclose(np.abs(affine[:3, :3] @ [0, 0, count - 1]), np.abs(exact[-1] - exact[0]), atol=0.1)
+    gone = 1 + round(missing * (count - 2))
+    if gone < count - 1:
+        with pytest.raises(DataError, match=r"missing slice|out of line"):
+            stack([item for item in frames if item.frame != gone], 0.15, Path("A"))
+
+
+def frame(position, orientation, number):
+    return Frame(
+        path=Path(f"{number}"),
+        frame=number,
+        frames=1,
+        wrong="",
+        instance=str(number),
+        series="1",
+        series_number=1,
+        modality="CT",
+        description="",
+        grey=True,
+        shape=(4, 4),
+        pixel_spacing=(1.0, 1.0),
+        thickness=1.0,
+        position=tuple(position),
+        orientation=tuple(orientation),
+        slope=1.0,
+        intercept=0.0,
+    )

@@ -152,9 +152,9 @@ def whole(tmp_path, voxels):
         (lambda data: gzip.compress(data)[:-8] + bytes(8), "gzip stream is truncated or damaged"),
         (lambda data: gzip.compress(data)[:10], "gzip stream is truncated or damaged"),
         (lambda data: data[:-1], "is truncated: 471 of 472 bytes"),
-        (lambda data: data[:200], "no single-file NIfTI"),
-        (lambda data: b"patient\tage\n" * 100, "no single-file NIfTI"),
-        (lambda data: data[:344] + b"ni1\0" + data[348:], "no single-file NIfTI"),
+        (lambda data: data[:200], "no NIfTI in one file"),
+        (lambda data: b"patient\tage\n" * 100, "no NIfTI in one file"),
+        (lambda data: data[:344] + b"ni1\0" + data[348:], "no NIfTI in one file"),
         (lambda data: data[:70] + b"\xff\x7f" + data[72:], "header is damaged"),
         (lambda data: data[:42] + b"\xff\x7f" * 3 + data[48:], "is truncated"),
         (lambda data: data[:42] + b"\0\0" + data[44:], "no grey values"),
@@ -185,3 +185,40 @@ def test_refuses_a_file_that_is_gone(tmp_path, voxels):
     scan.paths[0].unlink()
     with pytest.raises(DataError, match="cannot be read: No such file"):
         one.read(scan)
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("mm", 1.0), ("meter", 1000.0), ("micron", 0.001), (0, 1.0)])
+def test_the_unit_of_space_is_honoured(tmp_path, voxels, unit, millimetres):
+    image = nibabel.Nifti1Image(
+        voxels, np.diag([2.0, 3.0, 4.0, 1.0]) / [[millimetres], [millimetres], [millimetres], [1]]
+    )
+    image.header.set_xyzt_units(unit)
+    (tmp_path / "A").mkdir()
+    nibabel.save(image, tmp_path / "A/t1.nii.gz")
+    np.testing.assert_allclose(read_one(tmp_path).affine, np.diag([2.0, 3.0, 4.0, 1.0]), rtol=1e-6)
+
+
+def test_refuses_a_unit_that_is_none(tmp_path, voxels):
+    image = nibabel.Nifti1Image(voxels, np.eye(4))
+    image.header["xyzt_units"] = 5
+    (tmp_path / "A").mkdir()
+    nibabel.save(image, tmp_path / "A/t1.nii.gz")
+    with pytest.raises(DataError, match="unit of space has the unknown code 5"):
+        read_one(tmp_path)
+
+
+def test_drops_every_last_axis_of_one(tmp_path, voxels):
+    write(tmp_path / "A/t1.nii.gz", voxels[..., None, None])
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, voxels)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.AnalyzeImage])
+def test_a_pair_is_refused_with_advice_that_works(tmp_path, voxels, kind, monkeypatch):
+    (tmp_path / "A").mkdir()
+    nibabel.save(kind(voxels.astype(np.int16), np.eye(4)), tmp_path / "A/t1.img")
+    with pytest.raises(DataError, match="half of") as refused:
+        read_one(tmp_path, files="{patient}/{channel}.img")
+    code = refused.value.fix.partition('-c "')[2].partition('"')[0].replace("SCAN", "t1")
+    monkeypatch.chdir(tmp_path / "A")
+    exec(code)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, voxels.astype(np.int16))
