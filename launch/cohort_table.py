@@ -31,6 +31,9 @@ def print_cohort(content: dict[str, Any], folder: Path, console: Console | None 
         if others:
             files = ", ".join(f"{channel} ({count} files)" for channel, count in others.items())
             _say(console, f"found beside {name} and left out, being none of its channels: {files}")
+    for name, remarks in content.get("remarks", {}).items():
+        for what, count in remarks.items():
+            _say(console, f"{name}: {what} ({count:,})")
     quarantined = content.get("quarantined", 0)
     reasons = f", each with its reason in {folder / 'quarantine.tsv'}" if quarantined else ""
     _say(console, f"quarantined: {quarantined}{reasons}")

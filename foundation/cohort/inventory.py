@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 
 class Fault(NamedTuple):
-    """One row of quarantine.tsv: what was set aside, and why."""
+    """One row of quarantine.tsv: what was set aside, why, and what to do about it."""
 
     patient: str
     modality: str
     item: str
     reason: str
+    remedy: str
 
 
 class ScanChoice(NamedTuple):
@@ -75,6 +76,7 @@ class Inventory:
         table_files: Path below the root, bytes and SHA-256 of every table.
         samples: Path of a table to how many of its samples are used, left out, and otherwise passed over.
         other_channels: Image modality to the channels found beside its own, with their numbers of files.
+        remarks: Modality or endpoint to what was done to it that a user should know, to how often.
         fingerprint: SHA-256 of the resolved YAML, the tables and the list of scans.
     """
 
@@ -89,6 +91,7 @@ class Inventory:
     table_files: list[tuple[str, int, str]]
     samples: dict[str, dict[str, int]]
     other_channels: dict[str, dict[str, int]]
+    remarks: dict[str, Counter[str]]
     fingerprint: str
 
 
@@ -101,6 +104,10 @@ class _Findings:
     table_files: list[tuple[str, int, str]] = field(default_factory=list)
     samples: dict[str, dict[str, int]] = field(default_factory=dict)
     other_channels: dict[str, dict[str, int]] = field(default_factory=dict)
+    remarks: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+NO_BARCODE = "the barcode does not match patients.barcode", "correct patients.barcode, or the name"
 
 
 def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inventory:
@@ -134,6 +141,7 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
         table_files=sorted(set(found.table_files)),
         samples=found.samples,
         other_channels=found.other_channels,
+        remarks=found.remarks,
         fingerprint=_fingerprint(spec, found.table_files, scans),
     )
 
@@ -203,7 +211,10 @@ def _parse_endpoints(spec: CohortSpec, clinical: pd.DataFrame, found: _Findings)
     endpoints = {name: parse_endpoint(name, endpoint, frame, "patient") for name, endpoint in spec.endpoints.items()}
     for name, values in endpoints.items():
         found.counted[f"endpoint {name}"] = len(values.patients)
-        found.faults += [Fault(patient, f"endpoint {name}", "", reason) for patient, reason in values.incomplete]
+        found.faults += [
+            Fault(patient, f"endpoint {name}", "", reason, "complete the row of the clinical table")
+            for patient, reason in values.incomplete
+        ]
     return endpoints
 
 
@@ -221,6 +232,7 @@ def _stage_tables(
             label = "-".join(filter(None, (name, str(position), group)))
             table = stage(source, spec.patients, staging, label, modality.transform)
             progress.finish()
+            found.remarks.setdefault(name, Counter()).update(table.remarks)
             found.table_files.append((_below(path, spec.root), path.stat().st_size, table.sha256))
             found.table_files += [describe_file(companion, spec.root) for companion in source.companions]
             found.counted[name] += len(table.samples) + len(table.unmatched)
@@ -230,8 +242,7 @@ def _stage_tables(
                 "samples_of_nobody": len(table.unmatched),
             }
             found.faults += [
-                Fault("", name, f"{_below(path, spec.root)}: {sample}", "the barcode does not match patients.barcode")
-                for sample in table.unmatched
+                Fault("", name, f"{_below(path, spec.root)}: {sample}", *NO_BARCODE) for sample in table.unmatched
             ]
             found.faults += _seen_before(name, table, tables)
             tables.append(table)
@@ -241,7 +252,7 @@ def _stage_tables(
 def _seen_before(name: str, table: StagedTable, earlier: list[StagedTable]) -> list[Fault]:
     reason = "the patient is also in an earlier table of this modality, which is used instead"
     return [
-        Fault(patient, name, "", reason)
+        Fault(patient, name, "", reason, "take the patient out of one of the tables")
         for patient in sorted(table.by_patient)
         if any(patient in other.by_patient for other in earlier)
     ]
@@ -258,13 +269,13 @@ def _list_scans(
             item = _below(scan.paths[0], spec.root)
             patient = spec.patients.patient(scan.patient)
             if patient is None:
-                reason = f"'{scan.patient}' does not match patients.barcode"
-                found.faults.append(Fault("", name, item, reason))
+                found.faults.append(Fault("", name, item, *NO_BARCODE))
                 continue
             channels = listed.setdefault((patient, scan.time_point), {})
             if scan.channel in channels:
                 other = _below(channels[scan.channel].scan.paths[0], spec.root)
-                found.faults.append(Fault(patient, name, item, f"channel '{scan.channel}' is in {other} too"))
+                reason = f"channel '{scan.channel}' is in {other} too"
+                found.faults.append(Fault(patient, name, item, reason, "keep one of the two"))
                 continue
             channels[scan.channel] = ScanChoice(position, scan)
     others = sum((source.other_channels for source in sources), Counter())
@@ -281,16 +292,16 @@ def _set_strangers_aside(
     """Where there is a clinical table it says who the patients are; everyone else goes to quarantine."""
     if known is None:
         return
-    reason = "the patient is not in the clinical table"
+    why = "the patient is not in the clinical table", "add the patient there, or leave it: it is not used"
     for name, staged in tables.items():
         for patient in sorted({p for table in staged for p in table.by_patient} - known):
-            found.faults.append(Fault(patient, name, "", reason))
+            found.faults.append(Fault(patient, name, "", *why))
             for table in staged:
                 table.by_patient.pop(patient, None)
     for name, listed in scans.items():
         for patient, time_point in sorted(key for key in listed if key[0] not in known):
             for choice in listed.pop((patient, time_point)).values():
-                found.faults.append(Fault(patient, name, choice.scan.channel, reason))
+                found.faults.append(Fault(patient, name, choice.scan.channel, *why))
 
 
 def _lay_out(

@@ -66,6 +66,7 @@ class Manifest(BaseModel):
         sources: Per modality, and for the clinical table, its files with SHA-256.
         shards: Files below records/.
         quarantined: Rows of quarantine.tsv.
+        remarks: Modality or endpoint to what was done to it beside reading, such as rows left out, to how often.
         versions: Of chiasma and of the libraries that touched the values.
         fingerprint: SHA-256 of the cohort's YAML as resolved and of its sources.
     """
@@ -82,6 +83,7 @@ class Manifest(BaseModel):
     sources: dict[str, Any]
     shards: dict[str, Shard] = {}
     quarantined: int
+    remarks: dict[str, dict[str, int]] = {}
     versions: dict[str, str]
     fingerprint: str
 

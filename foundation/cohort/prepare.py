@@ -219,6 +219,7 @@ def _publish(out: Path, inventory: Inventory, reports: list[ShardReport], progre
     (out / "sources.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     shards = {_shard_path(out, n).name: report.shard for n, report in enumerate(reports) if report.shard is not None}
     manifest = count(inventory, out, _sources(inventory, files), shards, len(faults), _versions())
+    manifest.remarks = _remarks(inventory, reports)
     partial = out / WORKING / FILE
     partial.write_text(manifest.to_json(), encoding="utf-8")
     progress.start("drawing the summary", None, "")
@@ -231,6 +232,15 @@ def _publish(out: Path, inventory: Inventory, reports: list[ShardReport], progre
         elif leftover.name != "lock":
             leftover.unlink()
     return manifest
+
+
+def _remarks(inventory: Inventory, reports: Sequence[ShardReport]) -> dict[str, dict[str, int]]:
+    """What was done to each modality that a user should know, to how often; sorted."""
+    summed: dict[str, Counter[str]] = {}
+    for found in (inventory.remarks, *(report.remarks for report in reports)):
+        for name, remarks in found.items():
+            summed.setdefault(name, Counter()).update(remarks)
+    return {name: dict(sorted(summed[name].items())) for name in sorted(summed) if summed[name]}
 
 
 def _sources(inventory: Inventory, files: list[tuple[str, int, str]]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from foundation.cohort.sources.base import Volume
 from foundation.cohort.spec import CohortSpec, ImageRecipe
 from foundation.cohort.staging import StagedTable
 from foundation.cohort.store import Image, Record, write_shard
-from foundation.errors import DataError
+from foundation.errors import ChiasmaError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +38,7 @@ class ShardReport:
         bytes_read: Size of the image files read.
         files: Path below the root, bytes and SHA-256 of every image file.
         faults: Scans set aside.
+        remarks: Modality to what was done to its scans that a user should know, to how often.
     """
 
     records: int
@@ -44,12 +46,18 @@ class ShardReport:
     bytes_read: int = 0
     files: list[tuple[str, int, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    remarks: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def remark(self, modality: str, remarks: Mapping[str, int]) -> None:
+        """Add to the remarks on a modality."""
+        self.remarks.setdefault(modality, Counter()).update(remarks)
 
     def write(self, path: Path) -> None:
         """Write as JSON; the file appears only when it is whole."""
         partial = path.with_suffix(f".{os.getpid()}.partial")
         assert self.shard is not None, "the shard is not written yet"
-        document = {**asdict(self), "shard": self.shard.model_dump()}
+        remarks = {name: dict(found) for name, found in self.remarks.items()}
+        document = {**asdict(replace(self, remarks={})), "shard": self.shard.model_dump(), "remarks": remarks}
         partial.write_text(json.dumps(document), encoding="utf-8")
         partial.replace(path)
 
@@ -60,6 +68,7 @@ class ShardReport:
         document["files"] = [tuple(row) for row in document["files"]]
         document["shard"] = Shard(**document["shard"])
         document["faults"] = [Fault(*row) for row in document["faults"]]
+        document["remarks"] = {name: Counter(found) for name, found in document["remarks"].items()}
         return cls(**document)
 
 
@@ -129,16 +138,34 @@ class ShardWriter:
             if channel not in scans:
                 continue
             try:
-                volume = self._read(name, scans[channel])
-            except DataError as error:
-                report.faults.append(Fault(patient, name, channel, _one_line(error, self.spec)))
+                volume = self._read(name, scans[channel], report)
+            except Exception as error:
+                report.faults.append(self._fault(patient, name, channel, error))
                 continue
             if volume is not None:
                 volumes[channel] = volume
         return self._standardise(patient, name, modality, volumes, report)
 
-    def _read(self, name: str, choice: ScanChoice) -> Volume | None:
-        return self.sources[name][choice.source].read(choice.scan)
+    def _read(self, name: str, choice: ScanChoice, report: ShardReport) -> Volume | None:
+        source = self.sources[name][choice.source]
+        try:
+            return source.read(choice.scan)
+        finally:
+            report.remark(name, source.remarks)
+            source.remarks.clear()
+
+    def _fault(self, patient: str, modality: str, item: str, error: Exception) -> Fault:
+        """The fault of one scan; whatever its bytes provoke, it does not end the run.
+
+        Raises:
+            The error itself, where it says nothing of the scan: the machine has no memory left, or no room.
+        """
+        if isinstance(error, DataError):
+            return Fault(patient, modality, item, _one_line(error.where, error.what, self.spec), _plain(error.fix))
+        if isinstance(error, ChiasmaError | MemoryError):
+            raise error
+        what = f"cannot be read, for a reason that was not foreseen ({type(error).__name__}: {error})"
+        return Fault(patient, modality, item, _one_line("", what, self.spec), "leave the scan out, and report this")
 
     def _hash_files(self, plan: RecordPlan, report: ShardReport) -> None:
         paths = {
@@ -159,9 +186,10 @@ class ShardWriter:
             return None
         try:
             standard = standardise(volumes, modality)
-        except DataError as error:
-            report.faults.append(Fault(patient, name, "+".join(volumes), _one_line(error, self.spec)))
+        except Exception as error:
+            report.faults.append(self._fault(patient, name, "+".join(volumes), error))
             return None
+        report.remark(name, Counter(standard.remarks))
         return Image(standard.voxels, standard.channels_present, standard.statistics, standard.affine)
 
 
@@ -185,9 +213,13 @@ class _Aligned:
         return row
 
 
-def _one_line(error: DataError, spec: CohortSpec) -> str:
-    text = " ".join(f"{error.where}: {error.what}".split()) if error.where else error.what
-    return text.replace(f"{spec.root}/", "").replace("\t", " ")
+def _one_line(where: str, what: str, spec: CohortSpec) -> str:
+    return _plain(f"{where}: {what}" if where else what).replace(f"{spec.root}/", "")
+
+
+def _plain(text: str) -> str:
+    """Text for a cell of a tab-separated table."""
+    return " ".join(text.split())
 
 
 _writer: ShardWriter | None = None

@@ -20,7 +20,7 @@ from foundation.cohort.transforms import apply, parse
 from foundation.errors import DataError, writing
 from foundation.files.hashing import sha256_of
 
-LAYOUT = 1
+LAYOUT = 2
 """Number of this file's way of staging; a stage of another number is made again."""
 
 
@@ -37,6 +37,7 @@ class StagedTable:
         by_patient: Patient to rows; several only where their mean is wanted.
         unmatched: Barcodes that the patient rule does not match.
         left_out: Barcodes of a sample type that is left out.
+        remarks: What was done to the table that a user should know, to how often.
         sha256: Of the source file.
         key: SHA-256 of all that the stage depends on.
     """
@@ -47,6 +48,7 @@ class StagedTable:
     by_patient: dict[str, list[int]]
     unmatched: list[str]
     left_out: list[str]
+    remarks: dict[str, int]
     sha256: str
     key: str
 
@@ -139,6 +141,7 @@ def stage(source: TableSource, rule: PatientRule, folder: Path, name: str, trans
         by_patient={patient: [place[row] for row in rows] for patient, rows in assignment.by_patient.items()},
         unmatched=assignment.unmatched,
         left_out=assignment.left_out,
+        remarks=dict(source.remarks),
         sha256=sha256,
         key=key,
     )

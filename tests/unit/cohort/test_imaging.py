@@ -393,3 +393,38 @@ def test_nifti_and_dicom_of_one_scan_give_the_same_bytes(tmp_path, codes, spacin
     assert dicom.affine.tobytes() == nifti.affine.tobytes()
     if spacing == "native":
         np.testing.assert_array_equal(nifti.voxels[0, :11, :, 1:10], stored * 0.5 - 1024)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "native"])
+@pytest.mark.parametrize("spacing", ["native", [1.0, 1.0, 2.0]])
+@pytest.mark.parametrize("tilt", [-0.4, 0.25])
+def test_a_tilted_gantry_is_turned_to_right_angles(tilt, spacing, orientation):
+    shape, zooms = (24, 30, 16), np.array([0.9, 1.1, 2.5])
+    affine = np.diag([-zooms[0], -zooms[1], zooms[2], 1.0])
+    affine[1, 2] = np.tan(tilt) * zooms[2]
+    affine[:3, 3] = [10, 20, -30]
+    slope = np.array([3.0, -2.0, 5.0])
+    indices = np.moveaxis(np.indices(shape), 0, -1)
+    voxels = ((indices @ affine[:3, :3].T + affine[:3, 3]) @ slope + 1000).astype(np.float32)
+    image = one(voxels, [64, 64, 48], affine, spacing=spacing, orientation=orientation, background=-1)
+    axes = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
+    assert "right-angled" in image.remarks[0]
+    places = np.moveaxis(np.indices(image.voxels.shape[1:]), 0, -1) @ image.affine[:3, :3].T + image.affine[:3, 3]
+    before = (places - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    inside = ((before > 2) & (before < np.array(shape) - 3)).all(axis=-1)
+    assert inside.sum() > 2000
+    # Linear interpolation leaves a linear image as it is.
+    np.testing.assert_allclose(image.voxels[0][inside], places[inside] @ slope + 1000, atol=0.05)
+    corners = np.array([[i, j, k] for i in (0, 23) for j in (0, 29) for k in (0, 15)]) @ affine[:3, :3].T
+    held = (corners + affine[:3, 3] - image.affine[:3, 3]) @ np.linalg.inv(image.affine[:3, :3]).T
+    assert (held > -0.6).all()
+    assert (held < np.array(image.voxels.shape[1:]) - 0.4).all()
+
+
+def test_a_shear_of_rounding_is_none(voxels):
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[1, 2] = 0.03
+    image = one(voxels, voxels.shape, affine, stored_as="uint8")
+    np.testing.assert_array_equal(image.voxels[0], voxels)
+    assert image.remarks == ()
