@@ -13,7 +13,8 @@ from foundation.errors import ConfigError
 from foundation.modality import ImageModality, OmicsModality
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from pretrain.config import PretrainConfig
-from pretrain.plan import Cohort, make_plan, size_of
+from pretrain.plan import make_plan, size_of
+from pretrain.planned_cohort import Cohort
 from pretrain.step import Logged, Pretraining, Step
 
 LARGE = Path(__file__).parents[3] / "configs" / "pretrain" / "ct-large.yaml"

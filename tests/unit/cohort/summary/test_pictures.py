@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from foundation.cohort.summary.pictures import (
     Panel,
     Pattern,
@@ -16,6 +13,8 @@ from foundation.cohort.summary.pictures import (
     pattern_plot,
     survival_plot,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("event", [[1.0], [0.0]])

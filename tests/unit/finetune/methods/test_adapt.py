@@ -16,19 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.methods import adapter
-from finetune.methods.adapt import (
-    EVERYTHING,
-    AdaptConfig,
-    Adapted,
-    Frozen,
-    Full,
-    Lora,
-    Scratch,
-    TowerLora,
-    adapt,
-    leaving_blind,
-)
+from finetune.methods.adapt import adapt
+from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.heads import Head
+from finetune.methods.modes import AdaptConfig, Frozen, Full, Lora, Scratch, TowerLora, leaving_blind
 from finetune.tasks.base import Task, tasks
 from foundation.config import Config, load_config
 from foundation.data.batch import Batch

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foundation.collectives import name_hashes
-from foundation.objectives.contrastive.contrast import LearnedScale, infonce, siglip
+from foundation.objectives.contrastive.contrast import infonce, siglip
+from foundation.objectives.contrastive.learned_scale import LearnedScale
 
 
 def problem(seed, records=12, patients=8, present=0.7, width=5, dtype=torch.float64):
