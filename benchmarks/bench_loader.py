@@ -102,12 +102,12 @@ def chiasma_loader(cohort_folder: Path, batch_size: int) -> Callable[[], Iterato
     from foundation.cohort.store import PreparedCohort
     from foundation.data.alignment import align
     from foundation.data.dataset import CohortDataset, whole
-    from foundation.data.preprocessing import Preprocessing
     from foundation.data.sampler import PatientOrder
+    from foundation.data.scaling import fit_preprocessing
 
     cohort = PreparedCohort(cohort_folder)
     rows = np.arange(len(cohort))
-    dataset = CohortDataset(align(Preprocessing.fit(cohort, rows), cohort))
+    dataset = CohortDataset(align(fit_preprocessing(cohort, rows), cohort))
     order = PatientOrder(rows, batch_size, seed=0, batches=len(rows) // batch_size)
     loader = DataLoader(dataset, batch_sampler=order, collate_fn=whole)
     return lambda: (batch.images["mri"] for batch in loader)

@@ -28,8 +28,8 @@ from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
-from foundation.data.preprocessing import Preprocessing
 from foundation.data.sampler import PatientOrder
+from foundation.data.scaling import fit_preprocessing
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
@@ -103,7 +103,7 @@ def simulated(folder: Path, patients: int) -> Aligned:
     simulate(folder / "source", patients=patients, seed=0, progress=lambda done, total: None)
     prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
     cohort = PreparedCohort(folder / "cohort")
-    return align(Preprocessing.fit(cohort, np.arange(len(cohort))), cohort)
+    return align(fit_preprocessing(cohort, np.arange(len(cohort))), cohort)
 
 
 class Bench:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from finetune.config import Network
-from finetune.splits import Fold, refuse_seen
+from finetune.leakage import refuse_seen
+from finetune.splits import Fold
 from finetune.study import Study
 from foundation.data.preprocessing import Preprocessing
+from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
@@ -75,7 +77,7 @@ def base_model(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None
 
 def untrained(study: Study, network: Network, rows: np.ndarray) -> BaseModel:
     """A network with random weights that reads what is learned of some rows."""
-    preprocessing = Preprocessing.fit(study.cohort, rows, network.preprocessing)
+    preprocessing = fit_preprocessing(study.cohort, rows, network.preprocessing)
     settings = MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(study.config.seed)

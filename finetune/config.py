@@ -15,7 +15,7 @@ from finetune.tasks.base import tasks
 from foundation.config import Config, YamlPath, load_config
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
-from foundation.data.preprocessing import PreprocessingConfig
+from foundation.data.scaling import PreprocessingConfig
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.training.optimiser import OptimiserConfig

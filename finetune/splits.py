@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from finetune.dealing import deal, members, pack
+from finetune.leakage import refuse_overlap
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError
-from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import draw
 from foundation.wording import counted
 
@@ -71,6 +72,13 @@ class Records:
     def units(self, config: SplitConfig, rows: np.ndarray) -> np.ndarray:
         """Names of what must not be on both sides, of some rows."""
         return (self.sites if config.by == "site" else self.patients)[rows].astype(str)
+
+    def sides(self, config: SplitConfig, fold: Fold) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Names in training and in test, of patients and where split by site of sites too."""
+        sides = {"patient": (self.patients[fold.train], self.patients[fold.test])}
+        if config.by == "site":
+            sides["site"] = (self.sites[fold.train], self.sites[fold.test])
+        return sides
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class Folds:
         if config.repeats > 1:
             folds = [Fold(f"{i // config.folds}.{f.name}", f.train, f.test) for i, f in enumerate(folds)]
         for fold in folds:
-            refuse_overlap(records, config, fold)
+            refuse_overlap(records.sides(config, fold), fold.name)
         return cls(config, seed, records, folds, left_out, only_train)
 
     def inner(self, fold: Fold, strata_N: np.ndarray | None = None) -> list[Fold]:
@@ -177,54 +185,6 @@ class Folds:
                 for fold in self.folds
             ],
         }
-
-
-def refuse_overlap(records: Records, config: SplitConfig, fold: Fold) -> None:
-    """Refuse a fold in which a patient, or where split by site a site, is on both sides.
-
-    Raises:
-        DataError: So it is; it counts them and names none, because what is written of a split is passed on.
-    """
-    sides = {"patient": (records.patients[fold.train], records.patients[fold.test])}
-    if config.by == "site":
-        sides["site"] = (records.sites[fold.train], records.sites[fold.test])
-    for unit, (train, test) in sides.items():
-        both = np.intersect1d(train.astype(str), test.astype(str))
-        if len(both):
-            raise DataError(
-                f"{counted(len(both), unit)} in both training and test",
-                where=f"fold {fold.name}",
-                fix="mend the published folds, or let `splits.folds` make them",
-            )
-
-
-def refuse_seen(seen: SeenPatients | None, test_patients: np.ndarray, *, allowed: bool = False) -> np.ndarray:
-    """Refuse to score a model on patients it was pretrained on.
-
-    Args:
-        seen: Of the model folder; None where it does not say.
-        test_patients: [N] names.
-        allowed: The user knows; the report then has to say it.
-
-    Returns:
-        [N] bool: who was seen; everybody, where the model does not say.
-
-    Raises:
-        DataError: Somebody was seen, or nobody can know, and it was not allowed.
-    """
-    seen_N = np.ones(len(test_patients), dtype=bool) if seen is None else seen.among(test_patients)
-    if not seen_N.any() or allowed:
-        return seen_N
-    if seen is None:
-        what = "the model does not say which patients it was pretrained on"
-    else:
-        count = len(set(test_patients[seen_N]))
-        what = f"the model was pretrained on {count} of the {len(set(test_patients))} patients to be tested"
-    raise DataError(
-        what,
-        where="pretrain",
-        fix="pretrain without them (`pretrain: per_fold`), or set `allow_seen: true`, which the report then says",
-    )
 
 
 def within_groups(groups_N: np.ndarray, strata_N: np.ndarray) -> np.ndarray:
@@ -304,9 +264,9 @@ def _split(
         raise _too_few(config, len(units), len(np.unique(records.units(config, rows))), count)
     order = draw(seed, purpose, units, np.zeros(len(units), dtype=np.int64), 1)[:, 0]
     if config.by == "site":
-        fold_of = _pack(_members(records, tested, unit_of), order, count)
+        fold_of = pack(members(records.patients[tested], records.strata[tested], unit_of), order, count)
     else:
-        fold_of = _deal(records.strata[tested[first]], order, count)
+        fold_of = deal(records.strata[tested[first]], order, count)
     tests = [tested[fold_of[unit_of] == k] for k in range(count)]
     return [Fold(str(k), np.setdiff1d(rows, test), test) for k, test in enumerate(tests)]
 
@@ -325,32 +285,3 @@ def _too_few(config: SplitConfig, left: int, units: int, count: int) -> ConfigEr
         where="splits",
         fix="use fewer folds, or split by patient" if config.by == "site" else "use fewer folds",
     )
-
-
-def _deal(strata_U: np.ndarray, order_U: np.ndarray, count: int) -> np.ndarray:
-    """[U] fold of each unit, dealt like cards that lie sorted by stratum: the shares of two folds differ by one."""
-    fold_U = np.empty(len(strata_U), dtype=np.int64)
-    fold_U[np.lexsort((order_U, strata_U))] = np.arange(len(strata_U)) % count
-    return fold_U
-
-
-def _members(records: Records, rows: np.ndarray, unit_of: np.ndarray) -> np.ndarray:
-    """[U, S] patients of each unit altogether (the first column) and in each stratum."""
-    _, first = np.unique(records.patients[rows].astype(str), return_index=True)
-    strata, stratum_of = np.unique(records.strata[rows[first]], return_inverse=True)
-    members_US = np.zeros((unit_of.max() + 1, 1 + len(strata)))
-    np.add.at(members_US, (unit_of[first], 1 + stratum_of), 1)
-    members_US[:, 0] = members_US.sum(axis=1)
-    return members_US
-
-
-def _pack(members_US: np.ndarray, order_U: np.ndarray, count: int) -> np.ndarray:
-    """[U] fold of each unit: the largest first, each to where it leaves the folds most alike."""
-    share_US = members_US / members_US.sum(axis=0)
-    held_KS = np.zeros((count, members_US.shape[1]))
-    fold_U = np.empty(len(members_US), dtype=np.int64)
-    for unit in np.lexsort((order_U, -members_US[:, 0])):
-        # The growth of the sum of squared shares, which is least when all are equal; an empty fold always wins.
-        fold_U[unit] = np.argmin(held_KS @ share_US[unit])
-        held_KS[fold_U[unit]] += share_US[unit]
-    return fold_U

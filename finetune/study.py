@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from finetune.config import FinetuneConfig
-from finetune.splits import Fold, Folds, Records, refuse_seen, within_groups
+from finetune.leakage import refuse_seen
+from finetune.splits import Fold, Folds, Records, within_groups
 from finetune.tasks.base import Task, Truth, tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned

@@ -1,9 +1,37 @@
-"""The errors a user can cause or meet: each says what is wrong, where, and what to do about it."""
+"""The errors a user meets, refusals of the operating system among them: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Refusal(NamedTuple):
+    """Why the operating system refused a file or folder, and what to do about it."""
+
+    what: str
+    fix: str
+
+
+DENIED = Refusal("permission denied", "name a file or folder that you may use, or correct its permissions")
+LOST = Refusal("the connection to its disk is lost", "mount it again")
+REFUSALS = {
+    errno.ENOSPC: Refusal("the disk is full", "make room on the disk"),
+    errno.EDQUOT: Refusal("the quota is used up", "make room within your quota"),
+    errno.EROFS: Refusal("the disk is read-only", "name a folder that can be written"),
+    errno.EACCES: DENIED,
+    errno.EPERM: DENIED,
+    errno.ENOTDIR: Refusal("a file is in the place of a folder", "name another folder"),
+    errno.ENAMETOOLONG: Refusal("the name is too long", "name a shorter one"),
+    errno.EIO: Refusal("the disk cannot be read or written", "check the disk and its connection"),
+    errno.ESTALE: LOST,
+    errno.ENOTCONN: LOST,
+}
+"""Numbers of the operating system's refusals; no other OSError is one."""
 
 
 class ChiasmaError(Exception):
@@ -58,6 +86,43 @@ class WriteError(ChiasmaError):
     """A place that cannot be written: a full disk, a folder without permission, a lost mount."""
 
     exit_code = 1
+
+    @classmethod
+    def of(cls, error: OSError, *, where: Path | str = "", then: str = "start it again") -> WriteError | None:
+        """A refusal of the operating system in the words of this project.
+
+        Args:
+            error: What it raised.
+            where: The place, where the error does not name one.
+            then: What to do once the cause is mended.
+
+        Returns:
+            None where it is no refusal of `REFUSALS`.
+        """
+        refusal = REFUSALS.get(error.errno or 0)
+        if refusal is None:
+            return None
+        return cls(refusal.what, where=str(error.filename or where), fix=f"{refusal.fix}, then {then}")
+
+
+@contextlib.contextmanager
+def writing(place: Path, *, then: str = "start it again") -> Iterator[None]:
+    """Turn the operating system's refusals to write into a WriteError; any other OSError goes on as it is.
+
+    Args:
+        place: What is written, for the message, where the system does not say.
+        then: See `WriteError.of`.
+
+    Raises:
+        WriteError: The system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        refused = WriteError.of(error, where=place, then=then)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 def nearest(name: str, known: Iterable[str], *, list_up_to: int = 12) -> str:

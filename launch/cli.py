@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 import threading
@@ -14,20 +13,11 @@ from typing import Any
 
 import click
 
-from foundation.errors import ChiasmaError, nearest
+from foundation.errors import ChiasmaError, WriteError, nearest
 
 FAILED = 1
 INTERRUPTED = 130
 TERMINATED = 143
-
-DENIED = {
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room within your quota",
-    errno.EROFS: "name a folder that can be written",
-    errno.EACCES: "name a file or folder that you may use, or correct its permissions",
-    errno.EPERM: "name a file or folder that you may use, or correct its permissions",
-}
-"""What to do about a refusal of the operating system."""
 
 
 @dataclass
@@ -284,9 +274,8 @@ def _explain(error: BaseException, call: Call) -> tuple[int, str]:
         return TERMINATED, f"terminated; {again}"
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return INTERRUPTED, f"interrupted; {again}"
-    if isinstance(error, OSError) and error.errno in DENIED:
-        place = f"{error.filename}: " if error.filename else ""
-        return FAILED, f"{place}{error.strerror}\n  what to do: {DENIED[error.errno]}, then start it again"
+    if isinstance(error, OSError) and (refused := WriteError.of(error, then=again)):
+        return refused.exit_code, str(refused)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return FAILED, f"the package '{error.name}' is not installed\n  what to do: run chiasma doctor"
     message = " ".join(str(error).split())

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from foundation.config import Config, YamlPath
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
-from foundation.data.preprocessing import PreprocessingConfig
+from foundation.data.scaling import PreprocessingConfig
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.objectives.base import objectives

@@ -16,8 +16,8 @@ from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
-from foundation.data.preprocessing import Preprocessing
 from foundation.data.sampler import BatchKey
+from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
 from foundation.files.lock import claimed_run, refuse_foreign
 from foundation.files.whole import write_json
@@ -69,7 +69,7 @@ def pretrain(
     refuse_foreign(config.out, BEFORE)
     cohort = PreparedCohort(config.cohort)
     training, held_out = split(cohort, config.held_out, config.seed)
-    aligned = align(Preprocessing.fit(cohort, training, config.preprocessing), cohort)
+    aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
     parallel = Parallel(config.precision)
     dataset = CohortDataset(
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation

@@ -16,7 +16,7 @@ from finetune.splits import Fold
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
-from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import ConfigError, nearest
 from foundation.linear.learners import LEARNERS, CoxLearner, Learner, Parts, Predict
 from foundation.linear.selection import fit_chosen
@@ -140,7 +140,7 @@ class Inputs:
         self.aligned: Aligned | None = None
         if self.names:
             config = PreprocessingConfig(modalities=self.names)
-            self.aligned = align(Preprocessing.fit(cohort, train, config), cohort)
+            self.aligned = align(fit_preprocessing(cohort, train, config), cohort)
         self.center_F = {name: self._center(name, train) for name in self.names}
         many_NF = self._many(train)
         self.pca = None

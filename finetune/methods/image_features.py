@@ -7,7 +7,8 @@ import torch
 
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
-from foundation.data.preprocessing import ImageScaling, Preprocessing, PreprocessingConfig
+from foundation.data.preprocessing import ImageScaling
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 
 GRID = (8, 8, 4)
 """Cells along each axis; of an image of two axes the first two."""
@@ -58,7 +59,7 @@ class ImageFeatures:
     def _unscaled(self, name: str) -> Aligned:
         """The cohort through a preprocessing that learned nothing but which channels there are."""
         everybody = np.arange(len(self.cohort))
-        fitted = Preprocessing.fit(self.cohort, everybody, PreprocessingConfig(modalities=[name]))
+        fitted = fit_preprocessing(self.cohort, everybody, PreprocessingConfig(modalities=[name]))
         scaling = fitted.images()[name]
         channels = len(scaling.channels)
         unit: ImageScaling = scaling.model_copy(update={"mean": [0.0] * channels, "std": [1.0] * channels})

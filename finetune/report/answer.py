@@ -56,16 +56,16 @@ def measure_of(entry: Entry) -> str:
 
 
 def difference(score: Entry) -> str:
-    """The end of a sentence on two scores: by how much one is higher and, where so, that this may be chance."""
+    """How much higher or lower a method is than the other, such as ``0.016 higher (95 % …)``; empty where not known."""
     less = score.get("difference") or {}
     if less.get("value") is None:
         return ""
     bounds, p_value = _bounds(less), less.get("p_value")
-    details = [f"95\u00a0% interval {interval(bounds, signed=True)}"] if bounds else []
+    details = [f"95\u00a0% interval of the difference {interval(bounds, signed=True)}"] if bounds else []
     details += [p_text(p_value)] if p_value is not None else []
     brackets = f" ({', '.join(details)})" if details else ""
-    doubt = " that may be chance" if bounds and bounds[0] <= 0 <= bounds[1] else ""
-    return f", a difference of {decimal(less['value'], signed=True)}{brackets}{doubt}"
+    doubt = ", which may be chance" if bounds and bounds[0] <= 0 <= bounds[1] else ""
+    return f"{decimal(abs(less['value']))} {'higher' if less['value'] > 0 else 'lower'}{brackets}{doubt}"
 
 
 def _answer(entry: Entry) -> str:
@@ -90,15 +90,20 @@ def _lost(entry: Entry, best: str) -> str:
     theirs = entry["baselines"][best]
     failed = "" if beats_chance(entry, entry["chance"]) else f", and {THIS_MODEL} is not better than chance"
     return (
-        f"A baseline does better{failed}: for {entry['endpoint']}, the {measure_of(entry)} is {_value(theirs)} for "
-        f"{best} and {_value(entry)} for {THIS_MODEL}{difference(theirs)}, in {_patients(entry)}, where chance is "
-        f"{entry['chance']:.3g}."
+        f"A baseline does better{failed}: for {entry['endpoint']} in {_patients(entry)}, where chance is "
+        f"{entry['chance']:.3g}, the {measure_of(entry)} is {_value(theirs)} for {best} and {_value(entry)} for "
+        f"{THIS_MODEL}{_then(', that is ', difference(theirs))}."
     )
 
 
 def _runner_up(entry: Entry, best: str) -> str:
     theirs = entry["baselines"][best]
-    return f"the best baseline, {best}, has {decimal(theirs['mean'])}{difference(theirs)}"
+    compared = _then(f", and {THIS_MODEL} is ", difference(theirs))
+    return f"the best baseline, {best}, has {decimal(theirs['mean'])}{compared}"
+
+
+def _then(before: str, text: str) -> str:
+    return before + text if text else ""
 
 
 def _value(score: Entry) -> str:

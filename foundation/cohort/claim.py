@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 from foundation.cohort.manifest import FILE, Manifest
-from foundation.errors import ConfigError, DataError, WriteError
+from foundation.errors import ConfigError, DataError, writing
 from foundation.files.lock import HOLDER, LOCK, held
 
 WORKING = ".prepare"
 """Folder inside the cohort that holds what an unfinished preparation needs to go on; gone at the end."""
-
-REFUSALS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-}
 
 
 @contextlib.contextmanager
@@ -35,7 +26,7 @@ def claimed_cohort(out: Path, name: str) -> Iterator[Path]:
         DataError: The folder holds something else, or another process is at work in it.
         WriteError: The disk is full or read-only.
     """
-    with _one_message(out):
+    with writing(out, then="run the same command: what is finished is kept"):
         _make(out)
         _refuse_what_is_not_ours(out, name)
         working = out / WORKING
@@ -81,18 +72,3 @@ def _remove_if_empty(working: Path) -> None:
         for folder in sorted((path for path in working.rglob("*") if path.is_dir()), reverse=True):
             folder.rmdir()
         working.rmdir()
-
-
-@contextlib.contextmanager
-def _one_message(out: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one message."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        raise WriteError(
-            f"cannot write: {REFUSALS[error.errno]}",
-            where=str(error.filename or out),
-            fix="make room or correct the permissions, then run the same command: what is finished is kept",
-        ) from error

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from foundation.cohort.clinical import read_clinical
-from foundation.cohort.endpoints import EndpointValues, parse_endpoint
+from foundation.cohort.endpoint_columns import parse_endpoint
+from foundation.cohort.endpoints import EndpointValues
 from foundation.cohort.fingerprint import below_root, describe_file, fingerprint_of
 from foundation.cohort.folds import find_folds, read_folds
 from foundation.cohort.record_plans import GROUP, RecordPlan, ScanChoice, lay_out
 from foundation.cohort.sources.base import ImageSource, image_sources, table_sources
 from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe
 from foundation.cohort.staging import StagedTable, stage
-from foundation.errors import DataError
+from foundation.errors import ConfigError, DataError
 from foundation.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,6 +116,25 @@ def build_sources(modality: ImageRecipe, spec: CohortSpec) -> list[ImageSource]:
     return [image_sources.build(config, spec.root, modality.channels, spec.groups) for config in modality.source]
 
 
+def _paths(spec: CohortSpec, files: str, skip: Iterable[str] = ()) -> Iterator[tuple[str | None, Path]]:
+    """Fill ``{group}`` into the name of a table: once per group that is not skipped, or once.
+
+    Raises:
+        ConfigError: The name has ``{group}`` and the cohort has no groups.
+    """
+    if "{group}" not in files:
+        yield None, spec.root / files
+        return
+    if not spec.groups:
+        raise ConfigError(
+            "names {group}, but the cohort has no groups", where=f"files: {files}", fix="add the key `groups`"
+        )
+    skip = set(skip)
+    for group in spec.groups:
+        if group not in skip:
+            yield group, spec.root / files.replace("{group}", group)
+
+
 def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | None:
     """The clinical tables of all groups as one, indexed by patient, with a column of groups."""
     import pandas as pd
@@ -122,7 +142,7 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
     if spec.clinical is None:
         return None
     frames = []
-    for group, path in spec.paths(spec.clinical.files):
+    for group, path in _paths(spec, spec.clinical.files):
         frame = read_clinical(spec.clinical, path)
         found.table_files.append(describe_file(path, spec.root))
         barcodes = frame[spec.clinical.patient].tolist()
@@ -161,7 +181,7 @@ def _stage_tables(
 ) -> list[StagedTable]:
     tables: list[StagedTable] = []
     for position, config in enumerate(modality.source):
-        for group, path in spec.paths(config.files, skip=modality.absent_for):
+        for group, path in _paths(spec, config.files, skip=modality.absent_for):
             if not path.is_file():
                 fix = f"correct `files`, or list '{group}' in absent_for" if group else "correct `files` or `root`"
                 raise DataError(f"no such file (a table of modality '{name}')", where=str(path), fix=fix)
@@ -260,7 +280,7 @@ def _refuse_empty_modalities(records: list[RecordPlan], tables: dict[str, list[S
 def _read_folds(spec: CohortSpec, patients: set[str], found: _Findings) -> dict[str, dict[str, str]]:
     if spec.folds is None:
         return {}
-    paths = list(find_folds(path for _, path in spec.paths(spec.folds.files)))
+    paths = list(find_folds(path for _, path in _paths(spec, spec.folds.files)))
     found.table_files += [describe_file(path, spec.root) for _, path in paths]
     return read_folds(spec.folds, paths, patients)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,24 +119,6 @@ class CohortSpec(Config):
     def images(self) -> dict[str, ImageRecipe]:
         """The image modalities by name."""
         return {n: m for n, m in self.modalities.items() if isinstance(m, ImageRecipe)}
-
-    def paths(self, files: str, skip: Iterable[str] = ()) -> Iterator[tuple[str | None, Path]]:
-        """Fill ``{group}`` into the name of a table: once per group that is not skipped, or once.
-
-        Raises:
-            ConfigError: The name has ``{group}`` and the cohort has no groups.
-        """
-        if "{group}" not in files:
-            yield None, self.root / files
-            return
-        if not self.groups:
-            raise ConfigError(
-                "names {group}, but the cohort has no groups", where=f"files: {files}", fix="add the key `groups`"
-            )
-        skip = set(skip)
-        for group in self.groups:
-            if group not in skip:
-                yield group, self.root / files.replace("{group}", group)
 
     def omics(self) -> dict[str, OmicsRecipe]:
         """The omics modalities by name."""

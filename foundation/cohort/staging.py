@@ -17,7 +17,7 @@ import numpy as np
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableSource
 from foundation.cohort.transforms import apply, parse
-from foundation.errors import DataError, WriteError
+from foundation.errors import DataError, writing
 from foundation.files.hashing import sha256_of
 
 LAYOUT = 1
@@ -165,7 +165,7 @@ def _sidecar(path: Path) -> Path:
 
 def _write_sidecar(staged: StagedTable) -> None:
     document = {key: value for key, value in asdict(staged).items() if key != "path"}
-    with _new_file(_sidecar(staged.path)) as file, _writing(staged.path.parent):
+    with _new_file(_sidecar(staged.path)) as file, writing(staged.path.parent):
         _write_bytes(file.fileno(), np.frombuffer(json.dumps(document).encode(), np.uint8), 0)
 
 
@@ -174,45 +174,32 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name when it is whole and on disk, and leaves nothing behind otherwise."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with _writing(path.parent):
+        with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             # A sidecar says that its table is finished; it must not outlive the table it spoke of.
             _sidecar(path).unlink(missing_ok=True)
             file = partial.open("wb", buffering=0)
         with file:
             yield file
-            with _writing(path.parent):
+            with writing(path.parent):
                 os.fsync(file.fileno())
-        with _writing(path.parent):
+        with writing(path.parent):
             partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write into a WriteError."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(folder),
-            fix="free some space there, or choose another folder with --out",
-        ) from None
-
-
 def _write(path: Path, table: Table, samples: Sequence[str], transform: Sequence[str], where: Path) -> None:
     shape = (len(samples), len(table.features))
     written = 0
     with _new_file(path) as file:
-        with _writing(path.parent):
+        with writing(path.parent):
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         start = file.tell()
         for block in _widened(table.blocks):
             values = _transformed(block, transform, where)
-            with _writing(path.parent):
+            with writing(path.parent):
                 _write_block(file.fileno(), start, shape[1], block, values)
             written += values.size
         if written != shape[0] * shape[1]:

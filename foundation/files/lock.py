@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from foundation.errors import ConfigError, DataError, WriteError
+from foundation.errors import ConfigError, DataError, WriteError, writing
 
 WORKING = ".run"
 """Folder inside a run folder, for what only the run itself reads."""
@@ -78,13 +78,13 @@ def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
         WriteError: It cannot be made.
     """
     working = out / WORKING
-    try:
-        working.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ConfigError("a file is in the place of the run folder", where=str(out), fix="correct `out`") from None
-    except OSError as error:
-        what = f"the run folder cannot be made: {error.strerror}"
-        raise WriteError(what, where=str(out), fix="make room, or name an `out` that you may write to") from None
+    with writing(out):
+        try:
+            working.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ConfigError("a file is in the place of the run folder", where=str(out), fix="correct `out`") from None
+        except FileNotFoundError:
+            raise WriteError("no folder can be made there", where=str(out), fix="correct `out`") from None
     with held(out, working=working, doing=doing, fix="wait for it, or give this run another `out`"):
         yield
 

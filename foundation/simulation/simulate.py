@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from foundation.errors import ConfigError, WriteError
+from foundation.errors import ConfigError, writing
 from foundation.simulation import tables
 from foundation.simulation.anatomy import paint
 from foundation.simulation.biology import draw_biology
@@ -39,23 +39,13 @@ def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int],
     """
     partial = out.with_name(out.name + ".partial")
     _check(out, partial, patients, seed)
-    try:
+    with writing(out):
         partial.mkdir(parents=True)
-    except OSError as error:
-        raise WriteError(
-            f"cannot be made: {error.strerror}", where=str(partial), fix="name a folder you may write to"
-        ) from None
-    try:
-        _write(partial, patients, seed, progress)
-        partial.replace(out)
-    except OSError as error:
-        raise WriteError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(error.filename or out),
-            fix="free some disk space, or name another folder",
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            _write(partial, patients, seed, progress)
+            partial.replace(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check(out: Path, partial: Path, patients: int, seed: int) -> None:

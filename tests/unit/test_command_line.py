@@ -137,10 +137,11 @@ def test_the_program_itself_returns_the_code(tmp_path):
         (
             OSError(errno.ENOSPC, "No space left on device", "out/x"),
             1,
-            "chiasma prepare: out/x: No space left on device\n  what to do: make room on the disk",
+            "chiasma prepare: out/x: the disk is full\n  what to do: make room on the disk, then start the same",
         ),
-        (OSError(errno.EROFS, "Read-only file system"), 1, "chiasma prepare: Read-only file system\n  what to do: "),
-        (PermissionError(errno.EACCES, "Permission denied", "out"), 1, "chiasma prepare: out: Permission denied\n"),
+        (OSError(errno.EROFS, "Read-only file system"), 1, "chiasma prepare: the disk is read-only\n  what to do: "),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), 1, "chiasma prepare: out: permission denied\n"),
+        (FileExistsError(errno.EEXIST, "File exists", "out"), 1, "chiasma prepare: unexpected: FileExistsError: "),
         (
             ValueError("two\nlines"),
             1,

@@ -1,14 +1,27 @@
-"""Errors say what, where and what to do, cross processes, and name the nearest known word."""
+"""Errors say what, where and what to do, cross processes, name the nearest word, and tell refusals of the system."""
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError, WriteError, nearest
+from foundation.errors import (
+    REFUSALS,
+    CheckpointError,
+    ChiasmaError,
+    ConfigError,
+    DataError,
+    WriteError,
+    nearest,
+    writing,
+)
 
 
 def test_message_says_what_where_and_what_to_do():
@@ -47,3 +60,25 @@ def test_nearest_knows_a_known_word_whatever_the_order(known, random):
     name = random.choice(words)
     random.shuffle(words)
     assert nearest(name, words) == f"did you mean '{name}'?"
+
+
+@pytest.mark.parametrize("number", list(REFUSALS), ids=errno.errorcode.get)
+def test_a_refusal_of_the_system_says_what_where_and_what_to_do(number):
+    place = Path("out")
+    with pytest.raises(WriteError) as caught, writing(place, then="go on"):
+        raise OSError(number, os.strerror(number), "out/part")
+    assert (caught.value.what, caught.value.where) == (REFUSALS[number].what, "out/part")
+    assert caught.value.fix == f"{REFUSALS[number].fix}, then go on"
+    with pytest.raises(WriteError) as caught, writing(place):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.where == "out"
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "No such file", "x"), OSError("libcudart.so.13: cannot open")]
+)
+def test_what_is_no_refusal_goes_on_as_it_is(error):
+    assert WriteError.of(error) is None
+    with pytest.raises(type(error), match=re.escape(str(error))) as caught, writing(Path("out")):
+        raise error
+    assert caught.value is error

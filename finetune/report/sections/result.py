@@ -103,9 +103,11 @@ def _named(both: Entry) -> str:
 
 
 def _averaged(page: Page, both: Entry) -> None:
+    compared = difference(both)
     page.text(
         f"{_named(both).capitalize()} is not a baseline: it is the mean of the two predictions for each patient. "
-        f"Compared with {both['baseline']} alone, its score is {decimal(both.get('mean'))}{difference(both)}."
+        f"Its score is {decimal(both.get('mean'))}"
+        + (f"; compared with {both['baseline']} alone it is {compared}." if compared else ".")
     )
 
 

@@ -1,4 +1,4 @@
-"""Embedding of one measured feature: its identity, its modality, and a learned function of its value.
+"""Embedding of one measured feature (identity, modality, a function of its value), and its initial weights.
 
 A feature f of modality m with value x contributes ``sum over r of basis_r(x) * loading[m, f, r]``, a vector of
 width D. The basis is 1 and x for binary values; for others 1, x between -1 and 1, and what x exceeds either bound by.

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from foundation.data.alignment import align
-from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import DataError
 
 ALL = np.arange(40)
 
 
 def fit(cohort, **config):
-    return Preprocessing.fit(cohort, ALL[::2], PreprocessingConfig(**config))
+    return fit_preprocessing(cohort, ALL[::2], PreprocessingConfig(**config))
 
 
 def plain(sentence):

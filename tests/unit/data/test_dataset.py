@@ -14,8 +14,8 @@ from foundation.data.alignment import Aligned, align
 from foundation.data.augment import Augmentation
 from foundation.data.dataset import CohortDataset, whole
 from foundation.data.modality_dropout import ModalityDropout
-from foundation.data.preprocessing import Preprocessing
 from foundation.data.sampler import BatchKey, OnePass, PatientOrder
+from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError, DataError
 
 DROPOUT = ModalityDropout(default=0.4, modalities={"mri": 0.7}, channels=0.5)
@@ -25,7 +25,7 @@ TRAINING = np.arange(0, 40, 2)
 
 @pytest.fixture(scope="session")
 def aligned(cohort) -> Aligned:
-    return align(Preprocessing.fit(cohort, TRAINING), cohort)
+    return align(fit_preprocessing(cohort, TRAINING), cohort)
 
 
 def key(rows, epoch=0):

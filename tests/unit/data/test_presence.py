@@ -11,6 +11,7 @@ from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.data.presence import observed_N
 from foundation.data.sampler import BatchKey
+from foundation.data.scaling import fit_preprocessing
 
 ALL = np.arange(40)
 GENES = 12
@@ -18,7 +19,7 @@ GENES = 12
 
 @pytest.fixture(scope="session")
 def preprocessing(cohort) -> Preprocessing:
-    return Preprocessing.fit(cohort, ALL)
+    return fit_preprocessing(cohort, ALL)
 
 
 def knowing(preprocessing, genes, channels):

@@ -17,7 +17,7 @@ from finetune.config import Network
 from finetune.run import finetune
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
-from foundation.data.preprocessing import Preprocessing
+from foundation.data.scaling import fit_preprocessing
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
@@ -166,7 +166,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = Network.model_validate(NETWORK)
     names = np.unique(cohort.patients.astype(str))[:SEEN]
     rows = np.flatnonzero(np.isin(cohort.patients.astype(str), names))
-    preprocessing = Preprocessing.fit(cohort, rows, network.preprocessing)
+    preprocessing = fit_preprocessing(cohort, rows, network.preprocessing)
     torch.manual_seed(0)
     model = MultimodalModel(
         MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from finetune.evaluation.compare import averaged
+from finetune.leakage import refuse_overlap
 from finetune.methods.baselines import BASELINES, predict
 from finetune.methods.image_features import ImageFeatures
 from finetune.report.answer import headlines
-from finetune.splits import Fold, Folds, Records, SplitConfig, refuse_overlap
+from finetune.splits import Fold, Folds, Records, SplitConfig
 from foundation.cohort.folds import PublishedFolds, read_folds
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
@@ -82,7 +83,7 @@ def test_a_patient_planted_in_both_sides_of_a_published_fold_is_caught(tmp_path)
     made = Folds.make(config, records, 0, {"0": {"a": "val", "b": "train", "c": "train", "d": "val"}}).folds[0]
     planted = Fold("0", np.append(made.train, 1), np.setdiff1d(made.test, 1))
     with pytest.raises(DataError, match="1 patient in both training and test"):
-        refuse_overlap(records, config, planted)
+        refuse_overlap(records.sides(config, planted), planted.name)
 
 
 SUBTYPE = "tasks=[{task: subtype, endpoint: subtype}]"

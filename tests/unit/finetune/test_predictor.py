@@ -25,7 +25,7 @@ from finetune.methods.network import NetworkMethod
 from finetune.predictor import ADAPTER, MODEL, NOTHING, Predictor
 from finetune.run import finetune
 from foundation.cohort.store import PreparedCohort, Record
-from foundation.data.preprocessing import Preprocessing
+from foundation.data.scaling import fit_preprocessing
 from foundation.errors import CheckpointError, DataError
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
@@ -163,7 +163,7 @@ def finished(make_cohort: Make, tmp_path_factory: pytest.TempPathFactory) -> Fin
     folder = tmp_path_factory.mktemp("predictor")
     cohort = make_cohort(folder / "cohort", records_of("P", 60, 0, ("glioma", "lung")), FEATURES, ENDPOINTS)
     network = Network.model_validate(NETWORK)
-    preprocessing = Preprocessing.fit(cohort, np.arange(len(cohort)), network.preprocessing)
+    preprocessing = fit_preprocessing(cohort, np.arange(len(cohort)), network.preprocessing)
     torch.manual_seed(0)
     settings = MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
     model_folder.write(

@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.splits import (
-    Fold,
-    Folds,
-    Records,
-    SplitConfig,
-    refuse_overlap,
-    refuse_seen,
-    within_groups,
-)
+from finetune.leakage import refuse_overlap
+from finetune.splits import Fold, Folds, Records, SplitConfig, within_groups
 from foundation.errors import ConfigError, DataError
-from foundation.hub.seen_patients import SeenPatients
 
 
 def records(seed: int, patients: int, sites: int = 12, strata: int = 3, unlabelled: float = 0.1) -> Records:
@@ -83,7 +75,7 @@ def test_inner_folds_divide_the_training_rows_by_the_same_rules(seed, by):
         inner = made.inner(fold)
         np.testing.assert_array_equal(np.sort(np.concatenate([each.test for each in inner])), fold.train)
         for each in inner:
-            refuse_overlap(rec, config, each)
+            refuse_overlap(rec.sides(config, each), each.name)
             assert not np.intersect1d(np.concatenate([each.train, each.test]), fold.test).size
     assert not np.array_equal(made.inner(made.folds[0])[0].test, made.inner(made.folds[1])[0].test)
 
@@ -138,7 +130,7 @@ def test_who_was_seen_trains_in_every_fold_and_is_never_tested_but_may_be_chosen
         np.testing.assert_array_equal(np.sort(chosen_on), fold.train)
         for each in inner:
             np.testing.assert_array_equal(np.union1d(each.train, each.test), fold.train)
-            refuse_overlap(rec, config, each)
+            refuse_overlap(rec.sides(config, each), each.name)
     assert made.counts()["seen_train_only"] == len(names(rec, np.flatnonzero(only_train)))
 
 
@@ -197,7 +189,7 @@ def test_a_patient_planted_in_both_sides_is_caught():
     several = next(row for row in fold.test if (rec.patients == rec.patients[row]).sum() > 1)
     planted = Fold("0", np.append(fold.train, several), np.setdiff1d(fold.test, several))
     with pytest.raises(DataError, match="1 patient in both training and test") as caught:
-        refuse_overlap(rec, made.config, planted)
+        refuse_overlap(rec.sides(made.config, planted), planted.name)
     assert rec.patients[several] not in str(caught.value)
 
 
@@ -235,21 +227,6 @@ def test_a_published_fold_without_labels_on_one_side_is_refused():
     rec = Records(np.array(["a", "b"], dtype=object), np.full(2, ""), np.array([0, -1]))
     with pytest.raises(DataError, match="fold 0"):
         Folds.make(SplitConfig(published=True), rec, 0, {"0": {"a": "train", "b": "val"}})
-
-
-def test_patients_seen_in_pretraining_are_refused_unless_allowed():
-    seen = SeenPatients.of(["a", "b"])
-    test = np.array(["b", "c", "b", "d"], dtype=object)
-    with pytest.raises(DataError, match="1 of the 3 patients"):
-        refuse_seen(seen, test)
-    assert refuse_seen(seen, test, allowed=True).tolist() == [True, False, True, False]
-    assert not refuse_seen(seen, np.array(["c", "d"])).any()
-
-
-def test_a_model_that_does_not_say_whom_it_saw_is_taken_to_have_seen_everybody():
-    with pytest.raises(DataError, match="does not say"):
-        refuse_seen(None, np.array(["a"]))
-    assert refuse_seen(None, np.array(["a", "b"]), allowed=True).all()
 
 
 def test_strata_within_groups_are_one_code_per_pair():

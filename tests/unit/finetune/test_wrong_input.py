@@ -97,14 +97,14 @@ def test_a_damaged_model_is_named(workplace, tmp_path, capsys, name, damage):
 def test_a_model_without_a_modality_is_told_apart_from_a_cohort_without_it(workplace, tmp_path, capsys):
     from finetune.config import Network
     from foundation.cohort.store import PreparedCohort
-    from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
+    from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
     from foundation.hub import model_folder
     from foundation.hub.seen_patients import SeenPatients
     from foundation.model.multimodal import MultimodalConfig, MultimodalModel
     from tests.unit.finetune.conftest import NETWORK
 
     cohort, network = PreparedCohort(workplace / "cohort"), Network.model_validate(NETWORK)
-    preprocessing = Preprocessing.fit(cohort, [0, 1, 2, 3], PreprocessingConfig(modalities=["rna"]))
+    preprocessing = fit_preprocessing(cohort, [0, 1, 2, 3], PreprocessingConfig(modalities=["rna"]))
     model = MultimodalModel(
         MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
     )

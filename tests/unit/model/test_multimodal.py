@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
-from foundation.data.preprocessing import Preprocessing
 from foundation.data.sampler import BatchKey
+from foundation.data.scaling import fit_preprocessing
 from foundation.errors import CheckpointError, ConfigError
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
@@ -28,7 +28,7 @@ from foundation.model.view import FUSED, View
 @pytest.fixture(scope="module")
 def aligned(simulated: Path) -> Aligned:
     cohort = PreparedCohort(simulated / "cohort")
-    return align(Preprocessing.fit(cohort, np.arange(len(cohort))), cohort)
+    return align(fit_preprocessing(cohort, np.arange(len(cohort))), cohort)
 
 
 def make_config(aligned: Aligned, names: tuple[str, ...] = ("mri", "omics")) -> MultimodalConfig:

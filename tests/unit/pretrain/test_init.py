@@ -11,7 +11,7 @@ import torch
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
-from foundation.data.preprocessing import Preprocessing, PreprocessingConfig
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.linear.factors import shared_factors
 from foundation.model.embedding import batches, embed
 from foundation.model.fusion.base import fusions
@@ -31,7 +31,7 @@ def cohort(simulated: Path) -> PreparedCohort:
 @pytest.fixture(scope="module")
 def aligned(cohort: PreparedCohort) -> Aligned:
     config = PreprocessingConfig(modalities=["mri", *OMICS])
-    return align(Preprocessing.fit(cohort, np.arange(len(cohort)), config), cohort)
+    return align(fit_preprocessing(cohort, np.arange(len(cohort)), config), cohort)
 
 
 @pytest.fixture(scope="module")

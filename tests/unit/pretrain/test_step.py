@@ -14,8 +14,8 @@ from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
 from foundation.data.modality_dropout import ModalityDropout
-from foundation.data.preprocessing import Preprocessing
 from foundation.data.sampler import BatchKey
+from foundation.data.scaling import fit_preprocessing
 from foundation.model.fusion.base import fusions
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.model.towers.base import towers
@@ -29,7 +29,7 @@ EVERY = [*([name] for name in objectives.names()), objectives.names()]
 @pytest.fixture(scope="module")
 def aligned(simulated: Path):
     cohort = PreparedCohort(simulated / "cohort")
-    return align(Preprocessing.fit(cohort, np.arange(len(cohort))), cohort)
+    return align(fit_preprocessing(cohort, np.arange(len(cohort))), cohort)
 
 
 def make_module(aligned, names: list[str], dropout: float = 0.0) -> Pretraining:

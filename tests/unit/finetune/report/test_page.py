@@ -220,18 +220,19 @@ def test_the_lead_has_a_sentence_for_each_task(tmp_path, metrics):
     assert page.lead == [
         (
             "For os, this model's mean C-index (Harrell) over 8 groups is 0.716 (95 % interval 0.666 to 0.766) in 280 "
-            "patients with 143 events, where chance is 0.5; the best baseline, clinical + omics, has 0.700, a "
-            "difference of +0.016 (95 % interval −0.014 to +0.046, p = 0.21) that may be chance."
+            "patients with 143 events, where chance is 0.5; the best baseline, clinical + omics, has 0.700, "
+            "and this model is 0.016 higher (95 % interval of the difference −0.014 to +0.046, p = 0.21), which may be "
+            "chance."
         ),
         (
-            "A baseline does better: for subtype, the balanced accuracy is 0.893 (95 % interval 0.843 to 0.943) for "
-            "omics and 0.871 (95 % interval 0.821 to 0.921) for this model, a difference of −0.022 (95 % interval "
-            "−0.052 to +0.008, p = 0.21) that may be chance, in 271 patients, where chance is 0.333."
+            "A baseline does better: for subtype in 271 patients, where chance is 0.333, the balanced accuracy is "
+            "0.893 (95 % interval 0.843 to 0.943) for omics and 0.871 (95 % interval 0.821 to 0.921) for this model, "
+            "that is 0.022 lower (95 % interval of the difference −0.052 to +0.008, p = 0.21), which may be chance."
         ),
         (
             "Not better than chance: for response, this model's AUROC is 0.530 (95 % interval 0.390 to 0.670) in 64 "
-            "patients, where chance is 0.5; the best baseline, omics, has 0.510, a difference of +0.020 (95 % "
-            "interval −0.010 to +0.050, p = 0.21) that may be chance."
+            "patients, where chance is 0.5; the best baseline, omics, has 0.510, and this model is 0.020 "
+            "higher (95 % interval of the difference −0.010 to +0.050, p = 0.21), which may be chance."
         ),
     ]
 
@@ -240,7 +241,8 @@ def test_the_lead_has_a_sentence_for_each_task(tmp_path, metrics):
 def test_any_baseline_that_does_better_comes_first(method):
     entry = response() | score(0.6)
     entry["baselines"] = {"clinical": against(0.6, 0.55), method: against(0.6, 0.601)}
-    assert headline(entry).startswith("A baseline does better: for response, the AUROC is 0.601")
+    assert headline(entry).startswith("A baseline does better: for response")
+    assert f"the AUROC is 0.601 (95\u00a0% interval 0.551 to 0.651) for {method} and 0.600" in headline(entry)
 
 
 def test_to_lose_and_to_be_at_chance_are_both_said():
@@ -287,8 +289,8 @@ def test_the_average_with_a_linear_model_is_shown_and_is_no_baseline(tmp_path, m
     assert forest.index(name) < forest.index("; clinical + omics 0.700")
     assert (
         "This model averaged with clinical + omics is not a baseline: it is the mean of the two predictions for each "
-        "patient. Compared with clinical + omics alone, its score is 0.724, a difference of +0.024 (95 % interval "
-        "−0.006 to +0.054, p = 0.21) that may be chance."
+        "patient. Its score is 0.724; compared with clinical + omics alone it is 0.024 higher (95 % interval of the "
+        "difference −0.006 to +0.054, p = 0.21), which may be chance."
     ) in page.text
     assert "averaged" not in " ".join(page.lead)
     assert "averaged with" not in write(tmp_path, metrics | {"with_baseline": {}}).text

@@ -1,0 +1,135 @@
+"""Columns of the clinical table parsed into the values of an endpoint; what cannot be is refused, all of it at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from foundation.cohort.endpoints import ClassEndpoint, Endpoint, EndpointValues, SurvivalEndpoint
+from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers
+from foundation.errors import DataError, nearest
+
+
+def parse_endpoint(name: str, endpoint: Endpoint, table: Frame, patient_column: str) -> EndpointValues:
+    """Parse and check one endpoint.
+
+    Args:
+        name: Of the endpoint.
+        endpoint: Its config.
+        table: Clinical table of str.
+        patient_column: Column that names the patient.
+
+    Raises:
+        DataError: A column is missing, a value cannot be, or no patient has one; it names all of these at once.
+    """
+    patients = table[patient_column].tolist()
+    parser = _Parser(name, table, patients)
+    incomplete = []
+    if isinstance(endpoint, ClassEndpoint):
+        parts = {"code": parser.classes(endpoint)}
+    elif isinstance(endpoint, SurvivalEndpoint):
+        parts = {"time": parser.times(endpoint.time), "event": parser.events(endpoint)}
+        incomplete = _complete_pairs(parts, endpoint, patients)
+    else:
+        parts = {"value": parser.numbers(endpoint.column)}
+    parser.refuse_problems()
+    values = EndpointValues(name, endpoint, patients, parts, incomplete)
+    if not values.known.any():
+        raise DataError(
+            f"no patient of {len(patients)} has a value",
+            where=f"endpoint '{name}'",
+            fix="check its columns, or remove it",
+        )
+    return values
+
+
+def _complete_pairs(
+    parts: dict[str, np.ndarray], endpoint: SurvivalEndpoint, patients: list[str]
+) -> list[tuple[str, str]]:
+    """Take away times without an event and events without a time; says whose."""
+    no_time, no_event = np.isnan(parts["time"]), np.isnan(parts["event"])
+    half = [
+        (patients[place], f"has '{endpoint.event}' but no '{endpoint.time}'")
+        if no_time[place]
+        else (patients[place], f"has '{endpoint.time}' but no '{endpoint.event}'")
+        for place in np.flatnonzero(no_time != no_event)
+    ]
+    for values in parts.values():
+        values[no_time | no_event] = np.nan
+    return half
+
+
+class _Parser:
+    """Columns of one endpoint; gathers what is wrong in all of them before it refuses."""
+
+    def __init__(self, name: str, table: Frame, patients: list[str]) -> None:
+        self.where = f"endpoint '{name}'"
+        self.table = table
+        self.patients = np.array(patients, dtype=object)
+        self.problems: list[str] = []
+        self.fixes: list[str] = []
+
+    def classes(self, endpoint: ClassEndpoint) -> np.ndarray:
+        """Codes, -1 where missing."""
+        text = self._column(endpoint.column)
+        code_of = {value: code for code, meant in enumerate(endpoint.classes.values()) for value in meant}
+        unknown = ~mark_missing(text) & ~text.isin(list(code_of))
+        if unknown.any():
+            hints = [f"'{value}': {nearest(value, code_of)}" for value in text[unknown].unique()[:3]]
+            self._refuse(
+                unknown, text, "is no declared class", f"declare it in `classes`, or mend it ({'; '.join(hints)})"
+            )
+        return text.map(code_of).fillna(-1).to_numpy(np.int64)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Numbers, NaN where missing."""
+        import pyarrow as pa
+
+        text = self._column(column)
+        numbers, bad = parse_numbers(pa.array(text, pa.string()))
+        if bad.any():
+            self._refuse(bad, text, "is not a finite number", "mend these rows")
+        return numbers.copy()
+
+    def times(self, column: str) -> np.ndarray:
+        """Times at least 0, NaN where missing."""
+        times = self.numbers(column)
+        text = self._column(column)
+        if (times < 0).any():
+            self._refuse(
+                times < 0, text, "is negative", "times count from diagnosis or treatment: mend or empty these rows"
+            )
+        return times
+
+    def events(self, endpoint: SurvivalEndpoint) -> np.ndarray:
+        """0 or the number of the cause, NaN where missing."""
+        text, codes = self._column(endpoint.event), endpoint.codes()
+        lower = text.str.lower()
+        wrong = ~mark_missing(text) & ~lower.isin(list(codes))
+        if wrong.any() and endpoint.causes:
+            self._refuse(wrong, text, "is no declared cause, nor 0", "declare it in `causes`, or mend it")
+        elif wrong.any():
+            self._refuse(
+                wrong, text, "is no event: events must be 0 or 1", "recode: 1 happened, 0 censored; or declare `causes`"
+            )
+        return lower.map(codes).to_numpy(np.float64)
+
+    def refuse_problems(self) -> None:
+        """Raise one DataError where anything was wrong."""
+        if self.problems:
+            raise DataError("; ".join(self.problems), where=self.where, fix="; ".join(dict.fromkeys(self.fixes)))
+
+    def _column(self, column: str) -> Column:
+        if column not in self.table:
+            raise DataError(
+                f"the clinical table has no column '{column}'",
+                where=self.where,
+                fix=nearest(column, map(str, self.table.columns)),
+            )
+        return self.table[column].str.strip()
+
+    def _refuse(self, wrong: np.ndarray | Column, text: Column, what: str, fix: str) -> None:
+        rows = np.asarray(wrong)
+        found = [f"'{value}' for {who}" for who, value in zip(self.patients[rows][:3], text[rows][:3], strict=True)]
+        more = f" and {rows.sum() - 3} more" if rows.sum() > 3 else ""
+        self.problems.append(f"column '{text.name}': {', '.join(found)}{more} {what}")
+        self.fixes.append(fix)

@@ -1,0 +1,34 @@
+import pandas as pd
+import pytest
+
+from foundation.cohort.clinical import ClinicalTable, read_clinical
+from foundation.errors import DataError
+
+
+def test_the_clinical_table_comes_as_text(tmp_path):
+    path = tmp_path / "clinical.tsv"
+    path.write_text("patient\tsite\tage\nP2 \t02\t44.0\nP1\tNA\t\n")
+    frame = read_clinical(ClinicalTable(files=path.name, site="site"), path)
+    expected = pd.DataFrame({"patient": ["P2", "P1"], "site": ["02", "NA"], "age": ["44.0", ""]})
+    pd.testing.assert_frame_equal(frame, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patient\tsite\nP1\t1\nP2\t1\nP1\t2\n", "1 patients appear twice, first 'P1'"),
+        ("patient\tsite\nP1\t1\n\t2\n", "row 2 has no 'patient'"),
+        ("patients\tsite\nP1\t1\n", "did you mean 'patients'"),
+        ("patient\tsiet\nP1\t1\n", "did you mean 'siet'"),
+        ("patient\tsite\n", "holds no patient"),
+        ("", "the table is empty"),
+        ("patient\tsite\nP1\t1\t2\n", "line 2 has 3 cells"),
+    ],
+)
+def test_bad_clinical_tables(tmp_path, text, message):
+    path = tmp_path / "clinical.tsv"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_clinical(ClinicalTable(files=path.name, site="site"), path)
+    assert message in str(caught.value)
+    assert "clinical.tsv" in str(caught.value)
