@@ -29,7 +29,7 @@ def describe_file(path: Path, root: Path) -> tuple[str, int, str]:
 
 
 def fingerprint_of(spec: CohortSpec, table_files: list[tuple[str, int, str]], scans: dict) -> str:
-    """SHA-256 of the resolved YAML, the tables and the list of scans; the root and the limit of quarantine do not count."""
+    """SHA-256 of the resolved YAML without root and quarantine, of the tables, and of the list of scans."""
     digest = hashlib.sha256()
     document = plain(spec)
     for key in ("root", "quarantine"):

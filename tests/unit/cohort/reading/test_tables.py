@@ -1,3 +1,5 @@
+"""Text tables read in pieces: their cells as they stand, numbers as Python reads them, damage that is named."""
+
 import gzip
 
 import numpy as np
