@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 import finetune.tasks  # noqa: F401  (registers every task)
 import foundation.model.fusion
 import foundation.model.towers  # noqa: F401  (registers every part)
-from finetune.methods.adapt import AdaptConfig, Frozen, Lora, Scratch
+from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
 from finetune.splits import SplitConfig
 from finetune.tasks.base import tasks
 from foundation.config import Config, YamlPath, load_config

@@ -11,9 +11,10 @@ from torch import nn
 
 from finetune.base_model import BaseModel, Pretrain, base_model, untrained
 from finetune.config import OURS, FinetuneConfig
-from finetune.methods.adapt import AdaptConfig, adapt, leaving_blind
+from finetune.methods.adapt import adapt
 from finetune.methods.covariates import covariates_width
 from finetune.methods.linear import write_linear
+from finetune.methods.modes import AdaptConfig, leaving_blind
 from finetune.methods.network import Beginnings, NetworkMethod
 from finetune.resuming import is_done, seal
 from finetune.splits import Fold

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.methods import adapter
-from finetune.methods.adapt import EVERYTHING, Adapted
+from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.tasks.base import Task
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align

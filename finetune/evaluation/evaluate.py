@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.evaluation.compare import averaged, compare
-from finetune.methods.adapt import EVERYTHING
+from finetune.methods.adapted import EVERYTHING
 from finetune.methods.baselines import BASELINES
 from finetune.study import Study
 from finetune.tasks.base import Task, Truth

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import finetune.tasks  # noqa: F401  (registers every task)
-from finetune.methods.adapt import AdaptConfig, Adapted, adapt
+from finetune.methods.adapt import adapt
+from finetune.methods.adapted import Adapted
 from finetune.methods.covariates import covariates_width
 from finetune.methods.heads import Head
+from finetune.methods.modes import AdaptConfig
 from finetune.tasks.base import Task, tasks
 from foundation.config import Config
 from foundation.errors import CheckpointError

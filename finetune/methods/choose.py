@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.methods.adapt import AdaptConfig, Frozen, Lora, Scratch, adapt
+from finetune.methods.adapt import adapt
 from finetune.methods.covariates import covariates_width
 from finetune.methods.fit import Trainee, fit
 from finetune.methods.heads import PENALTIES, Head, init_head
+from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
 from finetune.methods.training_views import TrainingViews
 from finetune.predictor import Predictor
 from finetune.splits import Fold

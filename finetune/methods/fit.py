@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.config import FitConfig
-from finetune.methods.adapt import EVERYTHING, Adapted
+from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.heads import Head
 from finetune.tasks.base import Task
 from foundation.collectives import world_size

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.methods import baselines
-from finetune.methods.adapt import EVERYTHING
+from finetune.methods.adapted import EVERYTHING
 from finetune.methods.image_features import ImageFeatures
 from finetune.splits import Fold
 from finetune.study import Study

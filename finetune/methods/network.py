@@ -11,9 +11,9 @@ import torch
 
 from finetune.base_model import BaseModel
 from finetune.methods import adapter
-from finetune.methods.adapt import AdaptConfig, Scratch, leaving_blind
 from finetune.methods.choose import Beginning, Learning
 from finetune.methods.fit import Trainee
+from finetune.methods.modes import AdaptConfig, Scratch, leaving_blind
 from finetune.predictor import ADAPTER, MODEL
 from finetune.splits import Fold
 from finetune.study import Study

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.methods.adapt import EVERYTHING, Adapted
+from finetune.methods.adapted import EVERYTHING, Adapted
 from foundation.data.dataset import CohortDataset
 from foundation.model.embedding import batches
 

@@ -1,4 +1,4 @@
-"""The page of a fine-tuning report: which sections it has, in which order, and where the run comes from."""
+"""The page of a fine-tuning report: its sections in their order, key numbers, and where the run comes from."""
 
 from __future__ import annotations
 

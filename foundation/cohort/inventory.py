@@ -1,10 +1,7 @@
-"""What will be prepared: the patients, their records and the files behind each, found before any image is read."""
+"""The inventory of a preparation: clinical tables read, omics tables staged, scans listed, strangers set aside."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from foundation.cohort.clinical import read_clinical
 from foundation.cohort.endpoint_columns import parse_endpoint
 from foundation.cohort.endpoints import EndpointValues
+from foundation.cohort.fingerprint import below_root, describe_file, fingerprint_of
 from foundation.cohort.folds import find_folds, read_folds
-from foundation.cohort.reading.tables import mark_missing
-from foundation.cohort.sources.base import ImageSource, Scan, image_sources, table_sources
-from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe, plain
+from foundation.cohort.record_plans import GROUP, RecordPlan, ScanChoice, lay_out
+from foundation.cohort.sources.base import ImageSource, image_sources, table_sources
+from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe
 from foundation.cohort.staging import StagedTable, stage
-from foundation.errors import ConfigError, DataError, nearest
-from foundation.files.hashing import sha256_of
+from foundation.errors import ConfigError, DataError
 from foundation.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,30 +32,6 @@ class Fault(NamedTuple):
     item: str
     reason: str
     remedy: str
-
-
-class ScanChoice(NamedTuple):
-    """A scan and the position, among its modality's sources, of the one that lists and reads it."""
-
-    source: int
-    scan: Scan
-
-
-@dataclass(frozen=True)
-class RecordPlan:
-    """One patient at one time point, before anything of it is read.
-
-    Attributes:
-        scans: Image modality to channel to the scan that holds it.
-        endpoints: Columns below ``endpoint/`` to values; a missing one is left out.
-    """
-
-    patient: str
-    time_point: str
-    site: str | None
-    group: str | None
-    scans: dict[str, dict[str, ScanChoice]]
-    endpoints: dict[str, float | int]
 
 
 @dataclass
@@ -126,7 +99,7 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
     scans = {name: _list_scans(name, spec, sources[name], found) for name in sources}
     known = None if clinical is None else set(clinical.index)
     _set_strangers_aside(known, tables, scans, found)
-    records = _lay_out(spec, clinical, endpoints, tables, scans)
+    records = lay_out(spec, clinical, endpoints, tables, scans)
     _refuse_empty_modalities(records, tables, scans)
     folds = _read_folds(spec, {record.patient for record in records}, found)
     return Inventory(
@@ -142,7 +115,7 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
         samples=found.samples,
         other_channels=found.other_channels,
         remarks=found.remarks,
-        fingerprint=_fingerprint(spec, found.table_files, scans),
+        fingerprint=fingerprint_of(spec, found.table_files, scans),
     )
 
 
@@ -201,10 +174,6 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
     return clinical.sort_index()
 
 
-GROUP = "chiasma group"
-"""Column that remembers which group's table a patient came from; no source can have this name by accident."""
-
-
 def _parse_endpoints(spec: CohortSpec, clinical: pd.DataFrame, found: _Findings) -> dict[str, EndpointValues]:
     own = [GROUP] if spec.clinical is None else [GROUP, spec.clinical.patient]
     frame = clinical.drop(columns=own, errors="ignore").reset_index()
@@ -233,16 +202,16 @@ def _stage_tables(
             table = stage(source, spec.patients, staging, label, modality.transform)
             progress.finish()
             found.remarks.setdefault(name, Counter()).update(table.remarks)
-            found.table_files.append((_below(path, spec.root), path.stat().st_size, table.sha256))
+            found.table_files.append((below_root(path, spec.root), path.stat().st_size, table.sha256))
             found.table_files += [describe_file(companion, spec.root) for companion in source.companions]
             found.counted[name] += len(table.samples) + len(table.unmatched)
-            found.samples[_below(path, spec.root)] = {
+            found.samples[below_root(path, spec.root)] = {
                 "samples_used": len(table.samples),
                 "samples_left_out": len(table.left_out),
                 "samples_of_nobody": len(table.unmatched),
             }
             found.faults += [
-                Fault("", name, f"{_below(path, spec.root)}: {sample}", *NO_BARCODE) for sample in table.unmatched
+                Fault("", name, f"{below_root(path, spec.root)}: {sample}", *NO_BARCODE) for sample in table.unmatched
             ]
             found.faults += _seen_before(name, table, tables)
             tables.append(table)
@@ -266,14 +235,14 @@ def _list_scans(
     for position, source in enumerate(sources):
         for scan in source.list_scans():
             found.counted[name] += 1
-            item = _below(scan.paths[0], spec.root)
+            item = below_root(scan.paths[0], spec.root)
             patient = spec.patients.patient(scan.patient)
             if patient is None:
                 found.faults.append(Fault("", name, item, *NO_BARCODE))
                 continue
             channels = listed.setdefault((patient, scan.time_point), {})
             if scan.channel in channels:
-                other = _below(channels[scan.channel].scan.paths[0], spec.root)
+                other = below_root(channels[scan.channel].scan.paths[0], spec.root)
                 reason = f"channel '{scan.channel}' is in {other} too"
                 found.faults.append(Fault(patient, name, item, reason, "keep one of the two"))
                 continue
@@ -304,59 +273,6 @@ def _set_strangers_aside(
                 found.faults.append(Fault(patient, name, choice.scan.channel, *why))
 
 
-def _lay_out(
-    spec: CohortSpec,
-    clinical: pd.DataFrame | None,
-    endpoints: dict[str, EndpointValues],
-    tables: dict[str, list[StagedTable]],
-    scans: dict[str, dict[tuple[str, str], dict[str, ScanChoice]]],
-) -> list[RecordPlan]:
-    """One record per patient and time point, sorted; a patient without a scan has one record.
-
-    What has no time point of its own, an image as well as omics, belongs to every record of the patient.
-    """
-    patients = set() if clinical is None else set(clinical.index)
-    patients |= {patient for staged in tables.values() for table in staged for patient in table.by_patient}
-    time_points: dict[str, set[str]] = {patient: set() for patient in patients}
-    for listed in scans.values():
-        for patient, time_point in listed:
-            time_points.setdefault(patient, set()).add(time_point)
-    sites = _column(clinical, spec.clinical.site if spec.clinical else None)
-    groups = _column(clinical, GROUP)
-    values = {patient: {} for patient in time_points}
-    for parsed in endpoints.values():
-        for column, of_patient in parsed.columns().items():
-            for patient, value in of_patient.items():
-                values[patient][column] = value
-    return [
-        RecordPlan(
-            patient=patient,
-            time_point=time_point,
-            site=sites.get(patient),
-            group=groups.get(patient),
-            scans={
-                name: found
-                for name, listed in scans.items()
-                if (found := listed.get((patient, time_point)) or listed.get((patient, "")))
-            },
-            endpoints=values[patient],
-        )
-        for patient in sorted(time_points)
-        for time_point in sorted(time_points[patient] - {""}) or [""]
-    ]
-
-
-def _column(clinical: pd.DataFrame | None, column: str | None) -> dict[str, str]:
-    """A column of the clinical table as patient to text, the empty left out."""
-    if clinical is None or column is None:
-        return {}
-    if column not in clinical:
-        known = set(clinical.columns) - {GROUP}
-        raise DataError(f"has no column '{column}'", where="clinical table", fix=nearest(column, known))
-    stated = clinical[column].notna() & ~mark_missing(clinical[column])
-    return dict(zip(clinical.index[stated].tolist(), clinical.loc[stated, column].tolist(), strict=True))
-
-
 def _refuse_empty_modalities(records: list[RecordPlan], tables: dict[str, list[StagedTable]], scans: dict) -> None:
     empty = [name for name, staged in tables.items() if not any(table.by_patient for table in staged)]
     empty += [name for name, listed in scans.items() if not listed]
@@ -380,34 +296,3 @@ def _read_folds(spec: CohortSpec, patients: set[str], found: _Findings) -> dict[
 
 def _union(lists: Iterable[list[str]]) -> list[str]:
     return list(dict.fromkeys(name for names in lists for name in names))
-
-
-def _below(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def describe_file(path: Path, root: Path) -> tuple[str, int, str]:
-    """Path below the root, bytes, SHA-256.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    if not os.access(path, os.R_OK):
-        raise DataError("cannot be read", where=str(path), fix="check that it exists and that you may read it")
-    return _below(path, root), path.stat().st_size, sha256_of(path)
-
-
-def _fingerprint(spec: CohortSpec, table_files: list[tuple[str, int, str]], scans: dict) -> str:
-    digest = hashlib.sha256()
-    document = plain(spec)
-    for key in ("root", "quarantine"):
-        document.pop(key)
-    digest.update(json.dumps(document, sort_keys=True).encode())
-    for row in sorted(set(table_files)):
-        digest.update(json.dumps(row).encode())
-    for name in sorted(scans):
-        for key in sorted(scans[name]):
-            for channel, choice in sorted(scans[name][key].items()):
-                listed = [(_below(p, spec.root), p.stat().st_size if p.is_file() else 0) for p in choice.scan.paths]
-                digest.update(json.dumps([name, key, channel, listed]).encode())
-    return digest.hexdigest()

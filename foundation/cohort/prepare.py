@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.cohort.claim import WORKING, claimed_cohort
 from foundation.cohort.counting import count
-from foundation.cohort.inventory import Fault, Inventory, RecordPlan, take_inventory
+from foundation.cohort.inventory import Fault, Inventory, take_inventory
 from foundation.cohort.manifest import FILE, Manifest
+from foundation.cohort.record_plans import RecordPlan
 from foundation.cohort.shards import ShardReport, ShardWriter, one_thread, start_worker, work
 from foundation.cohort.spec import CohortSpec
 from foundation.cohort.store import PreparedCohort, record_features, write_index

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foundation.cohort.fingerprint import describe_file
 from foundation.cohort.imaging import standardise
-from foundation.cohort.inventory import Fault, RecordPlan, ScanChoice, build_sources, describe_file
+from foundation.cohort.inventory import Fault, build_sources
 from foundation.cohort.manifest import Shard
+from foundation.cohort.record_plans import RecordPlan, ScanChoice
 from foundation.cohort.sources.base import Volume
 from foundation.cohort.spec import CohortSpec, ImageRecipe
 from foundation.cohort.staging import StagedTable

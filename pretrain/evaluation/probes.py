@@ -1,14 +1,12 @@
-"""Linear probes: linear models fitted on embeddings of training patients, scored on held-out ones.
+"""Linear probes: for each kind of endpoint, and for the site, a linear model fitted on training patients and scored.
 
-A patient is one row: the mean of the embeddings of those records that have the view. Penalties are chosen on inner
-folds of the training patients, by the rule of `foundation.linear.selection`. Classes with too few patients are left
-out, and what cannot be measured says why.
+Penalties are chosen on inner folds of the training patients, by the rule of `foundation.linear.selection`. Classes with
+too few patients are left out, and what cannot be measured says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from foundation.metrics.scores import (
 )
 from foundation.randomness import generator
 from pretrain.evaluation.embedded import Embedded
+from pretrain.evaluation.per_patient import Patients, gather
 
 FEWEST_TRAINING = 10
 """Training patients per class, or events."""
@@ -36,35 +35,8 @@ FEWEST_HELD_OUT = 10
 FEWEST_PER_CLASS = 3
 """Held-out patients per class."""
 
-MOST_PATIENTS = 5000
-"""Patients that a probe is fitted or scored on; more are thinned out evenly, so that pairs of them fit in memory."""
-
 FOLDS = 5
 """Inner folds of the training patients, to choose a penalty on."""
-
-
-@dataclass
-class Patients:
-    """One row per patient who has a view and a known value.
-
-    Attributes:
-        x_ND: [N, D] mean embedding.
-        parts: The endpoint's parts, [N] each.
-        groups: [N] str.
-    """
-
-    x_ND: np.ndarray
-    parts: dict[str, np.ndarray]
-    groups: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x_ND)
-
-    def where(self, keep_N: np.ndarray) -> Patients:
-        """Those of them that `keep_N`, a mask or positions, names."""
-        parts = {part: values[keep_N] for part, values in self.parts.items()}
-        return Patients(self.x_ND[keep_N], parts, self.groups[keep_N])
-
 
 OfGroup = tuple[np.ndarray, Score, float]
 """Rows of a group that are scored, their score, and what chance would reach."""
@@ -148,20 +120,6 @@ def _measured(
         return measure(fit_on, score_on, generator(seed, f"probe of {endpoint}", view, 0))
     except _TooFewError as reason:
         return {"skipped": str(reason), "n_train": len(fit_on), "n_test": len(score_on)}
-
-
-def gather(embedded: Embedded, view: str, parts: Mapping[str, np.ndarray]) -> Patients:
-    """One row per patient who has the view and a known value, sorted by patient; values of their first such record."""
-    known = np.all([values >= 0 if part == "code" else np.isfinite(values) for part, values in parts.items()], axis=0)
-    rows = np.flatnonzero(embedded.present[view] & known)
-    _, first, of_patient = np.unique(embedded.patients[rows].astype(str), return_index=True, return_inverse=True)
-    x_ND = np.zeros((len(first), embedded.views[view].shape[1]))
-    np.add.at(x_ND, of_patient, embedded.views[view][rows].astype(np.float64))
-    x_ND /= np.bincount(of_patient, minlength=len(first))[:, None]
-    chosen = rows[first]
-    gathered = {part: values[chosen] for part, values in parts.items()}
-    patients = Patients(x_ND, gathered, embedded.groups[chosen].astype(str))
-    return patients.where(np.linspace(0, len(x_ND) - 1, min(len(x_ND), MOST_PATIENTS)).round().astype(np.int64))
 
 
 def _classes(train: Patients, held_out: Patients, random: np.random.Generator) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""report.html and the model card of a pretraining run."""
+"""report.html of a pretraining run (its page, sections and figures), and the model card."""

@@ -1,3 +1,5 @@
+"""Words for numbers: shares, counts, sizes, durations, p values and intervals."""
+
 import pytest
 
 from foundation.wording import (

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foundation.cohort.reading.lines import PIECE_BYTES, Lines
 from foundation.cohort.reading.tables import (
-    PIECE_BYTES,
-    ByteStream,
     delimiter,
     find_column,
     is_parquet,
-    open_bytes,
+    open_cells,
     parse_numbers,
     ragged_row,
     read_header,
     reading,
+    refuse_lost_rows,
 )
 from foundation.cohort.sources.base import BLOCK_VALUES
 from foundation.errors import DataError
@@ -106,7 +106,7 @@ class TextGrid(Grid):
     """A grid in delimited text."""
 
     def _open(self) -> tuple[list[str], int]:
-        with open_bytes(self.path) as stream:
+        with Lines(self.path) as stream:
             columns, _ = read_header(stream, self.path)
         if len(columns) < 2:
             raise DataError(
@@ -147,7 +147,7 @@ class TextGrid(Grid):
 
     def _pieces(self) -> Iterator[bytes]:
         """The file below its header, whole lines at a time."""
-        with reading(self.path), open_bytes(self.path) as stream:
+        with reading(self.path), Lines(self.path) as stream:
             read_header(stream, self.path)
             yield from _whole_lines(stream)
 
@@ -155,14 +155,18 @@ class TextGrid(Grid):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        text = piece.decode("utf-8").replace("\r\n", "\n")
-        text = self._unquoted(text) if '"' in text else text.replace(delimiter(self.path), CELL_END)
-        lines = pc.split_pattern(pa.array([text]), "\n").flatten()
-        return lines.filter(pc.not_equal(lines, ""))
+        text = piece.decode("utf-8").rstrip("\n")
+        apart = delimiter(self.path)
+        if apart == "\t":
+            text = open_cells(text)
+        text = self._unquoted(text) if apart == "," and '"' in text else text.replace(apart, CELL_END)
+        return pc.split_pattern(pa.array([text]), "\n").flatten()
 
     def _unquoted(self, text: str) -> str:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(self.path))
-        return "\n".join(CELL_END.join(cell.replace("\n", " ") for cell in row) for row in rows)
+        """Cells of comma-separated lines, which may be quoted; no cell may go on in the next line."""
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=","))
+        refuse_lost_rows(len(rows), text.count("\n") + 1, self.path)
+        return "\n".join(CELL_END.join(row) for row in rows)
 
     def _numbers(self, cells: pa.Array, rows: int, columns: np.ndarray) -> np.ndarray:
         width = len(self.columns)
@@ -174,7 +178,7 @@ class TextGrid(Grid):
         return numbers.reshape(rows, len(columns))
 
 
-def _whole_lines(stream: ByteStream) -> Iterator[bytes]:
+def _whole_lines(stream: Lines) -> Iterator[bytes]:
     rest = b""
     while piece := stream.read(PIECE_BYTES):
         lines, newline, after = piece.rpartition(b"\n")

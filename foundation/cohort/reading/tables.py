@@ -12,10 +12,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from foundation.cohort.reading.lines import PIECE_BYTES, Lines
 from foundation.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ MISSING = (
 
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".tab": "\t", ".maf": "\t", ".seg": "\t", ".csv": ","}
 
-ByteStream: TypeAlias = IO[bytes] | gzip.GzipFile
-
 Frame: TypeAlias = Any
 """A pandas DataFrame; a column of one is a Series, which the types of pandas do not say."""
 
@@ -62,8 +61,8 @@ Column: TypeAlias = Any
 ROWS = 200_000
 """Rows of a long Parquet table read at a time."""
 
-PIECE_BYTES = 8_000_000
-"""Text read at a time."""
+QUOTED = re.compile(r'(^|[\t\n])"([^\t\n]*)"(?=[\t\n]|$)')
+"""A cell between tabs that stands in quotes as a whole, as R writes them."""
 
 
 def is_parquet(path: Path) -> bool:
@@ -119,8 +118,8 @@ def _misread(message: str, path: Path) -> DataError:
     """Arrow's message without the row itself, which may hold what must not be shown."""
     ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
     if ragged:
-        line, expected, found = ragged.groups()
-        return ragged_row(f"line {line}", int(found), int(expected), path)
+        row, expected, found = ragged.groups()
+        return ragged_row(f"row {row}", int(found), int(expected), path)
     if "invalid UTF8" in message:
         return DataError("is not text in UTF-8", where=str(path), fix="save it as UTF-8")
     return DataError(f"cannot be read: {message.splitlines()[0]}", where=str(path), fix="copy it again from its source")
@@ -135,12 +134,30 @@ def ragged_row(row: str, found: int, expected: int, path: Path) -> DataError:
     )
 
 
-def open_bytes(path: Path) -> ByteStream:
-    """Open a text table, decompressed where its suffix is .gz."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def open_cells(text: str) -> str:
+    """Lines of a tab-separated table without the quotes around whole cells; any other quote is a character."""
+    if '"' not in text:
+        return text
+    return QUOTED.sub(lambda cell: cell[1] + cell[2].replace('""', '"'), text)
 
 
-def read_header(stream: ByteStream, path: Path) -> tuple[list[str], int]:
+def refuse_lost_rows(rows: int, lines: int, path: Path) -> None:
+    """Refuse a table of which fewer rows were read than it has lines: an open quote has swallowed some.
+
+    Raises:
+        DataError: Their numbers differ.
+    """
+    if rows != lines:
+        raise DataError(
+            f"{lines} lines below the header are read as {rows} rows: a quote is never closed, or a cell holds a line "
+            "break",
+            where=str(path),
+            fix="close the quote, take line breaks out of cells, or save the table with tabs as .tsv, where quotes are "
+            "characters like any other",
+        )
+
+
+def read_header(stream: Lines, path: Path) -> tuple[list[str], int]:
     """Read up to and with the first line that is no comment.
 
     Returns:
@@ -152,10 +169,11 @@ def read_header(stream: ByteStream, path: Path) -> tuple[list[str], int]:
     comments = 0
     while (line := stream.readline()).startswith(b"#"):
         comments += 1
-    text = line.decode("utf-8-sig").rstrip("\r\n")
+    text = line.decode("utf-8").rstrip("\n")
     if not text.strip():
         raise DataError("the table is empty", where=str(path), fix="name a table with a header and rows")
-    names = next(csv.reader([text], delimiter=delimiter(path)))
+    apart = delimiter(path)
+    names = open_cells(text).split("\t") if apart == "\t" else next(csv.reader([text], delimiter=apart))
     for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other in text:
             raise DataError(
@@ -173,7 +191,7 @@ def column_names(path: Path) -> list[str]:
             import pyarrow.parquet as pq
 
             return list(pq.read_schema(path).names)
-        with open_bytes(path) as stream:
+        with Lines(path) as stream:
             return read_header(stream, path)[0]
 
 
@@ -228,17 +246,39 @@ def _batches(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROWS, columns=wanted)
         return
-    with open_bytes(path) as stream:
-        comments = read_header(stream, path)[1]
-    with open_bytes(path) as stream:
-        yield from pa_csv.open_csv(
+    tabs = delimiter(path) == "\t"
+    rows = 0
+    with Lines(path) as stream:
+        names, comments = read_header(stream, path)
+        if not stream.peek(1):
+            return
+        parse = pa_csv.ParseOptions(delimiter=delimiter(path), quote_char=False if tabs else '"')
+        for batch in pa_csv.open_csv(
             stream,
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=PIECE_BYTES, skip_rows=comments),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter(path)),
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=PIECE_BYTES, column_names=names),
+            parse_options=parse,
             convert_options=pa_csv.ConvertOptions(
                 include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
             ),
-        )
+        ):
+            rows += batch.num_rows
+            yield _unquoted(batch) if tabs else batch
+        refuse_lost_rows(rows, stream.count - comments - 1, path)
+
+
+def _unquoted(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch without the quotes around whole cells."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def plain(cells: pa.Array) -> pa.Array:
+        if not pc.any(pc.starts_with(cells, '"')).as_py():
+            return cells
+        whole = pc.match_substring_regex(cells, '^".*"$')
+        inner = pc.replace_substring(pc.replace_substring_regex(cells, '^"(.*)"$', r"\1"), '""', '"')
+        return pc.if_else(whole, inner, cells)
+
+    return pa.RecordBatch.from_arrays([plain(cells) for cells in batch.columns], schema=batch.schema)
 
 
 def parse_numbers(cells: pa.Array, dtype: type[np.floating] = np.float64) -> tuple[np.ndarray, np.ndarray]:

@@ -1,1 +1,1 @@
-"""summary.html of a prepared cohort: its page and its plots."""
+"""summary.html of a prepared cohort: its page, sections and figures."""

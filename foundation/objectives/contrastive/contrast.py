@@ -18,30 +18,17 @@ multiplied by before `backward` has to be the same on every process.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from foundation.collectives import (
-    gather_rows,
-    gather_sizes,
-    logsumexp_over_processes,
-    scatter_sums,
-    sum_over_processes,
-    world_size,
-)
-
-CHUNK = {"cpu": 512}
-"""Rows and columns of a tile of scores: two tiles fit a processor's cache, and its matrix units are busy."""
-CHUNK_OF_ACCELERATOR = 4096
-"""The same on any other device, where a tile has to outlast the start of a kernel."""
+from foundation.collectives import logsumexp_over_processes, sum_over_processes, world_size
+from foundation.objectives.contrastive.tiles import Gradients, Layout, Scores
 
 
 @dataclass(frozen=True)
@@ -122,44 +109,6 @@ def siglip(
     return _contrast(_siglip, (a_BD, b_BD, scale, bias), (present_a_B, present_b_B, patients_B), chunk)
 
 
-class LearnedScale(nn.Module):
-    """A learned positive scale with a bound, the inverse of a temperature.
-
-    At the bound the gradient that would push further is dropped and the one that leads back is kept, so that the
-    scale cannot get stuck, as it can behind a clamp.
-
-    Args:
-        start: The scale to start from.
-        highest: The largest scale; the smallest is 1.
-    """
-
-    def __init__(self, start: float, highest: float) -> None:
-        super().__init__()
-        # One dimension, as what is sharded or gathered by dimension cannot be a scalar.
-        self.logarithm = nn.Parameter(torch.tensor([math.log(start)]))
-        self._highest = math.log(highest)
-
-    def forward(self) -> Tensor:
-        """Scalar."""
-        return _Bounded.apply(self.logarithm[0], 0.0, self._highest).exp()
-
-
-class _Bounded(torch.autograd.Function):
-    """A clamp whose gradient vanishes only where a step against it would lead further out."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
-        ctx.at_low, ctx.at_high = value <= low, value >= high
-        return value.clamp(low, high)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (gradient,) = grad_outputs
-        outwards = (ctx.at_high & (gradient < 0)) | (ctx.at_low & (gradient > 0))
-        return gradient.masked_fill(outwards, 0.0), None, None
-
-
 def _contrast(
     evaluate: Callable, inputs: tuple[Tensor, ...], who: tuple[Tensor, Tensor, Tensor], chunk: int | None
 ) -> Contrast:
@@ -167,9 +116,9 @@ def _contrast(
     a_BD, b_BD, scale, *bias = inputs
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.no_grad(), torch.autocast(a_BD.device.type, enabled=False):
-        layout = _Layout(*who, a_BD.device)
-        scores = _Scores(a_BD, b_BD, scale, layout, chunk)
-        gradients = _Gradients(scores) if wanted else None
+        layout = Layout(*who, a_BD.device)
+        scores = Scores(a_BD, b_BD, scale, layout, chunk)
+        gradients = Gradients(scores) if wanted else None
         # Of the loss, the scale and, where there is one, the bias.
         sums = scores.rows_PD.new_zeros(2 + len(bias))
         if layout.matched_a:
@@ -200,146 +149,7 @@ class _WithGradients(torch.autograd.Function):
         return None, None, *(gradient * factor for gradient in ctx.saved_tensors)
 
 
-class _Layout:
-    """Which rows take part, in the order of patients, and where each row's positives begin and end.
-
-    Sorting by patient gathers the positives along a diagonal, so that tiles away from it need not look for any.
-    Positions are worked out on the host from the whole batch's presence and patients; the embeddings stay where
-    they are.
-
-    Attributes:
-        rows: Of this process's a, those present, by patient.
-        columns: Of this process's b, those present, as they are sent.
-        sizes: How many columns each process sends.
-        order: Puts the columns of all processes in the order of patients.
-        row_patients, column_patients: Patient of each row and column.
-        first, last: Positives of a row are the columns from `first` up to `last`.
-        row_positives, column_positives: How many positives a row has, and a column in rows of all processes.
-        count_a, count_b: Present rows of each side in the whole batch.
-        matched_a, matched_b: Those that have a positive.
-    """
-
-    def __init__(self, present_a_B: Tensor, present_b_B: Tensor, patients_B: Tensor, device: torch.device) -> None:
-        local = torch.stack([patients_B.to(device), present_a_B.to(device), present_b_B.to(device)], dim=1)
-        per_process = gather_sizes(len(local), device)
-        everyone = gather_rows(local, per_process).cpu().numpy()
-        own = local.cpu().numpy()
-        all_a = np.sort(everyone[everyone[:, 1] != 0, 0])
-        all_b = everyone[everyone[:, 2] != 0, 0]
-        rows, columns = np.flatnonzero(own[:, 1]), np.flatnonzero(own[:, 2])
-        rows = rows[np.argsort(own[rows, 0], kind="stable")]
-        order = np.argsort(all_b, kind="stable")
-        sorted_b, own_a = all_b[order], own[rows, 0]
-        ends = np.cumsum(per_process)[:-1]
-        self.sizes = [int(np.count_nonzero(part)) for part in np.split(everyone[:, 2], ends)]
-        self.first, self.last = _span(own_a, sorted_b)
-        column_first, column_last = _span(sorted_b, all_a)
-        self.count_a, self.count_b = len(all_a), len(all_b)
-        self.matched_a, self.matched_b = int(np.isin(all_a, all_b).sum()), int((column_last > column_first).sum())
-
-        def on_device(positions: np.ndarray) -> Tensor:
-            return torch.from_numpy(positions).to(device)
-
-        self.rows, self.columns, self.order = on_device(rows), on_device(columns), on_device(order)
-        self.row_patients, self.column_patients = on_device(own_a), on_device(sorted_b)
-        self.row_positives = on_device(self.last - self.first)
-        self.column_positives = on_device(column_last - column_first)
-
-
-def _span(wanted: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.searchsorted(within, wanted, side="left"), np.searchsorted(within, wanted, side="right")
-
-
-class _Tile(NamedTuple):
-    """Scores of some rows against some columns; `same` marks positives, None where there cannot be any."""
-
-    rows: slice
-    columns: slice
-    scores: Tensor
-    same: Tensor | None
-
-
-class _Scores:
-    """Scores of this process's rows against all columns, tile by tile, always in the same memory.
-
-    Attributes:
-        rows_PD, columns_QD: Embeddings that take part, by patient.
-        scaled_PD: The rows times the scale, which stays on its device.
-        spare: Memory of the size of a tile, for whoever works on one.
-    """
-
-    def __init__(self, a_BD: Tensor, b_BD: Tensor, scale: Tensor, layout: _Layout, chunk: int | None) -> None:
-        self.dtype = torch.promote_types(torch.promote_types(a_BD.dtype, b_BD.dtype), torch.float32)
-        self.rows_PD = a_BD[layout.rows].to(self.dtype)
-        self.columns_QD = gather_rows(b_BD[layout.columns], layout.sizes)[layout.order].to(self.dtype)
-        self.scale = scale.detach()
-        self.scaled_PD = (self.rows_PD * self.scale).to(self.dtype)
-        self.layout = layout
-        self.chunk = chunk or CHUNK.get(a_BD.device.type, CHUNK_OF_ACCELERATOR)
-        largest = min(self.chunk, len(self.rows_PD)) * min(self.chunk, len(self.columns_QD))
-        self._scores, self.spare = self.rows_PD.new_empty((2, largest))
-
-    def tiles(self, *, positives_only: bool = False) -> Iterator[_Tile]:
-        """Every tile, or those that may hold a positive; each overwrites the one before it."""
-        for rows in _slices(len(self.rows_PD), self.chunk):
-            first, last = self.layout.first[rows.start], self.layout.last[rows.stop - 1]
-            for columns in _slices(len(self.columns_QD), self.chunk):
-                near = first < columns.stop and last > columns.start
-                if near or not positives_only:
-                    yield self._tile(rows, columns, near)
-
-    def _tile(self, rows: slice, columns: slice, near: bool) -> _Tile:
-        a, b = self.scaled_PD[rows], self.columns_QD[columns]
-        scores = self._scores[: len(a) * len(b)].view(len(a), len(b))
-        torch.mm(a, b.T, out=scores)
-        layout = self.layout
-        same = layout.row_patients[rows, None] == layout.column_patients[None, columns] if near else None
-        return _Tile(rows, columns, scores, same)
-
-    def spare_like(self, scores: Tensor) -> Tensor:
-        """The spare memory in the shape of a tile."""
-        return self.spare[: scores.numel()].view_as(scores)
-
-
-def _slices(length: int, chunk: int) -> Iterator[slice]:
-    for start in range(0, length, chunk):
-        yield slice(start, min(start + chunk, length))
-
-
-class _Gradients:
-    """Gradients of a loss with respect to embeddings and scale, from those with respect to tiles of scores."""
-
-    def __init__(self, scores: _Scores) -> None:
-        self._scores = scores
-        self._rows_PD = torch.zeros_like(scores.rows_PD)
-        self._columns_QD = torch.zeros_like(scores.columns_QD)
-
-    def add(self, tile: _Tile, of_scores: Tensor) -> None:
-        """Count in a tile."""
-        self._rows_PD[tile.rows].addmm_(of_scores, self._scores.columns_QD[tile.columns])
-        self._columns_QD[tile.columns].addmm_(of_scores.T, self._scores.rows_PD[tile.rows])
-
-    def of_scale(self) -> Tensor:
-        """Scalar, this process's share."""
-        # A score is scale times a similarity, so the sum of gradient times similarity is that of row times gradient.
-        return torch.linalg.vecdot(self._scores.rows_PD, self._rows_PD).sum()
-
-    def of_embeddings(self, a_BD: Tensor, b_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's rows of both sides, zero where absent; the memory is given up."""
-        layout, scale = self._scores.layout, self._scores.scale
-        unsorted = torch.empty_like(self._columns_QD)
-        unsorted[layout.order] = self._columns_QD
-        columns = scatter_sums(unsorted, layout.sizes)
-        results = (a_BD, layout.rows, self._rows_PD), (b_BD, layout.columns, columns)
-        del self._rows_PD, self._columns_QD
-        a, b = (
-            torch.zeros_like(side).index_copy_(0, rows, gradient.mul_(scale).to(side.dtype))
-            for side, rows, gradient in results
-        )
-        return a, b
-
-
-def _infonce(scores: _Scores, gradients: _Gradients | None) -> tuple[Tensor, Tensor]:
+def _infonce(scores: Scores, gradients: Gradients | None) -> tuple[Tensor, Tensor]:
     """This process's part of the loss, and no gradient of a bias."""
     layout = scores.layout
     row_negatives, column_negatives = _negatives(scores)
@@ -371,7 +181,7 @@ def _infonce(scores: _Scores, gradients: _Gradients | None) -> tuple[Tensor, Ten
     return loss, loss.new_zeros(0)
 
 
-def _negatives(scores: _Scores) -> tuple[Tensor, Tensor]:
+def _negatives(scores: Scores) -> tuple[Tensor, Tensor]:
     """Logarithm of the sum of exponentials of the negatives of each row, and of each column over all processes."""
     row_sums = scores.rows_PD.new_full((len(scores.rows_PD),), -torch.inf)
     column_sums = scores.columns_QD.new_full((len(scores.columns_QD),), -torch.inf)
@@ -406,7 +216,7 @@ def _where(same: Tensor | None, values: Tensor) -> Tensor:
     return values.masked_fill_(~same, 0.0)
 
 
-def _siglip(scores: _Scores, gradients: _Gradients | None, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _siglip(scores: Scores, gradients: Gradients | None, bias: Tensor) -> tuple[Tensor, Tensor]:
     """This process's part of the loss, and of the gradient of the bias."""
     weight = 2.0 / (scores.layout.count_a + scores.layout.count_b)
     loss, of_bias = scores.rows_PD.new_zeros(2)

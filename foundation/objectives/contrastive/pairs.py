@@ -20,7 +20,8 @@ from foundation.data.batch import Batch
 from foundation.errors import ConfigError, nearest
 from foundation.model.view import TowerOutput, TowerSpec, View
 from foundation.objectives.base import Loss, Objective
-from foundation.objectives.contrastive.contrast import Contrast, LearnedScale
+from foundation.objectives.contrastive.contrast import Contrast
+from foundation.objectives.contrastive.learned_scale import LearnedScale
 from foundation.randomness import chosen, draw
 
 PURPOSE = "disjoint omics"

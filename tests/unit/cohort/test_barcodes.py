@@ -1,3 +1,5 @@
+"""Barcodes → patients: who is left out, and which of several samples of a patient counts."""
+
 import re
 
 import pytest

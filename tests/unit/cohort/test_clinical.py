@@ -1,3 +1,5 @@
+"""The clinical table as text, and bad ones that are refused."""
+
 import pandas as pd
 import pytest
 

@@ -1,3 +1,5 @@
+"""Endpoints read from columns of a clinical table; impossible values are refused by name."""
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,3 +1,5 @@
+"""Values of endpoints: competing events, ordered classes, numbers, follow-up and the summary."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Published folds read from files; a patient on both sides of one is refused."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Fixed samples of patients: each once, evenly spaced, every site that fits."""
+
 from types import SimpleNamespace
 
 import numpy as np

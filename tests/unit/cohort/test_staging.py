@@ -1,3 +1,5 @@
+"""Omics tables staged on disk: the rows of the table, made anew where anything changed, nothing left half done."""
+
 import errno
 import hashlib
 import os

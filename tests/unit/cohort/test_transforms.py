@@ -1,3 +1,5 @@
+"""Transforms of single values: each, in order, and what they refuse."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Who is on both sides of a fold, or was seen in pretraining, is refused and not named."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from finetune.config import Network
-from finetune.methods.adapt import EVERYTHING
+from finetune.methods.adapted import EVERYTHING
 from finetune.methods.choose import Learning
 from finetune.methods.network import NetworkMethod
 from finetune.predictor import ADAPTER, MODEL, NOTHING, Predictor

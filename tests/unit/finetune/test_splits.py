@@ -1,3 +1,5 @@
+"""Folds: everybody is tested once, nobody is on both sides, and strata, sites and seen patients are kept to."""
+
 from __future__ import annotations
 
 import numpy as np

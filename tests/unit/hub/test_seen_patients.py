@@ -1,3 +1,5 @@
+"""Whom a model has seen, as hashes in a file that names nobody."""
+
 from __future__ import annotations
 
 import json

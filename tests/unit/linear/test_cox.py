@@ -1,3 +1,5 @@
+"""The partial likelihood of Cox, and its ridge fit, against loops."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The linear learners of each kind of endpoint, against sklearn and along their path of penalties."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The ordinal model, against logistic regression and a search without gradients."""
+
 from __future__ import annotations
 
 import numpy as np

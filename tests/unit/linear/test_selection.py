@@ -1,3 +1,5 @@
+"""The rule that chooses a penalty: what a grid search by likelihood on inner folds chooses."""
+
 from __future__ import annotations
 
 import numpy as np

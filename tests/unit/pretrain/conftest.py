@@ -1,3 +1,5 @@
+"""Made-up embeddings of patients with planted endpoints."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -13,7 +13,8 @@ from foundation.errors import ConfigError
 from foundation.modality import ImageModality, OmicsModality
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from pretrain.config import PretrainConfig
-from pretrain.plan import Cohort, make_plan, size_of
+from pretrain.plan import make_plan, size_of
+from pretrain.planned_cohort import Cohort
 from pretrain.step import Logged, Pretraining, Step
 
 LARGE = Path(__file__).parents[3] / "configs" / "pretrain" / "ct-large.yaml"
@@ -174,21 +175,3 @@ def test_ct_large_needs_the_memory_that_a_formula_predicts(large):
     assert memory.activations == memory.activations_checkpointed
     assert memory.fits[80] == {"ddp": True, "sharded": True}
     assert memory.fits[24] == {"ddp": False, "sharded": True}
-
-
-def test_a_cohort_is_its_folder_or_a_file_of_shapes(tmp_path):
-    path = tmp_path / "shapes.yaml"
-    path.write_text(
-        "records: 9\nmodalities:\n  rna: {kind: omics, features: 3}\n  ct: {kind: image, shape: [8, 8, 4]}\n"
-        "  cnv: {kind: omics, features: 2, values: ordinal}\n"
-    )
-    names = ["feature 0", "feature 1", "feature 2"]
-    cnv = OmicsModality(features=names[:2], values="ordinal")
-    rna, ct = OmicsModality(features=names, values="continuous"), ImageModality(channels=["channel 0"], shape=[8, 8, 4])
-    assert Cohort.read(path, None) == Cohort(9, {"rna": rna, "ct": ct, "cnv": cnv})
-    assert Cohort.read(path, ["cnv"]) == Cohort(9, {"cnv": cnv})
-    with pytest.raises(ConfigError, match="did you mean 'rna'"):
-        Cohort.read(path, ["rnas"])
-    path.write_text("record: 9\n")
-    with pytest.raises(ConfigError, match="did you mean 'records'"):
-        Cohort.read(path, None)

@@ -1,3 +1,5 @@
+"""Pages are well formed, self-contained, safe against hostile text, and written whole."""
+
 from __future__ import annotations
 
 import base64

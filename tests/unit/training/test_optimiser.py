@@ -13,7 +13,7 @@ from foundation.errors import ConfigError
 from foundation.model.fusion.gated_mean import GatedMean
 from foundation.model.towers.vit2d import ViT2D
 from foundation.model.towers.vit3d import ViT3D
-from foundation.objectives.contrastive.contrast import LearnedScale
+from foundation.objectives.contrastive.learned_scale import LearnedScale
 from foundation.training.optimiser import OptimiserConfig, build_optimiser, learning_rate, set_learning_rate
 
 SHAPE = (16, 16, 8)

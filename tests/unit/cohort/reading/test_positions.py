@@ -1,3 +1,5 @@
+"""Positions as runs: everything is covered once, by runs as long as can be."""
+
 import itertools
 from pathlib import Path
 

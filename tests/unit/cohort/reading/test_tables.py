@@ -1,4 +1,7 @@
+"""Text tables read in pieces: their cells as they stand, numbers as Python reads them, damage that is named."""
+
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
@@ -7,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.cohort.reading import tables
+from foundation.cohort.reading import lines, tables
+from foundation.cohort.reading.lines import Lines
 from foundation.cohort.reading.tables import MISSING, column_names, mark_missing, parse_numbers, read_frames
 from foundation.errors import DataError
 
@@ -63,7 +67,7 @@ def test_columns_that_are_missing_or_stand_twice(tmp_path):
 def test_ragged_rows_do_not_show_what_they_hold(tmp_path, row):
     path = tmp_path / "t.tsv"
     path.write_text(f"a\tb\tc\nP1\t1\t2\n{row}\n")
-    with pytest.raises(DataError, match=r"line 3 has \d cells, the header has 3") as caught:
+    with pytest.raises(DataError, match=r"row 2 has \d cells, the header has 3") as caught:
         list(read_frames(path))
     assert "P2" not in str(caught.value)
 
@@ -117,3 +121,62 @@ def test_one_bad_cell_leaves_the_others():
 
 def test_words_for_missing():
     assert mark_missing(pd.Series(["None", " NA ", "x", "", "0"])).tolist() == [True, True, False, True, False]
+
+
+# As files come: other systems' line ends, byte order marks, quotes that are no quotes
+
+LINES = ["a\tb", "1\t2", "3\t4", "5\t6"]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("comment", ["", "# made by a script"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [0, 1, 3])
+def test_any_line_end_mark_and_blank_last_lines(tmp_path, monkeypatch, mark, comment, end, last):
+    path = tmp_path / "t.tsv"
+    path.write_bytes(mark + (end.join(filter(None, [comment, *LINES])) + end * last).encode())
+    for piece in (5, 8_000_000):
+        monkeypatch.setattr(lines, "PIECE_BYTES", piece)
+        frame = pd.concat(list(read_frames(path)))
+        assert frame.to_numpy().tolist() == [["1", "2"], ["3", "4"], ["5", "6"]]
+        with Lines(path) as stream:
+            stream.read()
+            assert stream.count == 4 + bool(comment)
+
+
+@given(
+    pieces=st.lists(st.sampled_from(["x", "\n", "\r", "\r\n", "yy"]), max_size=30),
+    size=st.integers(1, 7),
+)
+def test_lines_are_those_of_universal_newlines_without_blank_ones(tmp_path_factory, pieces, size):
+    path = tmp_path_factory.mktemp("lines") / "t.txt"
+    path.write_bytes("".join(pieces).encode())
+    expected = [line for line in re.split(r"\r\n|\r|\n", "".join(pieces)) if line]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "PIECE_BYTES", size)
+        with Lines(path) as stream:
+            assert stream.read().decode().split("\n") == [*expected, ""]
+            assert stream.count == len(expected)
+
+
+@given(st.lists(st.sampled_from(['"', '"open', 'say "x"', "", "plain", '6"', '""']), min_size=3, max_size=24))
+def test_between_tabs_a_quote_swallows_nothing(tmp_path_factory, cells):
+    path = tmp_path_factory.mktemp("quotes") / "t.tsv"
+    rows = [cells[start : start + 3] for start in range(0, len(cells) // 3 * 3, 3)]
+    path.write_text("a\tb\tc\tn\n" + "".join("\t".join([*row, "1"]) + "\n" for row in rows))
+    frame = pd.concat(list(read_frames(path)))
+    whole = {'""': ""}
+    assert frame.to_numpy().tolist() == [[*(whole.get(cell, cell) for cell in row), "1"] for row in rows]
+
+
+def test_cells_between_tabs_that_are_quoted_as_a_whole_lose_their_quotes(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text('"a"\t"b c"\n"P ""1"""\t"x"\n')
+    assert next(read_frames(path)).to_dict("records") == [{"a": 'P "1"', "b c": "x"}]
+
+
+def test_an_open_quote_between_commas_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\nP1,"open\nP2,x\nP3,"open\nP4,y\n')
+    with pytest.raises(DataError, match="a quote is never closed"):
+        list(read_frames(path))

@@ -1,3 +1,5 @@
+"""Columns of a clinical table as features: numbers, categories and scales."""
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,3 +1,5 @@
+"""AnnData files: every kind of matrix, samples and features by name, damage that is named."""
+
 from pathlib import Path
 
 import h5py

@@ -1,3 +1,5 @@
+"""Mutations of a MAF file as patients × genes, against a reference in pandas."""
+
 import gzip
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Matrices in text and Parquet: what pandas reads, whichever way they lie, never whole in memory."""
+
 import gzip
 from pathlib import Path
 

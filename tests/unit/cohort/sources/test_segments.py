@@ -1,3 +1,5 @@
+"""Copy number segments as means over chromosome arms or bins, against a slow reference."""
+
 from pathlib import Path
 
 import numpy as np

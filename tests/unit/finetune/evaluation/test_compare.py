@@ -1,3 +1,5 @@
+"""Differences between predictions are those of loops over resampled patients."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from finetune.config import FinetuneConfig
 from finetune.evaluation.evaluate import FEWEST, TaskEvaluation, where
-from finetune.methods.adapt import EVERYTHING
+from finetune.methods.adapted import EVERYTHING
 from finetune.splits import Fold, Folds, Records, SplitConfig
 from finetune.study import Study
 

@@ -16,21 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.methods import adapter
-from finetune.methods.adapt import (
-    EVERYTHING,
-    AdaptConfig,
-    Adapted,
-    Frozen,
-    Full,
-    Lora,
-    Scratch,
-    TowerLora,
-    adapt,
-    leaving_blind,
-)
+from finetune.methods.adapt import adapt
+from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.heads import Head
+from finetune.methods.modes import Frozen, Full, Lora, Scratch, TowerLora, leaving_blind
 from finetune.tasks.base import Task, tasks
-from foundation.config import Config, load_config
 from foundation.data.batch import Batch
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.errors import CheckpointError, ConfigError
@@ -627,16 +617,6 @@ def test_a_tower_without_linear_layers_is_an_error():
         adapt(base, Lora(), make_heads())
 
 
-class Holder(Config):
-    adapt: AdaptConfig = Lora()
-
-
-@every_mode
-def test_settings_survive_yaml(config, tmp_path):
-    (tmp_path / "finetune.yaml").write_text(Holder(adapt=config).to_yaml())
-    assert load_config(Holder, tmp_path / "finetune.yaml").adapt.model_dump() == config.model_dump()
-
-
 def test_a_tower_takes_from_the_common_settings_what_it_does_not_set(base):
     config = Lora(rank=5, alpha=3, towers={"mri": TowerLora(dropout=0.5)})
     adapted = adapt(base, Lora.model_validate_json(config.model_dump_json()), make_heads())
@@ -644,12 +624,3 @@ def test_a_tower_takes_from_the_common_settings_what_it_does_not_set(base):
     assert [(each.r, each.lora_alpha, each.lora_dropout) for each in peft.values()] == [
         (5, 3, 0.5), (5, 3, 0.0), (5, 3, 0.0),
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "text", ["adapt: {mode: frozen, rank: 8}", "adapt: {mode: loar}", "adapt: {mode: lora, rank: 0}"]
-)
-def test_settings_of_another_mode_are_refused(tmp_path, text):
-    (tmp_path / "finetune.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="adapt"):
-        load_config(Holder, tmp_path / "finetune.yaml")

@@ -1,3 +1,5 @@
+"""Linear baselines find what is planted, nothing where labels are shuffled, and learn nothing of test patients."""
+
 from __future__ import annotations
 
 import json

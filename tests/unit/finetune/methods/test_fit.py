@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from finetune.config import FitConfig, FitOptimiser
-from finetune.methods.adapt import Lora, adapt
+from finetune.methods.adapt import adapt
 from finetune.methods.fit import Trainee, fit
 from finetune.methods.heads import Head
+from finetune.methods.modes import Lora
 from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align

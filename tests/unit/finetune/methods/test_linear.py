@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from finetune.config import FinetuneConfig
-from finetune.methods.adapt import EVERYTHING
+from finetune.methods.adapted import EVERYTHING
 from finetune.methods.baselines import predict
 from finetune.methods.linear import write_linear
 from finetune.run import make_study

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foundation.collectives import name_hashes
-from foundation.objectives.contrastive.contrast import LearnedScale, infonce, siglip
+from foundation.objectives.contrastive.contrast import infonce, siglip
 
 
 def problem(seed, records=12, patients=8, present=0.7, width=5, dtype=torch.float64):
@@ -274,17 +274,3 @@ def test_patient_numbers_tell_patients_apart_and_are_stable():
     assert numbers.dtype == torch.int64 and numbers[0] == numbers[2] != numbers[1]
     assert name_hashes(["P1"]).item() == name_hashes(["P0", "P1"])[1].item()
     assert len(set(name_hashes(str(i) for i in range(10_000)).tolist())) == 10_000
-
-
-@pytest.mark.parametrize(("start", "expected"), [(50.0, 50.0), (100.0, 100.0), (300.0, 100.0), (0.5, 1.0)])
-def test_the_scale_is_bounded(start, expected):
-    assert LearnedScale(start, highest=100.0)().item() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("start", "sign", "moves"), [(300, 1, True), (300, -1, False), (0.5, 1, False), (0.5, -1, True)]
-)
-def test_a_scale_beyond_its_bound_can_only_come_back(start, sign, moves):
-    scale = LearnedScale(start, highest=100.0)
-    (sign * scale()).backward()
-    assert bool(scale.logarithm.grad != 0) == moves

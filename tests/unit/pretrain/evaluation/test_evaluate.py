@@ -1,3 +1,5 @@
+"""Evaluation refuses overlap and what is not finite, and reads nothing of what is absent."""
+
 from __future__ import annotations
 
 import json

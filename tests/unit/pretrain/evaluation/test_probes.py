@@ -1,3 +1,5 @@
+"""Probes are what sklearn and loops give, find what is planted, and say what cannot be measured."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -189,15 +191,6 @@ def test_response_is_told_by_its_upper_half(make):
     assert result["metric"] == "auroc_responder"
     assert result["value"] == pytest.approx(half["also"]["macro_auroc"]["value"], abs=0.03)
     assert result["also"]["balanced_accuracy"]["chance"] == 0.25
-
-
-def test_several_records_of_a_patient_are_one_row(make):
-    side = make(20, "t", records=3, absent=0.3)
-    gathered = probes.gather(side, "mri", side.endpoints["subtype"])
-    keep = side.present["mri"] & (side.endpoints["subtype"]["code"] >= 0)
-    names = np.unique(side.patients[keep])
-    expected = [side.views["mri"][keep & (side.patients == name)].astype(float).mean(axis=0) for name in names]
-    np.testing.assert_allclose(gathered.x_ND, expected)
 
 
 def test_nothing_of_the_held_out_patients_reaches_a_fit(make):

@@ -1,3 +1,5 @@
+"""Retrieval, alignment, uniformity and the map, against loops over pairs."""
+
 from __future__ import annotations
 
 import json

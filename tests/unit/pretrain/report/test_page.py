@@ -1,3 +1,5 @@
+"""report.html of a pretraining run: whole, with parts missing, and the same bytes each time."""
+
 from __future__ import annotations
 
 import json
@@ -9,7 +11,7 @@ import pytest
 from foundation.errors import DataError
 from pretrain.evaluation.evaluate import evaluate
 from pretrain.evaluation.space import embedding_map
-from pretrain.report.page import gather_series, headline, losses, write_report
+from pretrain.report.page import write_report
 
 
 class Reader(HTMLParser):
@@ -54,16 +56,6 @@ def metrics(make, kinds):
     return result, drawn
 
 
-def training_rows(steps=30):
-    rows = []
-    for step in range(1, steps + 1):
-        row = {"step": step, "epoch": step / 5, "samples_seen": 64 * step, "split": "train", "loss": 5 / step}
-        rows.append(row | {"infonce": 4 / step, "learning_rate": 1e-3, "samples_per_second": 321.0, "waiting": 0.01})
-    rows.append({"step": steps, "split": "held_out", "loss": 2.0, "retrieval": {"mri->rna": {"recall@10": 0.5}}})
-    rows.append({"step": steps, "split": "non-finite", "rows": [17, 18]})
-    return rows
-
-
 def write(run, metrics, *, rows=(), drawn=None, config=""):
     (run / "metrics.json").write_text(json.dumps(metrics, allow_nan=False))
     if rows:
@@ -79,7 +71,7 @@ def write(run, metrics, *, rows=(), drawn=None, config=""):
     return Reader(html)
 
 
-def test_the_whole_report(tmp_path, metrics):
+def test_the_whole_report(tmp_path, metrics, training_rows):
     result, drawn = metrics
     page = write(tmp_path, result, rows=training_rows(), drawn=drawn, config="seed: 0 # <b>\n")
     assert "Pretraining on egg" in page.text
@@ -147,53 +139,12 @@ def test_next_to_nothing_is_still_a_page(tmp_path):
     assert page.alts == []
 
 
-def result(recall, p_value):
-    return {"n": 57, "recall@10": recall, "chance@10": 10 / 57, "p_value": p_value}
-
-
-def test_headline_says_the_answer():
-    words = headline({"mri->omics": result(0.61, 0.001), "omics->mri": result(0.55, 0.001)}).replace("\u00a0", " ")
-    assert words == (
-        "From mri alone, the right patient's omics is among the first 10 of 57 in 61 % of cases "
-        "(chance 18 %, p = 0.001)."
-    )
-
-
-@pytest.mark.parametrize("bad", [result(0.19, 0.4), result(0.1, 0.01)])
-def test_headline_says_failure_first(bad):
-    assert headline({"mri->omics": bad}).startswith("Not better than chance: from mri alone")
-    both = headline({"mri->omics": result(0.61, 0.001), "omics->mri": bad})
-    assert both.startswith("omics → mri is not better than chance. From mri alone")
-
-
-def test_headline_skips_what_was_not_measured():
-    skipped = {"n": 3, "skipped": "few"}
-    assert headline({"mri->cnv": skipped, "mri->rna": result(0.61, 0.001)}).startswith(
-        "From mri alone, the right patient's rna"
-    )
-
-
-def test_series_are_losses_then_retrieval_then_speed():
-    series = gather_series(training_rows(3))
-    names = [one.name for one in series]
-    assert names[:3] == ["loss", "infonce", "recall@10, mri → rna"]
-    assert names[3:] == ["learning rate", "samples per second", "share of time waiting for data"]
-    assert series[0].train == [(1, 5.0), (2, 2.5), (3, 5 / 3)]
-    assert series[0].held_out == [(3, 2.0)]
-
-
-def test_a_loss_that_was_not_finite_leaves_a_gap():
-    rows = training_rows(3)
-    rows[1]["loss"] = None
-    assert gather_series(rows)[0].train == [(1, 5.0), (3, 5 / 3)]
-
-
-def test_long_runs_are_averaged_and_stay_small(tmp_path, metrics):
+def test_long_runs_are_averaged_and_stay_small(tmp_path, metrics, training_rows):
     write(tmp_path, metrics[0], rows=training_rows(5000))
     assert (tmp_path / "report.html").stat().st_size < 2e6
 
 
-def test_the_same_run_gives_the_same_bytes(tmp_path, metrics):
+def test_the_same_run_gives_the_same_bytes(tmp_path, metrics, training_rows):
     write(tmp_path, metrics[0], rows=training_rows(), drawn=metrics[1])
     first = (tmp_path / "report.html").read_bytes()
     write_report(tmp_path)
@@ -210,19 +161,3 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, metrics):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"ste')
     with pytest.raises(DataError, match="line 2 is not JSON"):
         write_report(tmp_path)
-
-
-def test_what_training_did_not_improve_and_what_fusing_made_worse_is_said():
-    probes = {
-        "os": {"clinical": {"value": 0.7}, "fused": {"value": 0.6, "before_training": 0.61}},
-        "subtype": {"mri": {"value": 0.7}, "fused": {"value": 0.9, "before_training": 0.7}},
-        "grade": {"fused": {"skipped": "too few"}},
-    }
-    assert losses(probes) == [
-        "The fused view predicts no better than before training: os (0.61 before, 0.60 after).",
-        (
-            "One view alone predicts better than the fused one: os (clinical 0.70, fused 0.60). A view that some "
-            "patients lack is scored on fewer patients."
-        ),
-    ]
-    assert losses({"subtype": probes["subtype"]}) == []

@@ -40,7 +40,7 @@ PLANES = (
 )
 
 
-def add_walls(page: Page, people: People) -> None:
+def add_slices(page: Page, people: People) -> None:
     """Add a section of central slices per image modality."""
     for name, entry in people.manifest.modalities.items():
         if isinstance(entry, ImageEntry) and entry.patients:

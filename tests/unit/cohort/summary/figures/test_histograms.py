@@ -1,3 +1,5 @@
+"""Histograms: bins that hold nearly all values, whole levels, strange values and labels, the same bytes each time."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,33 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation.cohort.summary.pictures import (
-    Panel,
-    Pattern,
-    bin_edges,
-    class_bars,
-    few_levels,
-    histogram,
-    histograms,
-    pattern_plot,
-    survival_plot,
-)
-
-
-@pytest.mark.parametrize("event", [[1.0], [0.0]])
-@pytest.mark.parametrize("time", [[0.0], [5.0]])
-def test_one_patient_can_be_drawn(time, event):
-    picture = survival_plot(np.array(time), np.array(event), horizon=1.0, unit="days", alt="a", title="t", caption="c")
-    assert picture.data.startswith(b"<?xml")
-
-
-def test_numbers_of_steps_do_not_grow_with_patients():
-    generator = np.random.default_rng(0)
-    sizes = []
-    for count in (3_000, 30_000):
-        time = generator.exponential(10, count)
-        sizes.append(len(survival_plot(time, np.ones(count), horizon=40, unit="", alt="", title="", caption="").data))
-    assert sizes[1] < 1.1 * sizes[0]
+from foundation.cohort.summary.figures.histograms import Panel, bin_edges, few_levels, histogram, histograms
 
 
 @settings(deadline=None, max_examples=80)
@@ -82,15 +58,6 @@ def test_labels_that_look_like_markup_or_formulas_are_drawn_as_they_are():
     name = "a<b> $x_{$ & y"
     panel = Panel(np.arange(20.0), name, name)
     assert b"</svg>" in histograms([panel, panel], alt="a", title=name, caption="c").data
-    assert b"</svg>" in class_bars({name: 3}, 0, alt="a", title=name, caption="c").data
-
-
-def test_patterns_can_be_drawn_down_to_one_of_nothing():
-    few = pattern_plot([Pattern(frozenset(), 1)], {"a": 0}, 1, "c")
-    assert "none of them" in few.alt
-    many = pattern_plot([Pattern(frozenset("ab"), 5), Pattern(frozenset(), 2, "7 other")], {"a": 5, "b": 5}, 7, "c")
-    assert b"</svg>" in many.data
-    assert "5 patients: a, b" in many.alt
 
 
 def test_the_same_picture_has_the_same_bytes():

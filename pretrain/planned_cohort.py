@@ -1,0 +1,101 @@
+"""The cohort of a plan, as far as its size goes: read of a prepared cohort, or of a YAML file of shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from foundation.cohort.manifest import ImageEntry
+from foundation.cohort.store import PreparedCohort
+from foundation.config import Config, load_config
+from foundation.errors import ConfigError, nearest
+from foundation.modality import ImageModality, OmicsModality
+
+
+class ImageShape(Config):
+    """An image modality, as far as its size goes."""
+
+    kind: Literal["image"]
+    shape: list[int] = Field(min_length=2, max_length=3, description="Voxels per axis.")
+    channels: int = Field(default=1, ge=1)
+
+
+class OmicsShape(Config):
+    """An omics modality, as far as its size goes."""
+
+    kind: Literal["omics"]
+    features: int = Field(ge=1, description="The n-th features of all modalities are taken to be the same gene.")
+    values: Literal["continuous", "binary", "ordinal", "count"] = "continuous"
+
+
+class Shapes(Config):
+    """What a plan needs to know of a cohort; written out, it stands for one that does not exist yet."""
+
+    records: int = Field(ge=1)
+    modalities: dict[str, Annotated[ImageShape | OmicsShape, Field(discriminator="kind")]] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a plan knows of a cohort.
+
+    Attributes:
+        records: Held-out ones included.
+        modalities: Name to description.
+    """
+
+    records: int
+    modalities: dict[str, ImageModality | OmicsModality]
+
+    @classmethod
+    def read(cls, path: Path, modalities: list[str] | None) -> Cohort:
+        """Read a prepared cohort, or a YAML file of `Shapes`.
+
+        Args:
+            path: Folder or file.
+            modalities: Which to keep, in their order; None for all.
+
+        Raises:
+            ConfigError, DataError: It is neither, or lacks a modality.
+        """
+        records, known = _from_shapes(path) if path.is_file() else _from_cohort(path)
+        for name in modalities or known:
+            if name not in known:
+                fix = nearest(name, known)
+                raise ConfigError(f"no modality is called '{name}'", where="preprocessing.modalities", fix=fix)
+        return cls(records, {name: known[name] for name in modalities or known})
+
+    @property
+    def images(self) -> dict[str, ImageModality]:
+        """The image modalities."""
+        return {name: m for name, m in self.modalities.items() if isinstance(m, ImageModality)}
+
+    @property
+    def omics(self) -> dict[str, OmicsModality]:
+        """The omics modalities."""
+        return {name: m for name, m in self.modalities.items() if isinstance(m, OmicsModality)}
+
+
+def _from_shapes(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+    shapes = load_config(Shapes, path)
+    return shapes.records, {name: _described(modality) for name, modality in shapes.modalities.items()}
+
+
+def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
+    if isinstance(shape, ImageShape):
+        return ImageModality(channels=[f"channel {c}" for c in range(shape.channels)], shape=shape.shape)
+    return OmicsModality(features=[f"feature {f}" for f in range(shape.features)], values=shape.values)
+
+
+def _from_cohort(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+    cohort = PreparedCohort(path)
+    known: dict[str, ImageModality | OmicsModality] = {}
+    for name, entry in cohort.manifest.modalities.items():
+        if isinstance(entry, ImageEntry):
+            known[name] = ImageModality(channels=list(entry.channels), shape=entry.shape)
+        else:
+            known[name] = OmicsModality(features=cohort.features[name], values=entry.values)
+    return len(cohort), known
