@@ -2,8 +2,8 @@
 
 Rounding differs between processors, and random draws between versions; a few hundred steps make another run of it.
 Held-out recall@10 of 210 records has a standard error of 0.03, balanced accuracy of 277 patients one of 0.02: numbers
-may be off by three of them. The demo's own 81 held-out patients, with a standard error of 0.035, could not decide whether
-what is promised (four times chance, 0.85 of the way to the oracle) holds.
+may be off by three of them. The demo's own 81 held-out patients, with a standard error of 0.035, could not decide
+whether what is promised (four times chance, 0.85 of the way to the oracle) holds.
 """
 
 from __future__ import annotations
