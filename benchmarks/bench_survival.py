@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from finetune.tasks.survival_losses import Watched, efron
-from foundation.metrics.scores import RESAMPLES, concordance, with_interval
+from foundation.metrics.scores import RESAMPLES, with_interval
+from foundation.metrics.survival_scores import concordance
 
 RESULT = Path(__file__).parent / "results" / "survival.json"
 TURNS = 5

@@ -162,7 +162,7 @@ def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | Non
     if gpus or as_json:
         raise click.UsageError("--gpus and --json go with --plan")
     from launch.progress import Progress
-    from pretrain.report.page import headline
+    from pretrain.report.answer import headline
     from pretrain.run import pretrain as run
 
     with Progress() as progress:

@@ -38,9 +38,9 @@ from finetune.tasks.survival_losses import (
 )
 from foundation.collectives import name_hashes
 from foundation.errors import ConfigError
-from foundation.metrics.scores import Score, concordance
+from foundation.metrics.scores import Score
 from foundation.metrics.survival import Censoring, breslow
-from foundation.metrics.survival_scores import auc_at, brier_at, integrated_brier, uno
+from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 

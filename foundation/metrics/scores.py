@@ -1,4 +1,4 @@
-"""Scores of predictions, each over many weightings of the patients at once, so that a bootstrap costs one product."""
+"""Scores of predicted classes and numbers, each over many weightings of the patients at once, for a quick bootstrap."""
 
 from __future__ import annotations
 
@@ -70,47 +70,6 @@ def auroc(positive_N: np.ndarray, score_N: np.ndarray) -> Score:
         of_positive, of_negative = weights_RN[:, positive_N], weights_RN[:, ~positive_N]
         won = np.sum((of_positive @ won_PQ) * of_negative, axis=1)
         return share(won, of_positive.sum(axis=1) * of_negative.sum(axis=1))
-
-    return score
-
-
-def concordance(
-    risk_N: np.ndarray,
-    time_N: np.ndarray,
-    event_N: np.ndarray,
-    groups_N: np.ndarray,
-    weight_N: np.ndarray | None = None,
-) -> Score:
-    """Harrell's C within groups: of the pairs whose order is known, the share in which the higher risk ends first.
-
-    Pairs of different groups are never compared, so that the score of several groups is the mean of theirs, weighted
-    by their known pairs. A pair is known when the earlier time is an event; of two equal times, only an event before
-    a censoring is. Equal risks count one half.
-
-    Args:
-        risk_N: [N], higher is worse.
-        time_N: [N], to the event or to censoring.
-        event_N: [N], 1 happened, 0 censored.
-        groups_N: [N] names.
-        weight_N: [N], how much the pairs count in which the patient ends first; None for 1.
-    """
-    weight_N = np.ones(len(risk_N)) if weight_N is None else weight_N
-    blocks = []
-    for group in np.unique(groups_N):
-        here = np.flatnonzero(groups_N == group)
-        died = here[event_N[here] == 1]
-        later = time_N[died, None] < time_N[here]
-        known_DN = (later | ((time_N[died, None] == time_N[here]) & (event_N[here] == 0))) * weight_N[died, None]
-        above = risk_N[died, None] - risk_N[here]
-        blocks.append((died, here, known_DN, known_DN * ((above > 0) + 0.5 * (above == 0))))
-
-    def score(weights_RN: np.ndarray) -> np.ndarray:
-        won, known = np.zeros(len(weights_RN)), np.zeros(len(weights_RN))
-        for died, here, known_DN, won_DN in blocks:
-            first, second = weights_RN[:, died], weights_RN[:, here]
-            won += np.sum((first @ won_DN) * second, axis=1)
-            known += np.sum((first @ known_DN) * second, axis=1)
-        return share(won, known)
 
     return score
 

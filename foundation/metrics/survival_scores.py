@@ -1,15 +1,57 @@
-"""Scores of predicted survival, with censored patients made up for by those who were watched as long.
+"""Scores of predicted survival: Harrell's and Uno's C, AUC and Brier score at times, with censoring made up for.
 
-Each patient whose event was seen stands for those who were censored before theirs: the weight is one over the
-probability of being watched so long (inverse probability of censoring, IPCW), learned from training patients.
+In all but Harrell's C, each patient whose event was seen stands for those who were censored before theirs: the weight
+is one over the probability of being watched so long (inverse probability of censoring, IPCW), learned from training
+patients.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from foundation.metrics.scores import Score, concordance, mean, share
+from foundation.metrics.scores import Score, mean, share
 from foundation.metrics.survival import Censoring
+
+
+def concordance(
+    risk_N: np.ndarray,
+    time_N: np.ndarray,
+    event_N: np.ndarray,
+    groups_N: np.ndarray,
+    weight_N: np.ndarray | None = None,
+) -> Score:
+    """Harrell's C within groups: of the pairs whose order is known, the share in which the higher risk ends first.
+
+    Pairs of different groups are never compared, so that the score of several groups is the mean of theirs, weighted
+    by their known pairs. A pair is known when the earlier time is an event; of two equal times, only an event before
+    a censoring is. Equal risks count one half.
+
+    Args:
+        risk_N: [N], higher is worse.
+        time_N: [N], to the event or to censoring.
+        event_N: [N], 1 happened, 0 censored.
+        groups_N: [N] names.
+        weight_N: [N], how much the pairs count in which the patient ends first; None for 1.
+    """
+    weight_N = np.ones(len(risk_N)) if weight_N is None else weight_N
+    blocks = []
+    for group in np.unique(groups_N):
+        here = np.flatnonzero(groups_N == group)
+        died = here[event_N[here] == 1]
+        later = time_N[died, None] < time_N[here]
+        known_DN = (later | ((time_N[died, None] == time_N[here]) & (event_N[here] == 0))) * weight_N[died, None]
+        above = risk_N[died, None] - risk_N[here]
+        blocks.append((died, here, known_DN, known_DN * ((above > 0) + 0.5 * (above == 0))))
+
+    def score(weights_RN: np.ndarray) -> np.ndarray:
+        won, known = np.zeros(len(weights_RN)), np.zeros(len(weights_RN))
+        for died, here, known_DN, won_DN in blocks:
+            first, second = weights_RN[:, died], weights_RN[:, here]
+            won += np.sum((first @ won_DN) * second, axis=1)
+            known += np.sum((first @ known_DN) * second, axis=1)
+        return share(won, known)
+
+    return score
 
 
 def uno(

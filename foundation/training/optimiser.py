@@ -1,4 +1,4 @@
-"""The optimiser: AdamW in groups, and a learning rate that is a function of the step and of the layer alone."""
+"""The optimiser: AdamW in groups, and the schedule of its learning rate: a function of the step and of the layer."""
 
 from __future__ import annotations
 

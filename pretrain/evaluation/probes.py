@@ -17,11 +17,11 @@ from foundation.metrics.scores import (
     Score,
     auroc,
     balanced_accuracy,
-    concordance,
     macro_auroc,
     r_squared,
     with_interval,
 )
+from foundation.metrics.survival_scores import concordance
 from foundation.randomness import generator
 from pretrain.evaluation.embedded import Embedded
 from pretrain.evaluation.per_patient import Patients, gather

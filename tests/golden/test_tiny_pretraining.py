@@ -1,8 +1,9 @@
-"""configs/pretrain/tiny.yaml on the simulated cohort: what it reaches, within what another machine may change.
+"""configs/pretrain/tiny.yaml on 600 simulated patients, half held out: what it reaches, within what may change.
 
-Rounding differs between processors, and a few hundred steps make another run of it: held-out recall@10 of 64 records
-has a standard error of 0.05, balanced accuracy of 81 patients one of 0.035. Numbers may be off by two of them; what is
-promised (four times chance, 0.85 of the way to the oracle) has to hold on any machine.
+Rounding differs between processors, and random draws between versions; a few hundred steps make another run of it.
+Held-out recall@10 of 210 records has a standard error of 0.03, balanced accuracy of 277 patients one of 0.02: numbers
+may be off by three of them. The demo's own 81 held-out patients, with a standard error of 0.035, could not decide
+whether what is promised (four times chance, 0.85 of the way to the oracle) holds.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import pytest
 from launch.cli import main
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pretrain" / "tiny.yaml"
-RECALL, RECALL_TOLERANCE = 0.797, 0.11
-SUBTYPE, SUBTYPE_TOLERANCE = 0.879, 0.08
+RECALL, RECALL_TOLERANCE = 0.776, 0.09
+SUBTYPE, SUBTYPE_TOLERANCE = 0.896, 0.06
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[dict, dict]:
     """metrics.json of the run, and what an oracle reaches."""
     folder = tmp_path_factory.mktemp("tiny")
-    assert main(["simulate", str(folder / "source"), "--patients", "300", "--seed", "0"]) == 0
+    assert main(["simulate", str(folder / "source"), "--patients", "600", "--seed", "0"]) == 0
     assert main(["prepare", str(folder / "source" / "cohort.yaml"), "--out", str(folder / "cohort")]) == 0
-    assert main(["pretrain", str(CONFIG), f"cohort={folder / 'cohort'}", f"out={folder / 'run'}"]) == 0
+    changes = [f"cohort={folder / 'cohort'}", f"out={folder / 'run'}", "held_out.fraction=0.5"]
+    assert main(["pretrain", str(CONFIG), *changes]) == 0
     truth = folder / "source" / "truth" / "oracle.json"
     return json.loads((folder / "run" / "metrics.json").read_text()), json.loads(truth.read_text())
 

@@ -14,7 +14,8 @@ from finetune.tasks.base import tasks
 from finetune.tasks.survival import SurvivalConfig
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
-from foundation.metrics.scores import Score, concordance, with_interval
+from foundation.metrics.scores import Score, with_interval
+from foundation.metrics.survival_scores import concordance
 from foundation.progress import Silent
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cohorts" / "tcga-pancancer.yaml"

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from foundation.metrics.scores import concordance
 from foundation.metrics.survival import Censoring, breslow, kaplan_meier, log_rank
-from foundation.metrics.survival_scores import auc_at, brier_at, integrated_brier, uno
+from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 
 with warnings.catch_warnings():
     # Third-party packages import parts of torch and pandas that are on their way out.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.evaluation.compare import averaged, compare
-from foundation.metrics import scores
+from foundation.metrics import scores, survival_scores
 
 
 def slow_concordance(risk, time, event, groups):
@@ -39,7 +39,7 @@ class Cohort:
         parts = []
         for k in range(3):
             at = np.flatnonzero(self.fold == k)
-            parts.append((at, scores.concordance(risk[at], self.time[at], self.event[at], self.groups[at])))
+            parts.append((at, survival_scores.concordance(risk[at], self.time[at], self.event[at], self.groups[at])))
         return averaged(parts)
 
     def slow(self, risk, drawn):

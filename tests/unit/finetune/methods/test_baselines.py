@@ -18,7 +18,7 @@ from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
 from foundation.errors import ConfigError
 from foundation.linear.learners import CoxLearner
-from foundation.metrics import scores
+from foundation.metrics import scores, survival_scores
 
 FEATURES = {
     "rna": [f"G{i}" for i in range(40)],
@@ -113,7 +113,7 @@ def folds_of(cohort: PreparedCohort, endpoint: str, count: int = 3) -> Folds:
 def score_of(cohort: PreparedCohort, endpoint: str, rows: np.ndarray, said: dict[str, np.ndarray]) -> scores.Score:
     truth = {part: values[rows] for part, values in cohort.endpoint(endpoint).items()}
     if endpoint == "os":
-        return scores.concordance(said["risk"], truth["time"], truth["event"], cohort.groups[rows].astype(str))
+        return survival_scores.concordance(said["risk"], truth["time"], truth["event"], cohort.groups[rows].astype(str))
     if endpoint == "subtype":
         return scores.macro_auroc(truth["code"], said["probability"])
     if endpoint == "response":

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from foundation.linear.cox import fit_cox
 from foundation.linear.learners import LogisticLearner, RidgeLearner
 from foundation.linear.selection import stratified_folds
-from foundation.metrics import scores
+from foundation.metrics import scores, survival_scores
 from pretrain.evaluation import probes
 from pretrain.evaluation.probes import probe_endpoints, probe_sites
 
@@ -39,7 +39,7 @@ def test_concordance_agrees_with_loops_over_pairs_and_with_repeated_patients(pat
     random = np.random.default_rng(seed)
     risk, time = random.integers(0, 6, patients).astype(float), random.integers(1, 8, patients).astype(float)
     event, group = random.integers(0, 2, patients), random.integers(0, groups, patients).astype(str)
-    score = scores.concordance(risk, time, event, group)
+    score = survival_scores.concordance(risk, time, event, group)
     assert score(np.ones((1, patients)))[0] == pytest.approx(slow_concordance(risk, time, event, group), nan_ok=True)
     drawn = random.integers(0, patients, patients)
     weights = np.bincount(drawn, minlength=patients)[None].astype(float)
