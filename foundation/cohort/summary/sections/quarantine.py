@@ -38,11 +38,18 @@ def _reasons(path: Path, patients: set[str]) -> Iterator[tuple[str, str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
             known = {row["patient"], row["item"]}
-            # A remedy may hold versions and commands, which have digits; it names a file or a patient at most whole.
-            remedy = " ".join(
-                "…" if word.strip(".,;:()[]'") in patients | known else word for word in row["remedy"].split()
+            yield (
+                row["modality"],
+                without_names(row["reason"], known, patients),
+                _remedy(row["remedy"], known, patients),
             )
-            yield row["modality"], without_names(row["reason"], known, patients), remedy
+
+
+def _remedy(remedy: str, known: set[str], patients: set[str]) -> str:
+    """A remedy without names of patients; it may hold versions and commands, whose digits and quotes have to stay."""
+    for name in sorted(filter(None, known), key=len, reverse=True):
+        remedy = remedy.replace(name, "…")
+    return " ".join("…" if word.strip(".,;:()[]'") in patients else word for word in remedy.split())
 
 
 def without_names(reason: str, known: set[str], patients: set[str]) -> str:

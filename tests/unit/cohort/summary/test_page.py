@@ -100,7 +100,7 @@ def write_cohort(out, records, modalities, *, endpoints=ENDPOINTS, quarantine=()
         write_shard(shard, columns.arrow_schema, records[number::2])
     write_index(out / "records", columns, shards, "0" * 64)
     (out / "features.json").write_text(json.dumps(features))
-    rows = ["patient\tmodality\titem\treason", *("\t".join(row) for row in quarantine)]
+    rows = ["patient\tmodality\titem\treason\tremedy", *("\t".join(row) for row in quarantine)]
     (out / "quarantine.tsv").write_text("\n".join(rows) + "\n")
     return Manifest(
         name=name,
@@ -359,33 +359,39 @@ def test_flat_images_are_one_picture_each_as_in_their_file(tmp_path):
 
 
 def reasons(page):
-    return next(table for table in page.tables if table[0] == ["modality", "reason", "number"])
+    return next(table for table in page.tables if table[0] == ["modality", "reason", "what to do", "number"])
 
 
 def test_no_patient_is_named_anywhere(tmp_path):
     quarantine = [
-        ("SECRET-0003", "mri", "t1", "mri/SECRET-0003/t1.nii.gz: the file is truncated"),
-        ("SECRET-0006", "mri", "t1", "mri/SECRET-0006/t1.nii.gz: the file is truncated"),
-        ("", "mri", "x/SECRET 9/t1.nii", "'SECRET 9' does not match patients.barcode"),
-        ("Anna SECRET", "rna", "", "Anna SECRET is also in an earlier table"),
-        ("SECRET-0009", "mri", "b.nii", "channel 't1' is in mri/SECRET-0009/b.nii too, not of SECRET-0012"),
+        ("SECRET-0003", "mri", "t1", "mri/SECRET-0003/t1.nii.gz: the file is truncated", "copy it"),
+        ("SECRET-0006", "mri", "t1", "mri/SECRET-0006/t1.nii.gz: the file is truncated", "copy it"),
+        ("", "mri", "x/SECRET 9/t1.nii", "'SECRET 9' does not match patients.barcode", "see x/SECRET 9/t1.nii"),
+        ("Anna SECRET", "rna", "", "Anna SECRET is also in an earlier table", "drop Anna SECRET (>=2.1)"),
+        (
+            "SECRET-0009",
+            "mri",
+            "b.nii",
+            "channel 't1' is in mri/SECRET-0009/b.nii too, not of SECRET-0012",
+            "not 'SECRET-0012'",
+        ),
     ]
     page = summary(tmp_path, make_records(12), entries(), quarantine=quarantine)
     assert "SECRET" not in (tmp_path / "summary.html").read_text(encoding="utf-8")
     assert not any(b"SECRET" in data for _, data in page.images)
     rows = {tuple(row) for row in reasons(page)[1:]}
-    assert ("mri", "the file is truncated", "2") in rows
-    assert ("rna", "… is also in an earlier table", "1") in rows
+    assert ("mri", "the file is truncated", "copy it", "2") in rows
+    assert ("rna", "… is also in an earlier table", "drop … (>=2.1)", "1") in rows
     assert "5 scans or samples could not be used" in page.text
 
 
 def test_many_reasons_are_cut_and_summed(tmp_path):
     words = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"][:60]
-    quarantine = [("", "rna", "", f"reason {word}") for word in words]
+    quarantine = [("", "rna", "", f"reason {word}", "") for word in words]
     page = summary(tmp_path, make_records(3), only("clinical"), endpoints={}, quarantine=quarantine)
     rows = reasons(page)
     assert len(rows) == 52
-    assert rows[-1] == ["", "10 other reasons", "10"]
+    assert rows[-1] == ["", "10 other reasons", "", "10"]
 
 
 def test_endpoints_are_drawn_with_their_numbers(egg):
