@@ -46,9 +46,10 @@ def _reasons(path: Path, patients: set[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _remedy(remedy: str, known: set[str], patients: set[str]) -> str:
-    """A remedy without names of patients; it may hold versions and commands, whose digits and quotes have to stay."""
+    """A remedy without names of patients and quoted words; digits of versions and quotes within commands stay."""
     for name in sorted(filter(None, known), key=len, reverse=True):
         remedy = remedy.replace(name, "…")
+    remedy = re.sub(r"(?<![\w(])'[^']*'", "…", remedy)
     return " ".join("…" if word.strip(".,;:()[]'") in patients else word for word in remedy.split())
 
 
