@@ -147,7 +147,9 @@ def _to_column(column: pa.Field, records: list[Record]) -> pa.Array:
         name, part = rest.split("/")
         images = [record.images.get(name) for record in records]
         if part == "voxels":
-            return pa.array([None if i is None else i.voxels.tobytes() for i in images], column.type)
+            return pa.array(
+                [None if i is None else memoryview(i.voxels.reshape(-1).view(np.uint8)) for i in images], column.type
+            )
         parts = [None if i is None else getattr(i, part) for i in images]
         return _fixed_lists([None if p is None else p.ravel() for p in parts], column.type)
     return pa.array([getattr(record, column.name) for record in records], column.type)

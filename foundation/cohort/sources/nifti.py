@@ -1,9 +1,8 @@
 """NIfTI volumes: one ``.nii`` or ``.nii.gz`` file per patient, time point and channel."""
 
 import gzip
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,8 +11,7 @@ from foundation.cohort.sources.base import ImageSource, Scan, SourceConfig, Volu
 from foundation.errors import DataError
 
 if TYPE_CHECKING:
-    from nibabel.arrayproxy import ArrayProxy
-    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti1 import Nifti1Header
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -50,8 +48,9 @@ class NiftiSource(ImageSource):
             DataError: The file is truncated, is no NIfTI, has a time axis, or has voxels that are no numbers.
         """
         path = scan.paths[0]
-        image = _open(_unpacked(path), path)
-        voxels = _scaled(image)
+        data = _unpacked(path)
+        header = _header(data, path)
+        voxels = _scaled(data, header)
         while voxels.ndim > 3 and voxels.shape[-1] == 1:
             voxels = voxels[..., 0]
         if voxels.ndim not in (2, 3):
@@ -61,11 +60,11 @@ class NiftiSource(ImageSource):
                 fix="split it into one file per channel or time point",
             )
         refuse_non_finite(voxels, path)
-        affine = image.affine
-        if affine is None or not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        if not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
             raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
-        affine = np.diag([*[_millimetres(image, path)] * 3, 1.0]) @ affine
-        placed = any(int(image.header[code]) > 0 for code in ("sform_code", "qform_code"))
+        affine = np.diag([*[_millimetres(header, path)] * 3, 1.0]) @ affine
+        placed = any(int(header[code]) > 0 for code in ("sform_code", "qform_code"))
         return Volume(voxels, affine, placed)
 
 
@@ -75,9 +74,9 @@ def _is_invertible(axes: np.ndarray) -> bool:
     return bool(lengths.min() > 0 and abs(np.linalg.det(axes / lengths)) > SMALLEST_VOLUME)
 
 
-def _millimetres(image: "Nifti1Image", path: Path) -> float:
+def _millimetres(header: "Nifti1Header", path: Path) -> float:
     """Millimetres in the header's unit of space; where it states none, millimetres are meant."""
-    code = int(image.header["xyzt_units"]) & 7
+    code = int(header["xyzt_units"]) & 7
     if code not in UNITS:
         raise DataError(
             f"the header's unit of space has the unknown code {code}", where=str(path), fix="export the scan again"
@@ -87,10 +86,13 @@ def _millimetres(image: "Nifti1Image", path: Path) -> float:
 
 def _unpacked(path: Path) -> bytes:
     """The bytes of the file; a gzipped one is unpacked whole, so that its checksum is checked."""
+    from isal import igzip, isal_zlib
+
+    damaged: Any = (EOFError, isal_zlib.error, gzip.BadGzipFile)
     try:
         data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        return igzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
+    except damaged as error:
         raise DataError(
             f"the gzip stream is truncated or damaged: {error}", where=str(path), fix="copy the file again"
         ) from None
@@ -100,31 +102,35 @@ def _unpacked(path: Path) -> bytes:
         ) from None
 
 
-def _open(data: bytes, path: Path) -> "Nifti1Image":
-    from nibabel.nifti1 import Nifti1Image
-    from nibabel.nifti2 import Nifti2Image
+def _header(data: bytes, path: Path) -> "Nifti1Header":
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
-    kind = Nifti2Image if data[4:8] == b"n+2\0" else Nifti1Image
+    kind = Nifti2Header if data[4:8] == b"n+2\0" else Nifti1Header
     if not data:
         raise DataError("is empty", where=str(path), fix="copy the file again")
-    if kind is Nifti1Image and data[344:348] != b"n+1\0":
+    if kind is Nifti1Header and data[344:348] != b"n+1\0":
         raise _no_single_file(data, path)
     try:
-        image = kind.from_bytes(data)
-        start, shape = cast("ArrayProxy", image.dataobj).offset, image.header.get_data_shape()
-        dtype = image.header.get_data_dtype()
-    except (HeaderDataError, WrapStructError, ValueError, OSError, OverflowError) as error:
+        header = kind(data[: kind.template_dtype.itemsize])
+        start, shape, dtype = header.get_data_offset(), header.get_data_shape(), header.get_data_dtype()
+        header.get_slope_inter()
+    except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise DataError(f"the header is damaged: {error}", where=str(path), fix="copy the file again") from None
     if not shape or min(shape) < 1 or dtype.kind not in "iufb":
         raise DataError(
             f"holds no grey values: shape {list(shape)}, type {dtype}", where=str(path), fix="export grey values"
         )
+    if start < header.sizeof_hdr:
+        # nibabel takes 0 at its word, and hands the header over as voxels.
+        what = f"the header is damaged: voxels are said to begin at byte {start}, within it"
+        raise DataError(what, where=str(path), fix="export the scan again")
     needed = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
     if len(data) < needed:
         raise DataError(f"is truncated: {len(data)} of {needed} bytes", where=str(path), fix="copy the file again")
-    return image
+    return header
 
 
 def _no_single_file(data: bytes, path: Path) -> DataError:
@@ -143,15 +149,16 @@ def _no_single_file(data: bytes, path: Path) -> DataError:
     return DataError("is no NIfTI in one file", where=str(path), fix=f"if nibabel opens it, write it as NIfTI: {join}")
 
 
-def _scaled(image: "Nifti1Image") -> np.ndarray:
+def _scaled(data: bytes, header: "Nifti1Header") -> np.ndarray:
     """Physical values: as stored where the header has no scale, else float32."""
-    proxy = cast("ArrayProxy", image.dataobj)
-    stored = np.asarray(proxy.get_unscaled())
-    slope, intercept = np.float64(proxy.slope), np.float64(proxy.inter)
-    if (slope, intercept) == (1.0, 0.0):
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    count = int(np.prod(shape, dtype=np.int64))
+    stored = np.frombuffer(data, dtype, count, header.get_data_offset()).reshape(shape, order="F")
+    slope, intercept = header.get_slope_inter()
+    if slope is None or (slope, intercept) == (1.0, 0.0):
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
     voxels = np.empty(stored.shape, dtype=np.float32, order="F")
     # Slice by slice: the double-precision intermediate of a whole CT would not fit beside it.
     for last in range(stored.shape[-1]):
-        voxels[..., last] = stored[..., last] * slope + intercept
+        voxels[..., last] = stored[..., last] * np.float64(slope) + np.float64(intercept)
     return voxels
