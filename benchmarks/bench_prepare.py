@@ -40,14 +40,14 @@ def seconds(work) -> float:
 def measure(cohort: Path, turns: int) -> dict:
     """Rates of the shard writer and of the bare loop over the NIfTI scans of a cohort."""
     from foundation.cohort.inventory import take_inventory
-    from foundation.cohort.shards import ShardWriter, one_thread
+    from foundation.cohort.shards import ShardWriter
     from foundation.cohort.spec import CohortSpec
     from foundation.cohort.store import record_features
     from foundation.config import load_config
     from foundation.progress import Silent
 
     spec = load_config(CohortSpec, cohort)
-    with tempfile.TemporaryDirectory() as name, one_thread(spec):
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = take_inventory(spec, folder / "tables", Silent())
         records = [

@@ -21,7 +21,7 @@ from foundation.cohort.counting import count
 from foundation.cohort.inventory import Fault, Inventory, take_inventory
 from foundation.cohort.manifest import FILE, Manifest
 from foundation.cohort.record_plans import RecordPlan
-from foundation.cohort.shards import ShardReport, ShardWriter, one_thread, start_worker, work
+from foundation.cohort.shards import ShardReport, ShardWriter, start_worker, work
 from foundation.cohort.spec import CohortSpec
 from foundation.cohort.store import PreparedCohort, record_features, write_index
 from foundation.cohort.summary.page import write_summary
@@ -32,7 +32,7 @@ from foundation.progress import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LIBRARIES = ("chiasma", "numpy", "pandas", "nibabel", "pydicom", "monai", "torch", "pyarrow", "datasets", "anndata")
+LIBRARIES = ("chiasma", "numpy", "pandas", "scipy", "nibabel", "pydicom", "pyarrow", "datasets", "anndata")
 
 
 def prepare(
@@ -145,10 +145,9 @@ def _run(
     shared = (inventory.spec, inventory.tables, inventory.features, schema)
     workers = min(workers, len(waiting))
     if workers <= 1:
-        with one_thread(inventory.spec):
-            writer = ShardWriter(*shared)
-            for number, shard in waiting.items():
-                yield number, writer.write(*paths[number], shard)
+        writer = ShardWriter(*shared)
+        for number, shard in waiting.items():
+            yield number, writer.write(*paths[number], shard)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=shared)

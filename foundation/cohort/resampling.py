@@ -158,13 +158,12 @@ def _matrix(length: int, count: int, start: float, step: float) -> csr_array:
     places = np.clip(start + step * np.arange(count), 0, length - 1)
     below = np.minimum(places.astype(int), max(length - 2, 0))
     share = places - below
-    weights = np.zeros((count, length))
-    weights[np.arange(count), below] = 1 - share
-    weights[np.arange(count), np.minimum(below + 1, length - 1)] += share
+    rows, columns = np.tile(np.arange(count), 2), np.concatenate([below, np.minimum(below + 1, length - 1)])
+    weights = csr_array((np.concatenate([1 - share, share]), (rows, columns)), shape=(count, length))
     width = _width(step)
     if width:
-        weights = weights @ gaussian_filter1d(np.eye(length), width, axis=0, mode="nearest")
-    return csr_array(weights.astype(np.float32))
+        weights = csr_array(weights @ gaussian_filter1d(np.eye(length), width, axis=0, mode="nearest"))
+    return csr_array(weights, dtype=np.float32)
 
 
 def _width(step: float) -> float:

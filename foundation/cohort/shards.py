@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -229,10 +228,9 @@ _writer: ShardWriter | None = None
 
 
 def start_worker(spec: CohortSpec, tables: dict[str, list[StagedTable]], features: dict, schema: pa.Schema) -> None:
-    """Set a worker process up: one thread for good, one writer, and an end when its parent ends."""
+    """Set a worker process up: one writer, and an end when its parent ends."""
     global _writer
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    one_thread(spec).__enter__()
     _writer = ShardWriter(spec, tables, features, schema)
 
 
@@ -248,19 +246,3 @@ def work(path: Path, report_path: Path, plans: list[RecordPlan]) -> ShardReport:
     """Write one shard and its report, in a worker process."""
     assert _writer is not None, "start_worker was not called"
     return _writer.write(path, report_path, plans)
-
-
-@contextlib.contextmanager
-def one_thread(spec: CohortSpec) -> Iterator[None]:
-    """Keep torch, which MONAI resamples with, from starting threads: patients are what runs in parallel."""
-    if not spec.images():
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

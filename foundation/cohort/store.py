@@ -148,7 +148,7 @@ def _to_column(column: pa.Field, records: list[Record]) -> pa.Array:
         images = [record.images.get(name) for record in records]
         if part == "voxels":
             return pa.array(
-                [None if i is None else memoryview(i.voxels.reshape(-1).view(np.uint8)) for i in images], column.type
+                [None if i is None else i.voxels.reshape(-1).view(np.uint8).data for i in images], column.type
             )
         parts = [None if i is None else getattr(i, part) for i in images]
         return _fixed_lists([None if p is None else p.ravel() for p in parts], column.type)
