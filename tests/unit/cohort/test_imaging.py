@@ -147,6 +147,16 @@ def test_stretch_fills_the_stated_axes_only(voxels):
     np.testing.assert_array_equal(same.voxels[0], voxels)
 
 
+@settings(deadline=None, max_examples=30)
+@given(shape=sizes, more=st.tuples(*[st.integers(0, 9)] * 3), order=st.sampled_from(["C", "F"]))
+def test_stretch_up_equals_torch(shape, more, order):
+    size = [old + new for old, new in zip(shape, more, strict=True)]
+    source = np.asarray(np.random.default_rng(0).normal(50, 30, shape).astype(np.float32), order=order)
+    image = one(source, size, stretch=["x", "y", "z"])
+    expected = torch.nn.functional.interpolate(torch.from_numpy(source.copy())[None, None], size, mode="trilinear")
+    np.testing.assert_allclose(image.voxels[0], expected[0, 0], atol=1e-3)
+
+
 def test_stretch_down_smooths_first():
     noise = np.random.default_rng(8).normal(0, 100, (4, 4, 40)).astype(np.float32)
     image = one(noise, [4, 4, 10], stretch=["z"])

@@ -156,6 +156,8 @@ def whole(tmp_path, voxels):
         (lambda data: b"patient\tage\n" * 100, "no NIfTI in one file"),
         (lambda data: data[:344] + b"ni1\0" + data[348:], "no NIfTI in one file"),
         (lambda data: data[:70] + b"\xff\x7f" + data[72:], "header is damaged"),
+        # nibabel would hand over the header's own bytes as voxels.
+        (lambda data: data[:108] + bytes(4) + data[112:], "voxels are said to begin at byte 0, within it"),
         (lambda data: data[:42] + b"\xff\x7f" * 3 + data[48:], "is truncated"),
         (lambda data: data[:42] + b"\0\0" + data[44:], "no grey values"),
         (lambda data: data[:280] + bytes(48) + data[328:], "affine has no inverse"),
