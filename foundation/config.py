@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from foundation.environment import Environment
 from foundation.errors import ConfigError, nearest
-from foundation.yaml_text import Lines, dump, lines_of, parse
+from foundation.yaml_text import Lines, dump, in_words, lines_of, parse
 
 
 class Config(BaseModel):
@@ -102,17 +103,22 @@ def load_config(model: type[AnyConfig], path: Path, overrides: Sequence[str] = (
         ConfigError: The file is missing or not YAML, a key is unknown, or a value does not fit.
     """
     document, lines = _read(path)
+    written = copy.deepcopy(document)
     for override in overrides:
         changed = _apply(document, override)
         # What is wrong with a key, or with one that holds it, then need not be in the file.
         lines = {place: line for place, line in lines.items() if place[: len(changed)] != changed[: len(place)]}
     environment = Environment()
+    context = {"folder": path.resolve().parent}
     filled = environment.fill(document, where=str(path))
     try:
-        config = model.model_validate(filled, context={"folder": path.resolve().parent})
+        config = model.model_validate(filled, context=context)
     except ValidationError as error:
         found = environment.hide(_describe(error, document, lines))
-        raise ConfigError(found, where=str(path), fix="correct the file or the override") from None
+        if overrides and _is_valid(model, Environment().fill(written, where=str(path)), context):
+            raise ConfigError(found, where="command line", fix="correct the override") from None
+        fix = "correct the file or the override" if overrides else "correct the file"
+        raise ConfigError(found, where=str(path), fix=fix) from None
     config._environment = environment
     return config
 
@@ -131,8 +137,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=where, fix="name a YAML text file") from None
     except yaml.YAMLError as error:
-        message = " ".join(str(error).replace('"<unicode string>", ', "").split())
-        raise ConfigError(f"not valid YAML: {message}", where=where, fix="correct the syntax") from None
+        raise ConfigError(f"not valid YAML: {in_words(error)}", where=where, fix="correct the syntax") from None
     except RecursionError:
         raise ConfigError("a part of it contains itself", where=where, fix="remove the anchor") from None
     if not isinstance(document, dict):
@@ -189,6 +194,15 @@ def _position(node: list[Any], key: str, dotted: str) -> int:
             fix="count from 0",
         )
     return int(key)
+
+
+def _is_valid(model: type[Config], document: Any, context: dict[str, Any]) -> bool:
+    """Whether a document is valid as it is."""
+    try:
+        model.model_validate(document, context=context)
+    except ValidationError:
+        return False
+    return True
 
 
 def _describe(error: ValidationError, document: dict[str, Any], lines: Lines) -> str:

@@ -64,6 +64,16 @@ def parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+def in_words(error: yaml.YAMLError) -> str:
+    """What is wrong with YAML text, and in which line, counted from 1."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    if mark.buffer is not None and mark.buffer[mark.pointer : mark.pointer + 1] == "\t":
+        problem = "a tab, where YAML takes blanks only"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
 def lines_of(text: str) -> Lines:
     """Where each key and list item of a YAML text stands."""
     lines: Lines = {}

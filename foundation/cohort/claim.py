@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foundation.cohort.manifest import FILE, Manifest
-from foundation.errors import ConfigError, DataError, writing
+from foundation.errors import DataError, writing
 from foundation.files.lock import HOLDER, LOCK, held
+from foundation.files.whole import make_folder
 
 WORKING = ".prepare"
 """Folder inside the cohort that holds what an unfinished preparation needs to go on; gone at the end."""
@@ -22,12 +23,12 @@ def claimed_cohort(out: Path, name: str) -> Iterator[Path]:
         The working folder inside it.
 
     Raises:
-        ConfigError: A file is in its place.
+        ConfigError: It cannot be made.
         DataError: The folder holds something else, or another process is at work in it.
         WriteError: The disk is full or read-only.
     """
     with writing(out, then="run the same command: what is finished is kept"):
-        _make(out)
+        make_folder(out, named=out, fix="name another folder with --out")
         _refuse_what_is_not_ours(out, name)
         working = out / WORKING
         working.mkdir(exist_ok=True)
@@ -37,16 +38,6 @@ def claimed_cohort(out: Path, name: str) -> Iterator[Path]:
                 yield working
             finally:
                 _remove_if_empty(working)
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        blocking = next(path for path in (out, *out.parents) if path.exists())
-        raise ConfigError(
-            "is a file, not a folder", where=str(blocking), fix="name another folder with --out"
-        ) from None
 
 
 def _refuse_what_is_not_ours(out: Path, name: str) -> None:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from foundation.errors import ConfigError, DataError, WriteError, writing
+from foundation.errors import ConfigError, DataError, writing
+from foundation.files.whole import make_folder
 
 WORKING = ".run"
 """Folder inside a run folder, for what only the run itself reads."""
@@ -73,18 +74,12 @@ def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
         doing: See `held`.
 
     Raises:
-        ConfigError: A file is in its place.
+        ConfigError: It cannot be made.
         DataError: Another process holds it.
-        WriteError: It cannot be made.
     """
     working = out / WORKING
     with writing(out):
-        try:
-            working.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise ConfigError("a file is in the place of the run folder", where=str(out), fix="correct `out`") from None
-        except FileNotFoundError:
-            raise WriteError("no folder can be made there", where=str(out), fix="correct `out`") from None
+        make_folder(working, named=out, fix="correct `out`")
     with held(out, working=working, doing=doing, fix="wait for it, or give this run another `out`"):
         yield
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foundation.errors import ConfigError, writing
+from foundation.files.whole import make_folder
 from foundation.simulation import tables
 from foundation.simulation.anatomy import paint
 from foundation.simulation.biology import draw_biology
@@ -40,7 +41,7 @@ def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int],
     partial = out.with_name(out.name + ".partial")
     _check(out, partial, patients, seed)
     with writing(out):
-        partial.mkdir(parents=True)
+        make_folder(partial, named=out, fix="name another folder")
         try:
             _write(partial, patients, seed, progress)
             partial.replace(out)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from foundation.cohort.prepare import prepare
 from foundation.data.alignment import Aligned
-from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError, WriteError
+from foundation.errors import CheckpointError, ChiasmaError, ConfigError, DataError
 from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
 from pretrain.run import pretrain
@@ -127,7 +127,7 @@ def test_ended_and_started_again_it_ends_with_the_same_bits(workplace, whole, nu
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can make a folder")
 def test_a_run_folder_that_cannot_be_made_is_named(workplace):
-    with pytest.raises(WriteError, match=r"/proc/run: no folder can be made there\n.*correct `out`"):
+    with pytest.raises(ConfigError, match=r"/proc/run: no folder can be made there\n.*correct `out`"):
         pretrain(workplace / "config.yaml", ["out=/proc/run"])
 
 
@@ -297,7 +297,7 @@ def test_a_cohort_in_which_nobody_is_paired_is_refused(workplace, tmp_path, monk
         ("dropout.modalities.ct=0.5", ConfigError, "no modality is called 'ct'"),
         ("towers.ct.tower=vit2d", ConfigError, "towers.ct.modalities: tower 'ct' reads image modalities"),
         ("optimiser.layer_decay=0.75", ConfigError, "no tower has pretrained weights"),
-        ("out=config.yaml/run", ConfigError, "a file is in the place of the run folder"),
+        ("out=config.yaml/run", ConfigError, "is a file, not a folder"),
         ("towers.mri.arguments.patch_size=64", ConfigError, "64"),
         ("cohort=nowhere", DataError, "not a prepared cohort"),
         ("held_out.fraction=0.001", ConfigError, "leaves one side empty"),

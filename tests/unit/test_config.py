@@ -66,7 +66,8 @@ def message(*args: Any) -> str:
             "spacing: other",
             "line 1, spacing: Input should be a valid tuple (given: 'other'); or Input should be 'native'",
         ),
-        ("name: a\nname: b", "the key 'name' is there twice in line 2"),
+        ("name: a\nname: b", "not valid YAML: line 2, column 1: the key 'name' is there twice"),
+        ("name: a\n\tsteps: 2", "not valid YAML: line 2, column 1: a tab, where YAML takes blanks only"),
         ("optimizer: {lr: 1, lr: 2}", "the key 'lr' is there twice"),
         ("name: [", "not valid YAML"),
         ("- a", "holds no keys"),
@@ -387,3 +388,9 @@ def test_the_written_config_holds_every_key(write):
     config = load_config(Run, write("steps: 3"))
     assert set(parse(config.to_yaml())) == set(Run.model_fields)
     assert os.fspath(config.cohort) in config.to_yaml()
+
+
+def test_a_wrong_override_is_told_as_one(write):
+    alone = write("name: a")
+    assert message(Run, alone, ["steps=0"]).startswith("command line: steps: ")
+    assert message(Run, write("stesp: 3"), ["steps=0"]).startswith(str(alone))
