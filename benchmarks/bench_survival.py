@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from finetune.tasks.survival_losses import Watched, efron
-from foundation.metrics.scores import RESAMPLES, with_interval
+from foundation.metrics.score import RESAMPLES, with_interval
 from foundation.metrics.survival_scores import concordance
 
 RESULT = Path(__file__).parent / "results" / "survival.json"

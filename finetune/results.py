@@ -1,4 +1,4 @@
-"""What a run writes from its folds' files: metrics.json (with the oracle's scores), predictions.parquet, the report."""
+"""What a run writes from its folds' files: metrics.json (baselines, oracle), predictions.parquet, the report."""
 
 from __future__ import annotations
 

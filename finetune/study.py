@@ -1,4 +1,4 @@
-"""What all folds of a run share: the cohort as the model reads it, the true outcomes, and the folds."""
+"""What all folds of a run share: the cohort as the model reads it, the tasks, the true outcomes, and the folds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML and key=value overrides into a validated config that names the nearest key for a wrong one."""
+"""YAML and key=value overrides into a validated config that names the nearest key for a wrong one, and back to YAML."""
 
 from __future__ import annotations
 

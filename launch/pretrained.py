@@ -1,4 +1,4 @@
-"""Pretraining on request of a fine-tuning run, because `finetune` may not import `pretrain`."""
+"""A pretraining config pretrained, or gone on with, on request of `finetune`, which may not import `pretrain`."""
 
 from __future__ import annotations
 

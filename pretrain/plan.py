@@ -1,4 +1,4 @@
-"""What a run will cost, without running it: parameters, operations, memory per GPU, steps.
+"""What a run will cost, without running it: counts of parameters, operations, memory per GPU, steps.
 
 The model is built on the meta device, and the very step that training runs is run once on tensors that have shapes and
 no memory (torch's fake tensors), under a counter of operations and a counter of what is alive. Presence is real and

@@ -1,4 +1,4 @@
-"""One training step on tensors that have shapes and no memory: its operations, and the bytes of its activations."""
+"""A training step on fake tensors, which have no memory: its operations, and the bytes of its activations."""
 
 from __future__ import annotations
 

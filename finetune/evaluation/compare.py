@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundation.metrics.scores import Score
+from foundation.metrics.score import Score
 
 RESAMPLES = 2000
 

@@ -18,7 +18,7 @@ from finetune.methods.adapted import EVERYTHING
 from finetune.methods.baselines import BASELINES
 from finetune.study import Study
 from finetune.tasks.base import Task, Truth
-from foundation.metrics.scores import Score, with_interval
+from foundation.metrics.score import Score, with_interval
 from foundation.report.page import Picture
 
 FEWEST = 10

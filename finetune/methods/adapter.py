@@ -1,4 +1,4 @@
-"""An adapter folder: what was trained on which base, with its tasks; written whole, read with checks."""
+"""An adapter folder: adapter.json (base, settings, declared endpoints, groups, tasks) and tensors, written and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices on inner folds of the training patients: ridge penalties of heads, learning rate, rank, dropout, epochs."""
+"""How a network learns on a fold: heads initialised; penalties, learning rate, rank, epochs chosen on inner folds."""
 
 from __future__ import annotations
 

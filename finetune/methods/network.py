@@ -1,4 +1,4 @@
-"""An adapted network as a method of a fold: it chooses, learns, predicts and writes its files."""
+"""An adapted network as a method of a fold: learns, predicts the test patients for each subset, writes its files."""
 
 from __future__ import annotations
 

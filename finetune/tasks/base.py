@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.errors import ConfigError, nearest
-from foundation.metrics.scores import Score, mean_over_classes
+from foundation.metrics.class_scores import mean_over_classes
+from foundation.metrics.score import Score
 from foundation.registry import Registry
 from foundation.report.page import Picture
 

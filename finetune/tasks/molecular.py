@@ -26,8 +26,8 @@ from finetune.tasks.base import (
     to_numpy,
 )
 from foundation.errors import ConfigError
-from foundation.metrics.classification import auprc, calibration_error
-from foundation.metrics.scores import Score, auroc, balanced_accuracy
+from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, calibration_error
+from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 

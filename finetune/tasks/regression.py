@@ -22,7 +22,8 @@ from finetune.tasks.base import (
     tasks,
     to_numpy,
 )
-from foundation.metrics.scores import Score, absolute_error, pearson, r_squared, spearman
+from foundation.metrics.number_scores import absolute_error, pearson, r_squared, spearman
+from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 

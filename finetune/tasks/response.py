@@ -24,8 +24,8 @@ from finetune.tasks.base import (
     tasks,
     to_numpy,
 )
-from foundation.metrics.classification import auprc, calibration_error, quadratic_kappa
-from foundation.metrics.scores import Score, auroc, balanced_accuracy
+from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, calibration_error, quadratic_kappa
+from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 

@@ -24,8 +24,8 @@ from finetune.tasks.base import (
     tasks,
     to_numpy,
 )
-from foundation.metrics.classification import calibration_error, macro_auprc, macro_f1
-from foundation.metrics.scores import Score, balanced_accuracy, macro_auroc
+from foundation.metrics.class_scores import balanced_accuracy, calibration_error, macro_auprc, macro_auroc, macro_f1
+from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 

@@ -38,8 +38,8 @@ from finetune.tasks.survival_losses import (
 )
 from foundation.collectives import name_hashes
 from foundation.errors import ConfigError
-from foundation.metrics.scores import Score
-from foundation.metrics.survival import Censoring, breslow
+from foundation.metrics.score import Score
+from foundation.metrics.survival_curves import Censoring, breslow
 from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture

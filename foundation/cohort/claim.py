@@ -1,4 +1,4 @@
-"""A folder claimed for one preparation: nothing else in it, nobody else at work in it, one message when it fails."""
+"""A folder made and claimed for one preparation: nothing else in it, nobody else at work, one message on failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of a prepared cohort, taken from the records as they were written: patients, patterns, endpoints."""
+"""The counts in cohort.json, taken from the records as written: patients of each modality, patterns, endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inventory of a preparation: clinical tables read, omics tables staged, scans listed, strangers set aside."""
+"""The inventory of a preparation: patients and endpoints read, omics tables staged, scans listed, strangers aside."""
 
 from __future__ import annotations
 

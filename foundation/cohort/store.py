@@ -1,4 +1,4 @@
-"""The records of a prepared cohort: Arrow shards that `datasets` can load, voxels memory-mapped without a copy.
+"""The records of a prepared cohort in Arrow shards: voxels memory-mapped without a copy, affines, omics, endpoints.
 
 A record is one patient at one time point. Columns: ``patient``, ``time_point``, ``site``, ``group``;
 per image modality ``image/NAME/voxels`` (raw C-order bytes of [C, *shape]), ``image/NAME/channels``,

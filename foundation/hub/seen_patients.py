@@ -1,4 +1,4 @@
-"""patients.json of a model folder: whom the model was trained on, as salted hashes.
+"""patients.json of a model folder, written, read and asked: whom the model was trained on, as salted hashes.
 
 Nobody can read a name from it, but whoever has a patient's name can ask whether it is there: that is its purpose, and
 why names that can be guessed, such as public barcodes, are not made secret by it.

@@ -1,4 +1,4 @@
-"""Linear models, one for each kind of endpoint: fitted under a penalty, judged by how likely held-out patients are.
+"""Linear models, one for each kind of endpoint: fitted under a penalty, how they predict, how they are judged.
 
 A learner knows the outcomes of all patients; it is given inputs and the rows of those whom it may learn from.
 """

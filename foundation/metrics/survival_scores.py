@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundation.metrics.scores import Score, mean, share
-from foundation.metrics.survival import Censoring
+from foundation.metrics.score import Score, mean, share
+from foundation.metrics.survival_curves import Censoring
 
 
 def concordance(

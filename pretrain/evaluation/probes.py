@@ -13,14 +13,9 @@ import numpy as np
 
 from foundation.linear.learners import CoxLearner, Learner, LogisticLearner, Predict, RidgeLearner
 from foundation.linear.selection import fit_chosen, stratified_folds
-from foundation.metrics.scores import (
-    Score,
-    auroc,
-    balanced_accuracy,
-    macro_auroc,
-    r_squared,
-    with_interval,
-)
+from foundation.metrics.class_scores import auroc, balanced_accuracy, macro_auroc
+from foundation.metrics.number_scores import r_squared
+from foundation.metrics.score import Score, with_interval
 from foundation.metrics.survival_scores import concordance
 from foundation.randomness import generator
 from pretrain.evaluation.embedded import Embedded

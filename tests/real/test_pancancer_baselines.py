@@ -14,7 +14,7 @@ from finetune.tasks.base import tasks
 from finetune.tasks.survival import SurvivalConfig
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
-from foundation.metrics.scores import Score, with_interval
+from foundation.metrics.score import Score, with_interval
 from foundation.metrics.survival_scores import concordance
 from foundation.progress import Silent
 

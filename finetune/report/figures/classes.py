@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foundation.metrics.classification import BINS, bins, net_benefit
-from foundation.metrics.scores import Score
+from foundation.metrics.class_scores import BINS, bins, net_benefit
+from foundation.metrics.score import Score
 from foundation.report.drawing import BLUE, GREY, PALETTE, SMALL, drawing, picture
 from foundation.report.page import Picture
 from foundation.wording import shortened

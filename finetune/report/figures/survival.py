@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foundation.metrics.survival import kaplan_meier, log_rank
+from foundation.metrics.survival_curves import kaplan_meier, log_rank
 from foundation.report.drawing import BLUE, GREEN, GREY, ORANGE, SMALL, drawing, picture
 from foundation.report.page import Picture
 from foundation.wording import p_text

@@ -1,4 +1,4 @@
-"""What a fusion is: it joins the embeddings of whatever is present into one."""
+"""What a fusion is: it masks what is absent, joins the embeddings of the rest into one, and normalises that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One token per gene set and modality; features in no set go to tokens of their own."""
+"""One token per gene set of a GMT file and modality; features in no set go to tokens of their own."""
 
 from __future__ import annotations
 

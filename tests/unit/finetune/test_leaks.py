@@ -21,7 +21,7 @@ from finetune.splits import Fold, Folds, Records, SplitConfig
 from foundation.cohort.folds import PublishedFolds, read_folds
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
-from foundation.metrics import scores
+from foundation.metrics import class_scores, score
 
 CLASSES = 2
 SHUFFLES = 16
@@ -44,8 +44,8 @@ def measured(
     for fold in folds.folds:
         fitted_on = Fold(fold.name, np.union1d(fold.train, fold.test), fold.test) if leaking else fold
         chance = predict(name, cohort, "subtype", fitted_on, folds.inner(fold), images=images)["probability"]
-        parts.append((fold.test, scores.auroc(code[fold.test] == 1, chance[:, 1])))
-    return scores.with_interval(averaged(parts), len(cohort), np.random.default_rng(0))
+        parts.append((fold.test, class_scores.auroc(code[fold.test] == 1, chance[:, 1])))
+    return score.with_interval(averaged(parts), len(cohort), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", list(BASELINES))

@@ -13,7 +13,7 @@ from foundation.cohort.people import People
 from foundation.cohort.summary.figures.classes import class_bars
 from foundation.cohort.summary.figures.histograms import Panel, histogram
 from foundation.cohort.summary.figures.survival import survival_plot
-from foundation.metrics.survival import kaplan_meier
+from foundation.metrics.survival_curves import kaplan_meier
 from foundation.report.page import Cell, Page, Picture
 from foundation.wording import counted
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.evaluation.compare import averaged, compare
-from foundation.metrics import scores, survival_scores
+from foundation.metrics import class_scores, survival_scores
 
 
 def slow_concordance(risk, time, event, groups):
@@ -80,7 +80,7 @@ def test_a_comparison_is_what_a_loop_over_resamples_gives():
 
 
 def test_means_of_means_weigh_cancers_alike():
-    one, other = scores.auroc(np.array([True, False]), np.array([1.0, 0])), lambda weights: np.zeros(len(weights))
+    one, other = class_scores.auroc(np.array([True, False]), np.array([1.0, 0])), lambda weights: np.zeros(len(weights))
     nested = averaged([(np.arange(4), averaged([([0, 1], one), ([2, 3], one)])), (np.arange(4, 6), other)])
     assert nested(np.ones((1, 6)))[0] == 0.5
 
@@ -123,6 +123,6 @@ def test_two_predictions_of_the_same_worth_are_seldom_told_apart():
 
 def test_where_hardly_any_resample_has_a_score_there_is_no_interval():
     # Both of the two patients who are scored are drawn in about four of ten resamples.
-    score = averaged([([0, 1], scores.auroc(np.array([True, False]), np.array([1.0, 0])))])
+    score = averaged([([0, 1], class_scores.auroc(np.array([True, False]), np.array([1.0, 0])))])
     found = compare(score, score, 9, np.random.default_rng(0))
     assert (found.difference, found.ci95, found.p_value) == (0, (None, None), None)

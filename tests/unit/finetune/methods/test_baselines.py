@@ -18,7 +18,7 @@ from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
 from foundation.errors import ConfigError
 from foundation.linear.learners import CoxLearner
-from foundation.metrics import scores, survival_scores
+from foundation.metrics import class_scores, number_scores, score, survival_scores
 
 FEATURES = {
     "rna": [f"G{i}" for i in range(40)],
@@ -110,15 +110,15 @@ def folds_of(cohort: PreparedCohort, endpoint: str, count: int = 3) -> Folds:
     return Folds.make(SplitConfig(folds=count, inner_folds=3), records, 0)
 
 
-def score_of(cohort: PreparedCohort, endpoint: str, rows: np.ndarray, said: dict[str, np.ndarray]) -> scores.Score:
+def score_of(cohort: PreparedCohort, endpoint: str, rows: np.ndarray, said: dict[str, np.ndarray]) -> score.Score:
     truth = {part: values[rows] for part, values in cohort.endpoint(endpoint).items()}
     if endpoint == "os":
         return survival_scores.concordance(said["risk"], truth["time"], truth["event"], cohort.groups[rows].astype(str))
     if endpoint == "subtype":
-        return scores.macro_auroc(truth["code"], said["probability"])
+        return class_scores.macro_auroc(truth["code"], said["probability"])
     if endpoint == "response":
-        return scores.auroc(truth["code"] >= 2, said["probability"][:, 2:].sum(axis=1))
-    return scores.r_squared(truth["value"], said["value"])
+        return class_scores.auroc(truth["code"] >= 2, said["probability"][:, 2:].sum(axis=1))
+    return number_scores.r_squared(truth["value"], said["value"])
 
 
 def measured(cohort: PreparedCohort, endpoint: str, name: str) -> tuple[float, list[float | None]]:
@@ -128,7 +128,7 @@ def measured(cohort: PreparedCohort, endpoint: str, name: str) -> tuple[float, l
         (fold.test, score_of(cohort, endpoint, fold.test, predict(name, cohort, endpoint, fold, made.inner(fold))))
         for fold in made.folds
     ]
-    return scores.with_interval(averaged(parts), len(cohort), np.random.default_rng(0))
+    return score.with_interval(averaged(parts), len(cohort), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("endpoint", "enough"), [("os", 0.75), ("subtype", 0.85), ("response", 0.85), ("dose", 0.75)])

@@ -13,7 +13,7 @@ from finetune.methods.image_features import PERCENTILES, ImageFeatures
 from finetune.splits import Folds, Records, SplitConfig
 from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
-from foundation.metrics import scores
+from foundation.metrics import class_scores
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_images_alone_find_what_images_show(cohort):
     for fold in made.folds:
         test = np.isin(fold.test, has_image(cohort))
         chance = predict("image", cohort, "subtype", fold, made.inner(fold), images=images)["probability"][test]
-        found.append(scores.macro_auroc(code[fold.test[test]], chance)(np.ones((1, test.sum())))[0])
+        found.append(class_scores.macro_auroc(code[fold.test[test]], chance)(np.ones((1, test.sum())))[0])
     assert np.mean(found) > 0.75
     assert available(cohort, ["mri"]) == ["image"]
     assert "image" not in available(cohort, ["rna", "clinical"])

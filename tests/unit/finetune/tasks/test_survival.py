@@ -8,7 +8,7 @@ import torch
 
 from finetune.tasks.survival import Survival, SurvivalConfig
 from foundation.errors import ConfigError
-from foundation.metrics.survival import kaplan_meier
+from foundation.metrics.survival_curves import kaplan_meier
 
 DECLARED = {"os": {"kind": "survival", "unit": "days"}}
 COMPETING = {"os": {"kind": "survival", "unit": "years", "causes": {"cancer": 1, "other": 1}}}

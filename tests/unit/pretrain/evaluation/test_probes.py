@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from foundation.linear.cox import fit_cox
 from foundation.linear.learners import LogisticLearner, RidgeLearner
 from foundation.linear.selection import stratified_folds
-from foundation.metrics import scores, survival_scores
+from foundation.metrics import class_scores, number_scores, score, survival_scores
 from pretrain.evaluation import probes
 from pretrain.evaluation.probes import probe_endpoints, probe_sites
 
@@ -57,9 +57,9 @@ def test_scores_of_resamples_are_those_of_sklearn_on_repeated_patients():
         weights = np.bincount(drawn, minlength=60)[None].astype(float)
         areas = [roc_auc_score(truth[drawn] == k, chance[drawn, k]) for k in range(3)]
         expected = balanced_accuracy_score(truth[drawn], guess[drawn])
-        assert scores.balanced_accuracy(truth, guess)(weights)[0] == pytest.approx(expected)
-        assert scores.macro_auroc(truth, chance)(weights)[0] == pytest.approx(np.mean(areas))
-        assert scores.r_squared(number, said)(weights)[0] == pytest.approx(r2_score(number[drawn], said[drawn]))
+        assert class_scores.balanced_accuracy(truth, guess)(weights)[0] == pytest.approx(expected)
+        assert class_scores.macro_auroc(truth, chance)(weights)[0] == pytest.approx(np.mean(areas))
+        assert number_scores.r_squared(number, said)(weights)[0] == pytest.approx(r2_score(number[drawn], said[drawn]))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -68,7 +68,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         random = np.random.default_rng(seed)
         truth = np.repeat([0, 1], 40)
         guess = np.where(random.random(80) < 0.7, truth, 1 - truth)
-        _, (low, high) = scores.with_interval(scores.balanced_accuracy(truth, guess), 80, random)
+        _, (low, high) = score.with_interval(class_scores.balanced_accuracy(truth, guess), 80, random)
         covered += low <= 0.7 <= high
     assert 86 <= covered <= 100
 

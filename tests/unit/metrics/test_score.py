@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foundation.metrics import scores
+from foundation.metrics import class_scores, number_scores
 
 VALUES = np.array([0.1, 0.9, 0.4, 0.7])
 GUESSES = np.array([0.2, 0.8, 0.5, 0.5])
 SCORES = {
-    "r_squared": scores.r_squared(VALUES, GUESSES),
-    "pearson": scores.pearson(VALUES, GUESSES),
-    "spearman": scores.spearman(VALUES, GUESSES),
-    "absolute_error": scores.absolute_error(VALUES, GUESSES),
-    "auroc": scores.auroc(VALUES > 0.5, GUESSES),
-    "balanced_accuracy": scores.balanced_accuracy(np.array([0, 1, 0, 1]), np.array([0, 1, 1, 1])),
+    "r_squared": number_scores.r_squared(VALUES, GUESSES),
+    "pearson": number_scores.pearson(VALUES, GUESSES),
+    "spearman": number_scores.spearman(VALUES, GUESSES),
+    "absolute_error": number_scores.absolute_error(VALUES, GUESSES),
+    "auroc": class_scores.auroc(VALUES > 0.5, GUESSES),
+    "balanced_accuracy": class_scores.balanced_accuracy(np.array([0, 1, 0, 1]), np.array([0, 1, 1, 1])),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from foundation.metrics.survival import Censoring, breslow, kaplan_meier, log_rank
+from foundation.metrics.survival_curves import Censoring, breslow, kaplan_meier, log_rank
 from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 
 with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score, mean_absolute_error
 
-from foundation.metrics.classification import (
+from foundation.metrics.class_scores import (
     accuracy,
     auprc,
     calibration_error,
@@ -18,7 +18,7 @@ from foundation.metrics.classification import (
     net_benefit,
     quadratic_kappa,
 )
-from foundation.metrics.scores import absolute_error, pearson, spearman
+from foundation.metrics.number_scores import absolute_error, pearson, spearman
 
 PATIENTS = 50
 

@@ -1,10 +1,10 @@
-"""Scores of predicted classes beyond those in `scores.py`, each over many weightings of the patients at once."""
+"""Scores of predicted classes: accuracy, F1, areas under curves, calibration error, kappa, net benefit."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from foundation.metrics.scores import Score, mean, mean_over_classes, share
+from foundation.metrics.score import Score, mean, share
 
 BINS = 10
 """Bins of equal width in which stated and observed probabilities are compared."""
@@ -15,6 +15,18 @@ def accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
     return mean((truth_N == guess_N).astype(np.float64))
 
 
+def balanced_accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
+    """The share of right guesses in each class of `truth_N`, averaged over its classes."""
+    classes = np.unique(truth_N)
+    member_NK = (truth_N[:, None] == classes).astype(np.float64)
+    right_NK = member_NK * (guess_N == truth_N)[:, None]
+
+    def score(weights_RN: np.ndarray) -> np.ndarray:
+        return mean_over_classes(weights_RN @ right_NK, weights_RN @ member_NK)
+
+    return score
+
+
 def macro_f1(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
     """The harmonic mean of precision and recall of each class, averaged over the classes that are true or guessed."""
     classes = np.union1d(truth_N, guess_N)
@@ -23,6 +35,35 @@ def macro_f1(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
         return mean_over_classes(2 * weights_RN @ (true_NK * guessed_NK), weights_RN @ (true_NK + guessed_NK))
+
+    return score
+
+
+def auroc(positive_N: np.ndarray, score_N: np.ndarray) -> Score:
+    """The share of pairs of one positive and one negative in which the positive scores higher; ties count a half."""
+    above = score_N[positive_N][:, None] - score_N[~positive_N]
+    won_PQ = (above > 0) + 0.5 * (above == 0)
+
+    def score(weights_RN: np.ndarray) -> np.ndarray:
+        of_positive, of_negative = weights_RN[:, positive_N], weights_RN[:, ~positive_N]
+        won = np.sum((of_positive @ won_PQ) * of_negative, axis=1)
+        return share(won, of_positive.sum(axis=1) * of_negative.sum(axis=1))
+
+    return score
+
+
+def macro_auroc(truth_N: np.ndarray, probability_NK: np.ndarray) -> Score:
+    """The area under the ROC curve of each class against the others, averaged over the classes.
+
+    Args:
+        truth_N: [N] class as a column of `probability_NK`.
+        probability_NK: [N, K] how likely each class is said to be.
+    """
+    areas = [auroc(truth_N == k, probability_NK[:, k]) for k in range(probability_NK.shape[1])]
+
+    def score(weights_RN: np.ndarray) -> np.ndarray:
+        areas_RK = np.stack([area(weights_RN) for area in areas], axis=1)
+        return mean_over_classes(np.nan_to_num(areas_RK), np.isfinite(areas_RK).astype(np.float64))
 
     return score
 
@@ -115,3 +156,9 @@ def net_benefit(positive_N: np.ndarray, probability_N: np.ndarray, threshold: fl
     """
     treated_N = probability_N >= threshold
     return mean(treated_N * np.where(positive_N, 1.0, -threshold / (1 - threshold)))
+
+
+def mean_over_classes(right_RK: np.ndarray, of_RK: np.ndarray) -> np.ndarray:
+    """Mean of right/of over the classes that a resample has."""
+    shares_RK = np.divide(right_RK, of_RK, out=np.zeros_like(right_RK), where=of_RK > 0)
+    return share(shares_RK.sum(axis=1), (of_RK > 0).sum(axis=1))
