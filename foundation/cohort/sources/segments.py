@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
+from foundation.cohort.reading.positions import SampleRows
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError
@@ -66,6 +67,7 @@ class SegmentsSource(TableSource):
 
     Config = SegmentsConfig
     config: SegmentsConfig
+    long = True
 
     def list_samples(self) -> list[str]:
         """Barcodes in order of first appearance."""
@@ -103,10 +105,8 @@ class SegmentsSource(TableSource):
             yield Block(slice(start, start + len(group)), slice(0, features), values)
 
     def _segments(self, samples: Sequence[str]) -> Iterator[Segments]:
-        import pandas as pd
-
         config = self.config
-        index = pd.Index(samples)
+        rows = SampleRows(samples, self.same)
         columns = [
             config.sample_column,
             config.chromosome_column,
@@ -115,7 +115,7 @@ class SegmentsSource(TableSource):
             config.value_column,
         ]
         for frame in read_frames(self.path, columns):
-            row = index.get_indexer(frame[config.sample_column])
+            row = rows.of(frame[config.sample_column])
             place = self._chromosomes(frame[config.chromosome_column])
             # Only what will be used is checked: a contig outside the assembly has no length to check against.
             wanted = (row >= 0) & (place >= 0)
