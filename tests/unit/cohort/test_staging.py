@@ -16,7 +16,7 @@ from foundation.cohort import staging
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.reading import grids
 from foundation.cohort.sources.base import TableSource, table_sources
-from foundation.cohort.staging import StagedTable, stage
+from foundation.cohort.staging import StagedTable, join_versions, stage
 from foundation.errors import ConfigError, DataError, WriteError
 
 RULE = PatientRule(barcode=r"(?P<patient>P\d+)-(?P<sample_type>\d\d)", leave_out=["10"], primary=["01"])
@@ -126,6 +126,29 @@ def test_segments_under_two_names_are_those_of_one_sample(tmp_path, folder):
     staged = stage(source, TCGA_RULE, folder, "cnv", [])
     assert staged.row("TCGA-AA-0001")[staged.features.index("1p")] == pytest.approx(0.2)
     assert staged.row("TCGA-AA-0002")[staged.features.index("1p")] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("south", "common"),
+    [
+        (["ENSG00000000001.15", "ENSG00000000002.3"], ["ENSG00000000001", "ENSG00000000002"]),
+        (["ENSG00000000001", "ENSG00000000002.3"], ["ENSG00000000001", "ENSG00000000002"]),
+        (["ENSG00000000003.1", "ENSG00000000001.14"], None),
+        (["TP53.2", "TP53.3"], None),
+    ],
+    ids=["version", "none", "same", "no ids"],
+)
+def test_ids_that_differ_by_a_version_are_joined(tmp_path, folder, south, common):
+    north = ["ENSG00000000001.14", "ENSG00000000002.3"]
+    tables = [
+        stage(make(tmp_path / f"{n}.tsv", pd.DataFrame({f"P{n}-01": [1.0, 2.0]}, names)), RULE, folder, str(n), [])
+        for n, names in enumerate([north, south])
+    ]
+    joined = join_versions(tables)
+    assert joined == (1 if common else 0)
+    assert [table.features for table in tables] == ([common, common] if common else [north, south])
+    # What was written knows the names of the file, so that a second run finds it.
+    assert StagedTable.load(folder / "1.npy").features == south
 
 
 def test_transforms_are_applied_before_the_mean(tmp_path, folder):
