@@ -84,6 +84,25 @@ def unversioned(name: str) -> str:
     return _OLD_PAR_Y.sub(r"ENSG0\1_PAR_Y", _VERSION.sub(r"\1", name))
 
 
+def match_names(wanted: Sequence[str], here: Sequence[str]) -> np.ndarray:
+    """Where each wanted feature is: under its name, or else under its Ensembl id in another version; -1 where nowhere.
+
+    An id that stands in several versions on either side is matched by its whole name alone.
+    """
+    place = {name: position for position, name in enumerate(here)}
+    found = np.array([place.get(name, -1) for name in wanted], dtype=np.int64)
+    lacking: list[int] = np.flatnonzero(found < 0).tolist()
+    if not any("ENS" in wanted[position] for position in lacking):
+        return found
+    times_there, times_here = Counter(map(unversioned, wanted)), Counter(map(unversioned, here))
+    by_id = {unversioned(name): position for position, name in enumerate(here)}
+    for position in lacking:
+        common = unversioned(wanted[position])
+        if times_there[common] == times_here[common] == 1:
+            found[position] = by_id[common]
+    return found
+
+
 def left_out_by(patterns: Sequence[str], names: Sequence[str], remarks: Counter[str]) -> np.ndarray:
     """Which names a pattern of `leave_out_features` matches [F] bool; each pattern is remarked with its number."""
     left_out = np.zeros(len(names), dtype=bool)

@@ -5,7 +5,14 @@ from datetime import date
 
 import pytest
 
-from foundation.cohort.reading.feature_names import dates_among, is_no_gene, is_unnamed, left_out_by, unversioned
+from foundation.cohort.reading.feature_names import (
+    dates_among,
+    is_no_gene,
+    is_unnamed,
+    left_out_by,
+    match_names,
+    unversioned,
+)
 
 
 @pytest.mark.parametrize("name", ["", " ", "NA", "nan", "?", "---", "Unnamed: 0", "<NA>"])
@@ -88,6 +95,13 @@ def test_days_as_numbers_of_a_spreadsheet():
 )
 def test_versions(name, plain):
     assert unversioned(name) == plain
+
+
+def test_names_are_matched_whole_first_and_by_id_where_nothing_else_fits():
+    ids = [f"ENSG{n:011d}" for n in range(5)]
+    wanted = [f"{ids[0]}.1", f"{ids[1]}.1", f"{ids[2]}.1", "TP53", f"{ids[3]}.1", f"{ids[4]}.7_PAR_Y"]
+    here = ["TP53", f"{ids[1]}.2", f"{ids[0]}.1", f"{ids[0]}.2", f"{ids[2]}.2", f"{ids[2]}.3", ids[3], f"{ids[4]}.7"]
+    assert match_names(wanted, here).tolist() == [2, 1, -1, 0, 6, -1]
 
 
 def test_patterns_tell_what_they_match():
