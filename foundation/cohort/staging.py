@@ -156,6 +156,9 @@ def _stage_anew(
     others = [other for row in chosen for other in assignment.same.get(row, [])]
     if others:
         source.remarks["samples named at two lengths of their barcode, taken as one"] = len(others)
+    passed_over = len(listed) - sum(map(len, (assignment.unmatched, assignment.left_out, chosen, others)))
+    if passed_over:
+        source.remarks["further samples of the same patients, not used (patients.several)"] = passed_over
     if source.long:
         source.same = {listed[other]: listed[row] for row, same in assignment.same.items() for other in same}
         others = []

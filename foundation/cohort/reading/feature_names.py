@@ -32,8 +32,9 @@ _MONTH = (
     r"|sep|sept|september|set|oct|october|okt|ott|out|nov|november|dec|december|d[eé]c|dez|dic)\.?"
 )
 _DATE = re.compile(
-    rf"\d{{1,2}}[-/. ]{{1,2}}{_MONTH}(?:[-/. ]{{1,2}}\d{{2}}(?:\d\d)?)?"  # 1-Mar, 01-Mar-22, 1. Mrz
-    rf"|{_MONTH}[-/ ]\d{{2}}(?:\d\d)?"  # Mar-01; Oct-4 is the name of a protein
+    rf"X?\d{{1,2}}[-/. ]{{1,2}}{_MONTH}(?:[-/. ]{{1,2}}\d{{2}}(?:\d\d)?)?(?:[._]\d)?"  # 1-Mar, 01-Mar-22, R's X1.Mar
+    rf"|{_MONTH}[-/ ]\d{{2}}(?:\d\d)?"  # Mar-01
+    r"|(?:mar|sep|dec)[-/ ]\d"  # Mar-1; Oct-4 is the name of a protein
     r"|\d{4}[-/]\d\d[-/]\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?"  # 2022-03-01 00:00:00
     r"|\d{1,2}/\d{1,2}/\d{2}(?:\d\d)?"  # 3/1/2022
     r"|\d{1,2}\.\d{1,2}\.\d{4}",  # 01.03.2022

@@ -104,7 +104,8 @@ class Grid(ABC):
         return DataError(
             f"row '{row}', column '{self.columns[column]}': '{value}' is not a finite number",
             where=str(self.path),
-            fix="mend the cell, list a column of text in `leave_out_columns`, or correct `orientation`",
+            fix="mend the cell, list a column of text in `leave_out_columns`, a feature of text in "
+            "`leave_out_features`, or correct `orientation`",
         )
 
 

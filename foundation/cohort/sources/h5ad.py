@@ -177,7 +177,8 @@ def _old_frame(table: h5py.Dataset) -> Frame:
 
     values = table[()]
     first, *others = values.dtype.names
-    columns = {name: _as_text(values[name]) if values[name].dtype.kind in "SO" else values[name] for name in others}
+    flat = {name: values[name] for name in others if values[name].ndim == 1}
+    columns = {name: _as_text(cells) if cells.dtype.kind in "SO" else cells for name, cells in flat.items()}
     return pd.DataFrame(columns, index=pd.Index(_as_text(values[first])))
 
 

@@ -198,7 +198,7 @@ def _sequenced(lines: Iterable[str], *, in_comments: bool = False) -> list[str]:
     """Barcodes that lines list as sequenced: in comments of a MAF, in a case list, or one in each line."""
     listed = [match[1] for line in lines if (match := SEQUENCED.match(line))]
     if listed or in_comments:
-        return [barcode for text in listed for barcode in re.split(r"[\s,;]+", text) if barcode]
+        return [barcode for text in listed for barcode in re.split(r"[\s,;\"]+", text) if barcode]
     return [line.strip() for line in lines if line.strip()]
 
 

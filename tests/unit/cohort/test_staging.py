@@ -55,6 +55,7 @@ def test_rows_are_those_of_the_table(tmp_path, folder, monkeypatch, orientation,
     assert staged.samples == ["P3-01", "P1-01", "P4-02"]
     assert staged.unmatched == ["blank"]
     assert staged.left_out == ["P2-10", "P3-10"]
+    assert staged.remarks == {"further samples of the same patients, not used (patients.several)": 1}
     assert staged.sha256 == hashlib.sha256((tmp_path / "rna.tsv").read_bytes()).hexdigest()
     for patient, sample in {"P1": "P1-01", "P3": "P3-01", "P4": "P4-02"}.items():
         row = staged.row(patient)

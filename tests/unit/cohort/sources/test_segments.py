@@ -158,7 +158,16 @@ def test_which_features(tmp_path, open_source):
     ("name", "meant"),
     [
         *[("chr1", "1"), ("Chr22", "22"), ("23", "X"), ("chrX", "X"), (" x", "X"), ("24", ""), ("Y", ""), ("MT", "")],
-        *[("chrUn_KI270302v1", ""), ("GL000195.1", ""), ("chr1_random", ""), ("0", None), ("foo", None), ("1.0", None)],
+        *[
+            ("chrUn_KI270302v1", ""),
+            ("GL000195.1", ""),
+            ("chr1_random", ""),
+            ("chrEBV", ""),
+            ("hs37d5", ""),
+            ("0", None),
+            ("foo", None),
+            ("1.0", None),
+        ],
     ],
 )
 def test_names_of_chromosomes(name, meant):
