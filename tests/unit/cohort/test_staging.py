@@ -88,13 +88,13 @@ AS_ONE = "samples named at two lengths of their barcode, taken as one"
 @pytest.mark.parametrize("several", ["primary_first", "mean"])
 def test_two_names_of_one_sample_are_one_row(tmp_path, folder, orientation, several):
     table = pd.DataFrame(
-        {TWO: [1.0, np.nan, 3.0, np.nan], OTHER: [7.0, 8.0, 9.0, 9.0], ONE: [1.0, 2.0, 4.0, np.nan]}, list("abcd")
+        {TWO: [1.0, np.nan, 3.0, 6.0], OTHER: [7.0, 8.0, 9.0, 9.0], ONE: [1.0, 2.0, 4.0, np.nan]}, list("abcd")
     )
     rule = TCGA_RULE.model_copy(update={"several": several})
     staged = stage(make(tmp_path / "rna.tsv", table, orientation=orientation), rule, folder, "rna", [])
     assert staged.by_patient.keys() == {"TCGA-AA-0001", "TCGA-AA-0002"}
     assert sorted(staged.samples) == [ONE, OTHER]
-    np.testing.assert_array_equal(staged.row("TCGA-AA-0001"), np.array([1, 2, 4, np.nan], np.float32))
+    np.testing.assert_array_equal(staged.row("TCGA-AA-0001"), np.array([1, 2, 4, 6], np.float32))
     np.testing.assert_array_equal(staged.row("TCGA-AA-0002"), np.array([7, 8, 9, 9], np.float32))
     assert staged.remarks[AS_ONE] == 1
     assert staged.remarks["values that differ between two names of one sample, of which the first is used"] == 1
