@@ -15,6 +15,7 @@ from foundation.cohort.reading.tables import MISSING
 UNNAMED = (*MISSING, "?", "-", "---", ".")
 """What stands where a feature has no name."""
 
+_UNNAMED = frozenset(UNNAMED)
 _UNNAMED_COLUMN = re.compile(r"Unnamed: \d+(_level_\d+)?")
 
 _NO_GENE = re.compile(
@@ -40,6 +41,7 @@ _DATE = re.compile(
     r"|\d{1,2}\.\d{1,2}\.\d{4}",  # 01.03.2022
     re.IGNORECASE,
 )
+_SEPARATORS = frozenset("-/. ")
 _NUMBER = re.compile(r"\d+(?:\.0)?")
 _DAY_ZERO = date(1899, 12, 30)
 _GENE_MONTHS = (3, 9, 10, 12)
@@ -49,7 +51,7 @@ _OLD_PAR_Y = re.compile(r"(?<![A-Za-z0-9])ENSGR(\d{10})(?!\d)")
 
 def is_unnamed(name: str) -> bool:
     """Whether a feature has no name: nothing, a sign for missing, or what pandas calls a column without a name."""
-    return name.strip() in UNNAMED or _UNNAMED_COLUMN.fullmatch(name) is not None
+    return name.strip() in _UNNAMED or (name.startswith("Unnamed") and _UNNAMED_COLUMN.fullmatch(name) is not None)
 
 
 def is_no_gene(name: str) -> bool:
@@ -63,7 +65,8 @@ def dates_among(names: Sequence[str]) -> list[str]:
     A number is one only where numbers are the exception and most of them fall on days that genes are called after:
     Entrez ids lie everywhere.
     """
-    found = [name for name in names if _DATE.fullmatch(name.strip())]
+    # Of hundreds of thousands of names few have what every date has.
+    found = [name for name in names if not _SEPARATORS.isdisjoint(name) and _DATE.fullmatch(name.strip())]
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
     serials = [name for name in numbers if _is_gene_day(int(float(name)))]
     if numbers and len(numbers) < len(names) and 2 * len(serials) >= len(numbers):
