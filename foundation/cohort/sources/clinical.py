@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.tables import Column, Frame, column_names, mark_missing, parse_numbers, read_frames
-from foundation.cohort.sources.base import Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import Block, Table, TableConfig, TableSource, table_sources
 from foundation.config import Config
 from foundation.errors import DataError, nearest
 
@@ -74,7 +74,7 @@ class ScaleCovariate(NamedColumn):
 Covariate = Annotated[NumberCovariate | CategoryCovariate | ScaleCovariate, Field(discriminator="kind")]
 
 
-class ClinicalConfig(SourceConfig):
+class ClinicalConfig(TableConfig):
     """Which column names the patient, and which covariates to read."""
 
     format: Literal["clinical"]
@@ -116,9 +116,10 @@ class ClinicalSource(TableSource):
         target_of_row[positions_of(samples, listed, self.path)] = np.arange(len(samples))
         categories = self._categories()
         names = [feature for name in self.config.columns for feature in self._features(name, categories)]
-        return Table(names, self._blocks(target_of_row, categories, len(names)))
+        kept = self.wanted(names)
+        return Table([names[place] for place in kept], self._blocks(target_of_row, categories, kept))
 
-    def _blocks(self, target_of_row: np.ndarray, categories: dict[str, list[str]], width: int) -> Iterator[Block]:
+    def _blocks(self, target_of_row: np.ndarray, categories: dict[str, list[str]], kept: np.ndarray) -> Iterator[Block]:
         start = 0
         for frame in read_frames(self.path, self._wanted()):
             target = target_of_row[start : start + len(frame)]
@@ -126,9 +127,9 @@ class ClinicalSource(TableSource):
             chosen = np.flatnonzero(target >= 0)
             frame = frame.iloc[chosen]
             columns = [self._values(name, frame, categories) for name in self.config.columns]
-            values = np.concatenate(columns, axis=1, dtype=np.float32)
+            values = np.concatenate(columns, axis=1, dtype=np.float32)[:, kept]
             for piece, rows in runs(target[chosen]):
-                yield Block(rows, slice(0, width), values[piece])
+                yield Block(rows, slice(0, len(kept)), values[piece])
 
     def _wanted(self) -> list[str]:
         return list(

@@ -2,60 +2,67 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from foundation.cohort.reading.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.barcodes import only_new
+from foundation.cohort.reading.feature_names import UNNAMED, dates_among, remark_on_dates
+from foundation.cohort.reading.features import several_versions
+from foundation.cohort.reading.positions import SampleRows
+from foundation.cohort.reading.tables import (
+    Column,
+    Frame,
+    mark_missing,
+    read_comments,
+    read_frames,
+    reading,
+)
+from foundation.cohort.reading.variant_classes import NON_SILENT, SILENT, VariantClasses
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
-NON_SILENT = (
-    "De_novo_Start_InFrame",
-    "De_novo_Start_OutOfFrame",
-    "Frame_Shift_Del",
-    "Frame_Shift_Ins",
-    "In_Frame_Del",
-    "In_Frame_Ins",
-    "Missense_Mutation",
-    "Nonsense_Mutation",
-    "Nonstop_Mutation",
-    "Splice_Site",
-    "Start_Codon_Del",
-    "Start_Codon_Ins",
-    "Start_Codon_SNP",
-    "Stop_Codon_Del",
-    "Stop_Codon_Ins",
-    "Translation_Start_Site",
-)
-"""Variant classes that change the protein."""
-
-NO_GENE = (*MISSING, "Unknown")
+NO_GENE = (*UNNAMED, "Unknown", "unknown", "UNKNOWN", "NONE")
 """What stands for the gene of a variant that lies in none; such a variant is no feature."""
 
+SEQUENCED = re.compile(r"(?:#+\s*sequenced[ _-]?samples?\b|case_list_ids)\s*[:=]?(.*)", re.IGNORECASE)
+"""A line that lists who was sequenced, in the comments of a MAF or in a case list of cBioPortal."""
 
-class MafConfig(SourceConfig):
+NAMED = 20
+"""Unknown variant classes named one by one; of a column that holds something else there would be thousands."""
+
+
+class MafConfig(TableConfig):
     """Which columns to read, which variants count, and which genes become features."""
 
     format: Literal["maf"]
     gene_column: str = "Hugo_Symbol"
     class_column: str = "Variant_Classification"
     sample_column: str = "Tumor_Sample_Barcode"
-    non_silent: list[str] = Field(list(NON_SILENT), min_length=1, description="Variant classes that count.")
+    non_silent: list[str] = Field(
+        list(NON_SILENT),
+        min_length=1,
+        description="Variant classes that count, in the words of MAF, VEP, ANNOVAR or Funcotator.",
+    )
+    silent: list[str] = Field(
+        list(SILENT), description="Variant classes that do not; one in neither list is not counted, and named."
+    )
     min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
     sequenced: str | None = Field(
         None,
-        description="File beside the MAF, one barcode per line: also sequenced, though no variant of theirs is listed.",
+        description="File beside the MAF, one barcode per line or a case list of cBioPortal: also sequenced, though no "
+        "variant of theirs is listed. A line `#sequenced_samples: …` in the MAF itself is read without this key.",
     )
 
 
 @table_sources.register("maf")
 class MafSource(TableSource):
-    """A MAF file. Who is in it, even with silent variants alone, or in `sequenced`, was sequenced.
+    """A MAF file. Who is in it, even with silent variants alone, in its comments, or in `sequenced`, was sequenced.
 
     What is held in memory is 8 to 16 bytes per variant that counts: it grows with the variants, not with
     samples x genes.
@@ -63,6 +70,7 @@ class MafSource(TableSource):
 
     Config = MafConfig
     config: MafConfig
+    long = True
 
     @property
     def companions(self) -> list[Path]:
@@ -70,17 +78,25 @@ class MafSource(TableSource):
         return [self.path.parent / self.config.sequenced] if self.config.sequenced else []
 
     def list_samples(self) -> list[str]:
-        """Barcodes in order of first appearance, then those that are only in `sequenced`."""
+        """Barcodes in order of first appearance, then those that are only listed as sequenced."""
         barcodes: dict[str, None] = {}
         for frame in read_frames(self.path, [self.config.sample_column]):
             barcodes.update(dict.fromkeys(self._barcodes(frame).unique()))
         if not barcodes:
             raise DataError("holds no variant", where=str(self.path), fix="name a MAF file with rows")
-        return [*barcodes, *self._only_sequenced(list(barcodes))]
+        inside = only_new(_sequenced(read_comments(self.path), in_comments=True), list(barcodes))
+        if inside:
+            self.remarks["samples without a variant, listed as sequenced in the comments of the MAF"] = len(inside)
+        barcodes |= dict.fromkeys(inside)
+        for path in self.companions:
+            with reading(path):
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            barcodes |= dict.fromkeys(only_new(_sequenced(lines), list(barcodes)))
+        return list(barcodes)
 
     def read(self, samples: Sequence[str]) -> Table:
         """Open the file for these samples; a gene is hit as often as they are."""
-        genes, pairs = self._hits(samples)
+        genes, pairs = self._features(*self._hits(samples))
         hits_of_gene = np.bincount(pairs % max(1, len(genes)), minlength=len(genes))
         frequent = [place for place in range(len(genes)) if hits_of_gene[place] >= self.config.min_patients]
         if not frequent:
@@ -103,32 +119,68 @@ class MafSource(TableSource):
         import pandas as pd
 
         config = self.config
-        index = pd.Index(samples)
+        rows = SampleRows(samples, self.same)
         genes: dict[str, int] = {}
-        classes: set[str] = set()
+        classes = VariantClasses(config.non_silent, config.silent)
+        found: Counter[str] = Counter()
+        without_gene = 0
         sample_pieces, gene_pieces = [], []
         for frame in read_frames(self.path, [config.sample_column, config.class_column, config.gene_column]):
-            classes.update(frame[config.class_column].unique())
-            frame = frame[frame[config.class_column].isin(config.non_silent) & ~frame[config.gene_column].isin(NO_GENE)]
-            position = index.get_indexer(frame[config.sample_column])
-            frame, position = frame[position >= 0], position[position >= 0]
+            position = rows.of(frame[config.sample_column])
+            words = frame[config.class_column]
+            found.update(words[position >= 0].value_counts().to_dict())
+            counts = words.isin([word for word in words.unique() if classes.count(word)]) & (position >= 0)
+            nowhere = frame[config.gene_column].str.strip().isin(NO_GENE)
+            without_gene += int((counts & nowhere).sum())
+            counts &= ~nowhere
+            frame, position = frame[counts], position[counts]
             codes, names = pd.factorize(frame[config.gene_column])
             numbers = np.array([genes.setdefault(name, len(genes)) for name in names], dtype=np.int64)
             sample_pieces.append(position.astype(np.int32))
             gene_pieces.append(numbers[codes].astype(np.int32))
+        unknown = Counter({word: number for word, number in found.items() if classes.count(word) is None})
         if not genes:
-            self._refuse_no_hit(classes)
-        rows = np.concatenate(sample_pieces).astype(np.int64)
-        return list(genes), np.unique(rows * len(genes) + np.concatenate(gene_pieces))
+            self._refuse_no_hit(found, unknown)
+        self._remark_on(unknown, without_gene)
+        hits = np.concatenate(sample_pieces).astype(np.int64)
+        return list(genes), np.unique(hits * len(genes) + np.concatenate(gene_pieces))
 
-    def _refuse_no_hit(self, classes: set[str]) -> None:
-        unknown = [name for name in self.config.non_silent if name not in classes]
-        hint = f" ('{unknown[0]}': {nearest(unknown[0], classes)})" if unknown else ""
+    def _features(self, genes: list[str], pairs: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """The genes that are features, each once, and the hits among them."""
+        versions = several_versions(genes)
+        if versions:
+            number = len(set(versions.values()))
+            self.remarks["genes in several Ensembl versions, made one under the id without a version"] = number
+        listed = [versions.get(gene, gene) for gene in genes]
+        dates = dates_among(genes)
+        remark_on_dates(dates, "left out, as two genes may have become one", self.remarks)
+        names = [gene for gene in dict.fromkeys(listed) if gene not in dates]
+        names = [names[place] for place in self.wanted(names).tolist()]
+        if names == genes:
+            return genes, pairs
+        column = {gene: place for place, gene in enumerate(names)}
+        rows, places = np.divmod(pairs, len(genes))
+        columns = np.array([column.get(gene, -1) for gene in listed], dtype=np.int64)[places]
+        return names, np.unique(rows[columns >= 0] * len(names) + columns[columns >= 0])
+
+    def _refuse_no_hit(self, found: Counter[str], unknown: Counter[str]) -> None:
+        absent = [name for name in self.config.non_silent if name not in found]
+        hint = f" ('{absent[0]}': {nearest(absent[0], found)})" if absent else ""
+        strange = f"; in neither list: {_named(unknown)}" if unknown else ""
         raise DataError(
-            f"no variant of the chosen samples is of the {len(self.config.non_silent)} classes in non_silent",
+            f"no variant of the chosen samples is of the {len(self.config.non_silent)} classes in non_silent{strange}",
             where=str(self.path),
             fix=f"check non_silent{hint}, and which samples are left out",
         )
+
+    def _remark_on(self, unknown: Counter[str], without_gene: int) -> None:
+        for word, number in unknown.most_common(NAMED):
+            self.remarks[f"variants not counted: class '{word}' is neither in non_silent nor in silent"] = number
+        if len(unknown) > NAMED:
+            rest = sum(unknown.values()) - sum(number for _, number in unknown.most_common(NAMED))
+            self.remarks[f"variants not counted: {len(unknown) - NAMED} more classes in neither list"] = rest
+        if without_gene:
+            self.remarks["variants that count but lie in no gene, left out"] = without_gene
 
     def _barcodes(self, frame: Frame) -> Column:
         barcodes = frame[self.config.sample_column]
@@ -141,20 +193,17 @@ class MafSource(TableSource):
             )
         return barcodes
 
-    def _only_sequenced(self, listed: list[str]) -> list[str]:
-        """Barcodes of `sequenced` that no barcode of the MAF equals or continues."""
-        known = sorted(listed)
-        only = []
-        for path in self.companions:
-            with reading(path):
-                lines = path.read_text(encoding="utf-8").split("\n")
-            for barcode in dict.fromkeys(filter(None, map(str.strip, lines))):
-                place = bisect_left(known, barcode)
-                following = known[place] if place < len(known) else ""
-                # A list of patients beside a MAF of aliquots must not make a second, unmutated sample of anyone.
-                if following != barcode and not following.startswith(barcode + "-"):
-                    only.append(barcode)
-        return only
+
+def _sequenced(lines: Iterable[str], *, in_comments: bool = False) -> list[str]:
+    """Barcodes that lines list as sequenced: in comments of a MAF, in a case list, or one in each line."""
+    listed = [match[1] for line in lines if (match := SEQUENCED.match(line))]
+    if listed or in_comments:
+        return [barcode for text in listed for barcode in re.split(r"[\s,;\"]+", text) if barcode]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _named(unknown: Counter[str]) -> str:
+    return ", ".join(f"'{word}' ({number})" for word, number in unknown.most_common(3))
 
 
 def _blocks(rows: np.ndarray, columns: np.ndarray, samples: int, features: int) -> Iterator[Block]:

@@ -9,15 +9,16 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
+from foundation.cohort.reading.positions import SampleRows
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError
 
 BEYOND_THE_END = 100_000
 """Base pairs a segment may reach beyond its chromosome: callers that work in windows round the last one up."""
 
 
-class SegmentsConfig(SourceConfig):
+class SegmentsConfig(TableConfig):
     """Which columns to read, in which assembly, and what the features are."""
 
     format: Literal["segments"]
@@ -66,6 +67,7 @@ class SegmentsSource(TableSource):
 
     Config = SegmentsConfig
     config: SegmentsConfig
+    long = True
 
     def list_samples(self) -> list[str]:
         """Barcodes in order of first appearance."""
@@ -88,9 +90,10 @@ class SegmentsSource(TableSource):
         if config.resolution in ("bins", "both"):
             tilings.append(bins(config.genome, config.bin_megabases))
         names = [name for tiling in tilings for name in tiling.names]
-        return Table(names, self._blocks(tilings, len(names), samples))
+        kept = self.wanted(names)
+        return Table([names[place] for place in kept], self._blocks(tilings, kept, samples))
 
-    def _blocks(self, tilings: list[Tiling], features: int, samples: Sequence[str]) -> Iterator[Block]:
+    def _blocks(self, tilings: list[Tiling], kept: np.ndarray, samples: Sequence[str]) -> Iterator[Block]:
         intervals = sum(len(tiling.borders) - 1 for tiling in tilings)
         step = max(1, BLOCK_VALUES // intervals)
         for start in range(0, len(samples), step):
@@ -99,14 +102,12 @@ class SegmentsSource(TableSource):
             for segments in self._segments(group):
                 for mean in means:
                     mean.add(segments)
-            values = np.concatenate([mean.values() for mean in means], axis=1)
-            yield Block(slice(start, start + len(group)), slice(0, features), values)
+            values = np.concatenate([mean.values() for mean in means], axis=1)[:, kept]
+            yield Block(slice(start, start + len(group)), slice(0, len(kept)), values)
 
     def _segments(self, samples: Sequence[str]) -> Iterator[Segments]:
-        import pandas as pd
-
         config = self.config
-        index = pd.Index(samples)
+        rows = SampleRows(samples, self.same)
         columns = [
             config.sample_column,
             config.chromosome_column,
@@ -115,7 +116,7 @@ class SegmentsSource(TableSource):
             config.value_column,
         ]
         for frame in read_frames(self.path, columns):
-            row = index.get_indexer(frame[config.sample_column])
+            row = rows.of(frame[config.sample_column])
             place = self._chromosomes(frame[config.chromosome_column])
             # Only what will be used is checked: a contig outside the assembly has no length to check against.
             wanted = (row >= 0) & (place >= 0)
