@@ -1,0 +1,4 @@
+"""Scans."""
+
+def place_images(listing, findings, progress):
+    pass
