@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,31 +12,15 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.reading.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
+from foundation.cohort.reading.variant_classes import NON_SILENT, SILENT, VariantClasses
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
-NON_SILENT = (
-    "De_novo_Start_InFrame",
-    "De_novo_Start_OutOfFrame",
-    "Frame_Shift_Del",
-    "Frame_Shift_Ins",
-    "In_Frame_Del",
-    "In_Frame_Ins",
-    "Missense_Mutation",
-    "Nonsense_Mutation",
-    "Nonstop_Mutation",
-    "Splice_Site",
-    "Start_Codon_Del",
-    "Start_Codon_Ins",
-    "Start_Codon_SNP",
-    "Stop_Codon_Del",
-    "Stop_Codon_Ins",
-    "Translation_Start_Site",
-)
-"""Variant classes that change the protein."""
-
-NO_GENE = (*MISSING, "Unknown")
+NO_GENE = (*MISSING, "Unknown", "unknown", "UNKNOWN", "NONE", ".", "-", "---", "?")
 """What stands for the gene of a variant that lies in none; such a variant is no feature."""
+
+NAMED = 20
+"""Unknown variant classes named one by one; of a column that holds something else there would be thousands."""
 
 
 class MafConfig(SourceConfig):
@@ -45,7 +30,14 @@ class MafConfig(SourceConfig):
     gene_column: str = "Hugo_Symbol"
     class_column: str = "Variant_Classification"
     sample_column: str = "Tumor_Sample_Barcode"
-    non_silent: list[str] = Field(list(NON_SILENT), min_length=1, description="Variant classes that count.")
+    non_silent: list[str] = Field(
+        list(NON_SILENT),
+        min_length=1,
+        description="Variant classes that count, in the words of MAF, VEP, ANNOVAR or Funcotator.",
+    )
+    silent: list[str] = Field(
+        list(SILENT), description="Variant classes that do not; one in neither list is not counted, and named."
+    )
     min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
     sequenced: str | None = Field(
         None,
@@ -105,30 +97,48 @@ class MafSource(TableSource):
         config = self.config
         index = pd.Index(samples)
         genes: dict[str, int] = {}
-        classes: set[str] = set()
+        classes = VariantClasses(config.non_silent, config.silent)
+        found: Counter[str] = Counter()
+        without_gene = 0
         sample_pieces, gene_pieces = [], []
         for frame in read_frames(self.path, [config.sample_column, config.class_column, config.gene_column]):
-            classes.update(frame[config.class_column].unique())
-            frame = frame[frame[config.class_column].isin(config.non_silent) & ~frame[config.gene_column].isin(NO_GENE)]
             position = index.get_indexer(frame[config.sample_column])
-            frame, position = frame[position >= 0], position[position >= 0]
+            words = frame[config.class_column]
+            found.update(words[position >= 0].value_counts().to_dict())
+            counts = words.isin([word for word in words.unique() if classes.count(word)]) & (position >= 0)
+            nowhere = frame[config.gene_column].str.strip().isin(NO_GENE)
+            without_gene += int((counts & nowhere).sum())
+            counts &= ~nowhere
+            frame, position = frame[counts], position[counts]
             codes, names = pd.factorize(frame[config.gene_column])
             numbers = np.array([genes.setdefault(name, len(genes)) for name in names], dtype=np.int64)
             sample_pieces.append(position.astype(np.int32))
             gene_pieces.append(numbers[codes].astype(np.int32))
+        unknown = Counter({word: number for word, number in found.items() if classes.count(word) is None})
         if not genes:
-            self._refuse_no_hit(classes)
+            self._refuse_no_hit(found, unknown)
+        self._remark_on(unknown, without_gene)
         rows = np.concatenate(sample_pieces).astype(np.int64)
         return list(genes), np.unique(rows * len(genes) + np.concatenate(gene_pieces))
 
-    def _refuse_no_hit(self, classes: set[str]) -> None:
-        unknown = [name for name in self.config.non_silent if name not in classes]
-        hint = f" ('{unknown[0]}': {nearest(unknown[0], classes)})" if unknown else ""
+    def _refuse_no_hit(self, found: Counter[str], unknown: Counter[str]) -> None:
+        absent = [name for name in self.config.non_silent if name not in found]
+        hint = f" ('{absent[0]}': {nearest(absent[0], found)})" if absent else ""
+        strange = f"; in neither list: {_named(unknown)}" if unknown else ""
         raise DataError(
-            f"no variant of the chosen samples is of the {len(self.config.non_silent)} classes in non_silent",
+            f"no variant of the chosen samples is of the {len(self.config.non_silent)} classes in non_silent{strange}",
             where=str(self.path),
             fix=f"check non_silent{hint}, and which samples are left out",
         )
+
+    def _remark_on(self, unknown: Counter[str], without_gene: int) -> None:
+        for word, number in unknown.most_common(NAMED):
+            self.remarks[f"variants not counted: class '{word}' is neither in non_silent nor in silent"] = number
+        if len(unknown) > NAMED:
+            rest = sum(unknown.values()) - sum(number for _, number in unknown.most_common(NAMED))
+            self.remarks[f"variants not counted: {len(unknown) - NAMED} more classes in neither list"] = rest
+        if without_gene:
+            self.remarks["variants that count but lie in no gene, left out"] = without_gene
 
     def _barcodes(self, frame: Frame) -> Column:
         barcodes = frame[self.config.sample_column]
@@ -155,6 +165,10 @@ class MafSource(TableSource):
                 if following != barcode and not following.startswith(barcode + "-"):
                     only.append(barcode)
         return only
+
+
+def _named(unknown: Counter[str]) -> str:
+    return ", ".join(f"'{word}' ({number})" for word, number in unknown.most_common(3))
 
 
 def _blocks(rows: np.ndarray, columns: np.ndarray, samples: int, features: int) -> Iterator[Block]:

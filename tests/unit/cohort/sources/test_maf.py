@@ -126,9 +126,84 @@ def test_a_missing_list_of_the_sequenced(tmp_path, open_source):
 
 
 def test_classes_that_do_not_occur(tmp_path, open_source):
-    source = open_source(write(variants(), tmp_path / "t.maf"), format="maf", non_silent=["Missense"])
-    with pytest.raises(DataError, match=r"no variant(.|\n)*'Missense': did you mean 'Missense_Mutation'"):
+    source = open_source(write(variants(), tmp_path / "t.maf"), format="maf", non_silent=["Misense_Mutation"])
+    with pytest.raises(DataError, match=r"no variant(.|\n)*'Misense_Mutation': did you mean 'Missense_Mutation'"):
         source.read(source.list_samples())
+
+
+CLASSES_IN_OTHER_WORDS = {
+    "missense_variant": 1,
+    "Missense": 1,
+    "MISSENSE_MUTATION": 1,
+    "nonsynonymous SNV": 1,
+    "frameshift_variant": 1,
+    "frame_shift_del": 1,
+    "Frame-Shift-Del": 1,
+    "Frameshift_INDEL": 1,
+    "frameshift deletion": 1,
+    "nonframeshift_insertion": 1,
+    "inframe_deletion": 1,
+    "stop_gained": 1,
+    "stopgain": 1,
+    "splice_donor_variant": 1,
+    "DE_NOVO_START_OUT_FRAME": 1,
+    "intron_variant&splice_acceptor_variant": 1,
+    "missense_variant,splice_region_variant": 1,
+    "exonic;splicing": 1,
+    "synonymous_variant": 0,
+    "synonymous SNV": 0,
+    "splice_region_variant&intron_variant": 0,
+    "3\u2019UTR": 0,
+    "UTR3": 0,
+    "FIVE_PRIME_FLANK": 0,
+    "upstream;downstream": 0,
+    "lincRNA": 0,
+    "exonic": None,
+    "COULD_NOT_DETERMINE": None,
+    "Fusion": None,
+    "frameshift_but_not_quite": None,
+    "intron_variant&something_new": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize(("word", "meant"), CLASSES_IN_OTHER_WORDS.items(), ids=str)
+def test_classes_in_the_words_of_other_tools(tmp_path, open_source, assemble, word, meant):
+    path = tmp_path / "t.maf"
+    head = "Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n"
+    path.write_text(f"{head}TP53\tMissense_Mutation\tA\nTP53\t{word}\tB\nTP53\t{word}\tB\n")
+    source = open_source(path, format="maf")
+    _, values = assemble(source)
+    assert values.tolist() == [[1], [meant or 0]]
+    told = {f"variants not counted: class '{word}' is neither in non_silent nor in silent": 2}
+    assert source.remarks == (told if meant is None else {})
+
+
+def test_a_class_that_the_yaml_lists_is_no_surprise(tmp_path, open_source, assemble):
+    path = tmp_path / "t.maf"
+    head = "Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n"
+    path.write_text(f"{head}TP53\tFusion\tA\nTP53\tviii deletion\tB\nTP53\tMissense_Mutation\tC\n")
+    source = open_source(path, format="maf", non_silent=["fusion"], silent=["vIII_deletion"])
+    _, values = assemble(source)
+    assert (values.tolist(), source.remarks) == ([[1], [0], [0]], {})
+
+
+def test_of_thousands_of_classes_the_most_frequent_are_named(tmp_path, open_source, assemble):
+    path = tmp_path / "t.maf"
+    rows = [f"TP53\tp.A{n}T\tA" for n in range(50)] + ["TP53\tMissense_Mutation\tA", "?\tMissense_Mutation\tA"]
+    path.write_text("Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n" + "\n".join(rows) + "\n")
+    source = open_source(path, format="maf")
+    assert assemble(source)[0] == ["TP53"]
+    assert source.remarks["variants not counted: 30 more classes in neither list"] == 30
+    assert source.remarks["variants that count but lie in no gene, left out"] == 1
+    assert len(source.remarks) == 22
+
+
+def test_unknown_classes_alone_are_named_in_the_refusal(tmp_path, open_source):
+    path = tmp_path / "t.maf"
+    path.write_text("Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\nTP53\tzapped\tA\n")
+    with pytest.raises(DataError, match=r"in neither list: 'zapped' \(1\)"):
+        open_source(path, format="maf").read(["A"])
 
 
 def test_a_column_that_does_not_exist(tmp_path, open_source):
