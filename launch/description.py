@@ -48,7 +48,9 @@ def write_draft(description: Description, folder: Path, out: Path | None) -> Non
     """
     path = out or folder / "cohort.yaml"
     if path.exists():
-        raise ConfigError("is there already", where=str(path), fix="name another file with --out, or move this one away")
+        raise ConfigError(
+            "is there already", where=str(path), fix="name another file with --out, or move this one away"
+        )
     root = os.path.relpath(folder.resolve(), path.parent.resolve())
     try:
         with writing(path.parent, then="name another file with --out"):
@@ -61,4 +63,6 @@ def write_draft(description: Description, folder: Path, out: Path | None) -> Non
         print(f"{error}; printed instead:\n", file=sys.stderr)
         click.echo(description.yaml(str(folder.resolve())))
         return
-    click.echo(f"\nwritten: {path}\nnext: read its comments, then chiasma prepare {path} --out {path.parent / 'cohort'}")
+    click.echo(
+        f"\nwritten: {path}\nnext: read its comments, then chiasma prepare {path} --out {path.parent / 'cohort'}"
+    )

@@ -66,7 +66,21 @@ def _choose_patients(listing: Listing, findings: Findings, heads: dict[str, Head
 
 
 def _says(head: Head) -> int:
-    words = ("age", "sex", "gender", "os", "survival", "status", "stage", "grade", "vital", "time", "response", "site", "patient")
+    words = (
+        "age",
+        "sex",
+        "gender",
+        "os",
+        "survival",
+        "status",
+        "stage",
+        "grade",
+        "vital",
+        "time",
+        "response",
+        "site",
+        "patient",
+    )
     return sum(any(word in name.lower() for word in words) for name in head.names)
 
 
@@ -101,7 +115,13 @@ def _place_h5ad(listing: Listing, findings: Findings, name: str) -> None:
     except ChiasmaError as error:
         findings.put_aside(name, f"{error.what}. {error.fix}.")
         return
-    holds = f"{counted(len(samples), 'sample')} x {counted(len(features), 'feature')} (such as {', '.join(features[:3])})"
-    notes = ["X is read; another layer is named by `layer`. Say what the values are in `unit`, and whether a transform helps."]
+    holds = (
+        f"{counted(len(samples), 'sample')} x {counted(len(features), 'feature')} (such as {', '.join(features[:3])})"
+    )
+    notes = [
+        "X is read; another layer is named by `layer`. Say what the values are in `unit`, and whether a transform helps."
+    ]
     size = file_size(listing.sizes[name])
-    findings.add(assay_of(name), FoundModality({"kind": "omics", "source": source}, name, f"{holds}, {size}", notes, samples))
+    findings.add(
+        assay_of(name), FoundModality({"kind": "omics", "source": source}, name, f"{holds}, {size}", notes, samples)
+    )

@@ -27,8 +27,8 @@ def to_yaml(findings: Findings, root: str) -> str:
                 *findings.about,
             ]
         ),
-        f"name: {dump(findings.name).splitlines()[0]}",
-        f"root: {dump(root).splitlines()[0]}",
+        f"name: {_scalar(findings.name)}",
+        f"root: {_scalar(root)}",
     ]
     if findings.rule:
         lines += ["", *_comments(findings.rule_notes), *_block("patients", findings.rule)]
@@ -37,7 +37,8 @@ def to_yaml(findings: Findings, root: str) -> str:
     if findings.patients:
         lines += ["", *_comments(findings.patients.notes), *_block("clinical", findings.patients.recipe)]
     lines += ["", "modalities:"]
-    for number, (name, modality) in enumerate(findings.modalities.items()):
+    ordered = sorted(findings.modalities.items(), key=lambda item: _order(item[0], item[1].recipe["kind"]))
+    for number, (name, modality) in enumerate(ordered):
         lines += [""] * bool(number)
         lines += _indented(
             [*_comments([f"{modality.where}: {modality.holds}.", *modality.notes]), *_block(name, modality.recipe)]
@@ -59,8 +60,37 @@ def to_yaml(findings: Findings, root: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _order(name: str, kind: str) -> int:
+    """Images first, covariates last; what lies between keeps its order."""
+    return 0 if kind == "image" else 2 if name == "clinical" else 1
+
+
 def _block(name: str, value: Any) -> list[str]:
-    return dump({name: value}).splitlines()
+    """A key and its value: on one line where it fits, else a line for each key within."""
+    flat = f"{_scalar(name)}: {_flow(value)}"
+    if not isinstance(value, dict | list) or (len(flat) <= WIDTH - 20 and not _nested(value)):
+        return [flat]
+    if isinstance(value, list):
+        return [f"{_scalar(name)}:", *(f"- {_flow(item)}" for item in value)]
+    return [f"{_scalar(name)}:", *_indented(line for key, item in value.items() for line in _block(key, item))]
+
+
+def _nested(value: Any) -> bool:
+    """Whether a value is a mapping that holds more than plain values and short lists of them, or has many keys."""
+    return isinstance(value, dict) and (len(value) > 5 or any(isinstance(item, dict) for item in value.values()))
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_scalar(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """A plain value as it stands within brackets, where commas and brackets need quotes."""
+    return dump([value], flow=True).strip()[1:-1]
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

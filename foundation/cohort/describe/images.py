@@ -1,4 +1,5 @@
 """Scans."""
 
+
 def place_images(listing, findings, progress):
     pass

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from foundation.cohort.clinical import ClinicalTable, read_clinical
-from foundation.cohort.describe.findings import FoundEndpoint, Findings, FoundModality, FoundPatients
+from foundation.cohort.describe.findings import Findings, FoundEndpoint, FoundModality, FoundPatients
 from foundation.cohort.describe.heads import is_number
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.endpoint_columns import parse_endpoint
@@ -44,8 +44,12 @@ AGE = re.compile(r"(age|age_at_.*diagnosis|age_at_index|.*\.age_at_(index|diagno
 SEX = re.compile(r"(sex|gender|is_female|.*\.gender|sex_at_birth|.*\.sex_at_birth)$", re.IGNORECASE)
 STAGE = re.compile(r".*(stage)$|.*_stage_.*", re.IGNORECASE)
 GRADE = re.compile(r"(.*[._ ])?grade$", re.IGNORECASE)
-SITE = re.compile(r"(site|center|centre|hospital|institution|cohort_site|tissue_source_site|.*tissue_source_site)$", re.IGNORECASE)
-CLASSES_LIKELY = re.compile(r"subtype|idh|mgmt|codel|msi|molecular|cluster|pam50|her2|receptor|mutation_status|diagnosis$", re.IGNORECASE)
+SITE = re.compile(
+    r"(site|center|centre|hospital|institution|cohort_site|tissue_source_site|.*tissue_source_site)$", re.IGNORECASE
+)
+CLASSES_LIKELY = re.compile(
+    r"subtype|idh|mgmt|codel|msi|molecular|cluster|pam50|her2|receptor|mutation_status|diagnosis$", re.IGNORECASE
+)
 
 MOST_CLASSES = 8
 FEWEST_IN_CLASS = 2
@@ -69,7 +73,9 @@ def place_patients(findings: Findings, listing: Listing, file: str, patient: str
     except DataError as error:
         findings.put_aside(file, f"looks like the table of patients, but {error.what} ({error.fix})")
         return None
-    site = next((name for name in table.columns if SITE.match(name) and 1 < table[name].nunique() < len(table) / 2), None)
+    site = next(
+        (name for name in table.columns if SITE.match(name) and 1 < table[name].nunique() < len(table) / 2), None
+    )
     notes = [f"{counted(len(table), 'patient')}, one row each, {counted(len(table.columns), 'column')}."]
     if site:
         recipe["site"] = site
@@ -126,7 +132,10 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
     findings.add(
         "clinical",
         FoundModality(
-            {"kind": "omics", "source": {"format": "clinical", "files": file, "patient": patient, **keys, "columns": columns}},
+            {
+                "kind": "omics",
+                "source": {"format": "clinical", "files": file, "patient": patient, **keys, "columns": columns},
+            },
             where=file,
             holds=listed(list(columns)),
             notes=["Covariates. Add what was known at the time of the scan, and nothing that tells the outcome."],
@@ -148,8 +157,10 @@ def _scale(column: str, words: list[str]) -> tuple[str, dict[str, float | None]]
 
 def _stage(word: str) -> int | None:
     match = re.fullmatch(r"(?:stage\s*)?(0|I{1,3}|IV|[1-4])\s*([A-C]\d?)?", word, re.IGNORECASE)
-    return {"0": 0, "I": 1, "II": 2, "III": 3, "IV": 4}.get(match[1].upper(), None) if match and not match[1].isdigit() else (
-        int(match[1]) if match else None
+    return (
+        {"0": 0, "I": 1, "II": 2, "III": 3, "IV": 4}.get(match[1].upper())
+        if match and not match[1].isdigit()
+        else (int(match[1]) if match else None)
     )
 
 
@@ -264,7 +275,8 @@ def _problem(name: str, recipe: dict[str, Any], table: Frame, patient: str) -> s
     try:
         parse_endpoint(name, TypeAdapter(Endpoint).validate_python(recipe), table, patient)
     except DataError as error:
-        return f"{error.what}. {error.fix}."
+        # Its message names patients, whom a file that is passed on must not.
+        return re.sub(r" for [^,;]+?(?=,| and \d| is )", "", f"{error.what}. {error.fix}.")
     except ValidationError as error:
         return f"{error.errors()[0]['msg']}."
     return ""

@@ -38,7 +38,9 @@ PATIENT_COLUMNS = (
 )  # fmt: skip
 """Names, in lower case, that a column of patients goes by, the most telling first."""
 
-GENES = re.compile(r"(ENS[A-Z]*[GT]\d{11}(\.\d+)?(_PAR_Y)?|cg\d{8}|hsa-\w+(-\w+)*|[A-Z][A-Z0-9]{1,9}(-[A-Z0-9]+)?|\d{1,9})$")
+GENES = re.compile(
+    r"(ENS[A-Z]*[GT]\d{11}(\.\d+)?(_PAR_Y)?|cg\d{8}|hsa-\w+(-\w+)*|[A-Z][A-Z0-9]{1,9}(-[A-Z0-9]+)?|\d{1,9})$"
+)
 TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 
 
@@ -58,7 +60,9 @@ def recognise(head: Head, patients: Collection[str] = ()) -> Recognised:
     """
     lower = {name.lower().strip(): name for name in head.names}
     variants = _find(VARIANT_COLUMNS, lower)
-    if len(variants) == len(VARIANT_COLUMNS) and ("chromosome" in lower or "chrom" in lower or "chr" in lower or "hugo_symbol" in lower):
+    if len(variants) == len(VARIANT_COLUMNS) and (
+        "chromosome" in lower or "chrom" in lower or "chr" in lower or "hugo_symbol" in lower
+    ):
         return Recognised("maf" if "variant_classification" in lower else "variants", variants)
     segments = _find(SEGMENT_COLUMNS, lower)
     if len(segments) == len(SEGMENT_COLUMNS) and len(head.names) < 15:
@@ -67,7 +71,11 @@ def recognise(head: Head, patients: Collection[str] = ()) -> Recognised:
         return Recognised("probes", {})
     if len(head.names) == 1:
         return Recognised("list", {})
-    if "split" in lower and len(head.names) <= 4 and set(head.column(lower["split"])) <= {"train", "val", "test", "valid"}:
+    if (
+        "split" in lower
+        and len(head.names) <= 4
+        and set(head.column(lower["split"])) <= {"train", "val", "test", "valid"}
+    ):
         return Recognised("folds", {})
     labels = [row[0].strip() for row in head.rows if row]
     others = [name for name in head.names[1:] if name.lower().strip() not in NO_SAMPLES]

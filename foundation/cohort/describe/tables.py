@@ -11,7 +11,6 @@ from foundation.cohort.describe.heads import Head, read_head
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.describe.recognise import Recognised, patient_column, recognise
 from foundation.cohort.describe.values import judge
-from foundation.cohort.reading.tables import read_frames
 from foundation.cohort.sources.base import table_sources
 from foundation.errors import ChiasmaError
 from foundation.wording import counted, file_size
@@ -26,17 +25,10 @@ ASSAYS = {
 }  # fmt: skip
 """Name of a modality to the words in a file's name that stand for it."""
 
-SILENT = {
-    "synonymous_variant", "intron_variant", "3_prime_utr_variant", "5_prime_utr_variant", "intergenic_variant",
-    "upstream_gene_variant", "downstream_gene_variant", "non_coding_transcript_exon_variant", "splice_region_variant",
-    "mature_mirna_variant", "regulatory_region_variant", "stop_retained_variant", "incomplete_terminal_codon_variant",
-    "silent", "rna", "intron", "3'utr", "5'utr", "3'flank", "5'flank", "igr", "lincrna", "coding_sequence_variant",
-    "non_coding_transcript_variant", "nmd_transcript_variant", "synonymous", "splice_donor_region_variant",
-    "splice_polypyrimidine_tract_variant", "start_retained_variant",
-}  # fmt: skip
-"""Classes of variants, in lower case, that leave the protein as it is."""
-
-GENOMES = {"hg19": "hg19|grch37|build37|_37", "hg38": "hg38|grch38|build38|_38|masked_copy_number|ascat|allelic_specific"}
+GENOMES = {
+    "hg19": "hg19|grch37|build37|_37",
+    "hg38": "hg38|grch38|build38|_38|masked_copy_number|ascat|allelic_specific",
+}
 """Assembly to the words that stand for it."""
 
 
@@ -104,29 +96,26 @@ def _matrix(file: str, head: Head, what: Recognised, genome: str) -> FoundModali
     samples = len(values) if by_feature else 0
     holds = f"features x {counted(samples, 'sample')}" if by_feature else f"samples x {counted(len(values), 'feature')}"
     example = ", ".join((labels if by_feature else values)[:3])
-    return FoundModality({"kind": "omics", "source": source, **recipe}, file, f"{holds} (features such as {example})", notes)
+    return FoundModality(
+        {"kind": "omics", "source": source, **recipe}, file, f"{holds} (features such as {example})", notes
+    )
 
 
 def _maf(file: str, head: Head, what: Recognised, genome: str) -> FoundModality:
-    usual = {"sample_column": "Tumor_Sample_Barcode", "gene_column": "Hugo_Symbol", "class_column": "Variant_Classification"}
+    usual = {
+        "sample_column": "Tumor_Sample_Barcode",
+        "gene_column": "Hugo_Symbol",
+        "class_column": "Variant_Classification",
+    }
     columns = {key: column for key, column in what.source.items() if column != usual[key]}
     source = {"format": "maf", "files": file, **columns}
-    if what.kind == "variants":
-        classes: set[str] = set()
-        for frame in read_frames(head.path, [what.source["class_column"]]):
-            classes.update(frame[what.source["class_column"]].unique())
-        source["non_silent"] = sorted(name for name in classes if _changes_protein(name))
     notes = [
         "Patients by genes: 1 where a variant changes the protein. min_patients drops genes that are hit in fewer.",
         "Who was sequenced and has no variant is known only from a list: name it under `sequenced`.",
     ]
-    return FoundModality({"kind": "omics", "source": source | {"min_patients": 2}, "values": "binary"}, file, "variants", notes)
-
-
-def _changes_protein(name: str) -> bool:
-    """Whether a class of variants, several joined by ; or & among them, changes the protein."""
-    words = [word.strip().lower() for word in re.split(r"[;&,]", name) if word.strip()]
-    return bool(words) and not set(words) <= SILENT
+    return FoundModality(
+        {"kind": "omics", "source": source | {"min_patients": 2}, "values": "binary"}, file, "variants", notes
+    )
 
 
 def _segments(file: str, head: Head, what: Recognised, genome: str) -> FoundModality:
@@ -152,5 +141,3 @@ def _why_none(what: Recognised, head: Head) -> str:
         "people": f"words more than numbers, by '{patient_column(head)}': no omics table, and not the table of patients",
     }
     return reasons.get(what.kind, "no row of numbers under names was found in it")
-
-

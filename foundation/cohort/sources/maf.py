@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from foundation.cohort.reading.case_lists import listed_barcodes
 from foundation.cohort.reading.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
 from foundation.cohort.reading.variant_classes import NON_SILENT, SILENT, VariantClasses
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
@@ -41,7 +42,8 @@ class MafConfig(SourceConfig):
     min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
     sequenced: str | None = Field(
         None,
-        description="File beside the MAF, one barcode per line: also sequenced, though no variant of theirs is listed.",
+        description="File beside the MAF, one barcode per line or a cBioPortal case list: also sequenced, though no "
+        "variant of theirs is listed.",
     )
 
 
@@ -61,10 +63,14 @@ class MafSource(TableSource):
         """Files read beside the table itself."""
         return [self.path.parent / self.config.sequenced] if self.config.sequenced else []
 
+    def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
+        """Pieces of the table; of several files where somebody joins them."""
+        return read_frames(self.path, columns)
+
     def list_samples(self) -> list[str]:
         """Barcodes in order of first appearance, then those that are only in `sequenced`."""
         barcodes: dict[str, None] = {}
-        for frame in read_frames(self.path, [self.config.sample_column]):
+        for frame in self.frames([self.config.sample_column]):
             barcodes.update(dict.fromkeys(self._barcodes(frame).unique()))
         if not barcodes:
             raise DataError("holds no variant", where=str(self.path), fix="name a MAF file with rows")
@@ -101,7 +107,7 @@ class MafSource(TableSource):
         found: Counter[str] = Counter()
         without_gene = 0
         sample_pieces, gene_pieces = [], []
-        for frame in read_frames(self.path, [config.sample_column, config.class_column, config.gene_column]):
+        for frame in self.frames([config.sample_column, config.class_column, config.gene_column]):
             position = index.get_indexer(frame[config.sample_column])
             words = frame[config.class_column]
             found.update(words[position >= 0].value_counts().to_dict())
@@ -157,8 +163,8 @@ class MafSource(TableSource):
         only = []
         for path in self.companions:
             with reading(path):
-                lines = path.read_text(encoding="utf-8").split("\n")
-            for barcode in dict.fromkeys(filter(None, map(str.strip, lines))):
+                listed_beside = listed_barcodes(path.read_text(encoding="utf-8"))
+            for barcode in listed_beside:
                 place = bisect_left(known, barcode)
                 following = known[place] if place < len(known) else ""
                 # A list of patients beside a MAF of aliquots must not make a second, unmutated sample of anyone.

@@ -91,7 +91,9 @@ def _read_metas(listing: Listing, inside: str) -> dict[str, Meta]:
 
 def _place_clinical(listing: Listing, findings: Findings, inside: str, files: dict[str, Meta]) -> None:
     """The patients and their endpoints, and which sample is whose."""
-    by_kind = {meta.get("datatype", ""): name for name, meta in files.items() if meta["genetic_alteration_type"] == "CLINICAL"}
+    by_kind = {
+        meta.get("datatype", ""): name for name, meta in files.items() if meta["genetic_alteration_type"] == "CLINICAL"
+    }
     patients = by_kind.get("PATIENT_ATTRIBUTES") or f"{inside}data_clinical_patient.txt"
     samples = by_kind.get("SAMPLE_ATTRIBUTES") or f"{inside}data_clinical_sample.txt"
     if samples in listing.sizes:
@@ -103,7 +105,9 @@ def _place_clinical(listing: Listing, findings: Findings, inside: str, files: di
         if table is not None:
             place_endpoints(findings, table, "PATIENT_ID")
             place_covariates(findings, listing, patients, "PATIENT_ID", table)
-            columns = [name for name in read_head(listing.path(samples)).names if name not in ("SAMPLE_ID", "PATIENT_ID")]
+            columns = [
+                name for name in read_head(listing.path(samples)).names if name not in ("SAMPLE_ID", "PATIENT_ID")
+            ]
             findings.put_aside(
                 samples,
                 f"says which sample is whose, which `patients.barcode` follows. Its columns ({', '.join(columns[:12])}"
@@ -112,12 +116,12 @@ def _place_clinical(listing: Listing, findings: Findings, inside: str, files: di
             )
     for name, meta in files.items():
         if meta["genetic_alteration_type"] == "CLINICAL" and name not in (patients, samples):
-            findings.put_aside(name, f"{meta.get('datatype', 'clinical').lower()} events over time: no source reads them")
+            findings.put_aside(
+                name, f"{meta.get('datatype', 'clinical').lower()} events over time: no source reads them"
+            )
 
 
-def _place_assays(
-    listing: Listing, findings: Findings, inside: str, files: dict[str, Meta], genome: str
-) -> None:
+def _place_assays(listing: Listing, findings: Findings, inside: str, files: dict[str, Meta], genome: str) -> None:
     """One file for each assay; other forms of the same are put aside, z-scores over everybody above all."""
     kinds: dict[str, list[str]] = {}
     for name, meta in files.items():
@@ -135,14 +139,20 @@ def _place_assays(
         ranked = sorted(set(names) - set(scores), key=lambda name: _rank(name, kind)) or sorted(scores)
         notes = [text for text in (files[ranked[0]].get("profile_description", ""),) if text]
         if ranked[0] in scores:
-            notes.append("Z-scores over the samples of the study: test patients are in them. Prefer values as measured.")
+            notes.append(
+                "Z-scores over the samples of the study: test patients are in them. Prefer values as measured."
+            )
         chosen = place_table(findings, listing, ranked[0], name=MODALITIES[kind], notes=notes)
         if chosen and kind == "MUTATION_EXTENDED":
             _name_the_sequenced(listing, findings, inside, chosen, ranked[0])
         for name in ranked[1:]:
-            findings.put_aside(name, f"another form of the same assay as {ranked[0]}: name it there instead if you prefer it")
+            findings.put_aside(
+                name, f"another form of the same assay as {ranked[0]}: name it there instead if you prefer it"
+            )
         for name in scores if ranked[0] not in scores else []:
-            findings.put_aside(name, f"z-scores over all samples, test patients among them; {ranked[0]} has what was measured")
+            findings.put_aside(
+                name, f"z-scores over all samples, test patients among them; {ranked[0]} has what was measured"
+            )
 
 
 def _name_the_sequenced(listing: Listing, findings: Findings, inside: str, modality: str, file: str) -> None:

@@ -120,7 +120,24 @@ def cbioportal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def variant(gene: str, kind: str, sample: str) -> list[object]:
         entrez = dict(zip(GENES, ENTREZ, strict=True))[gene]
-        return [gene, entrez, ".", "GRCh37", "2", 209113112, 209113112, "+", "x", kind, "SNP", "C", "C", "T", "", sample]
+        return [
+            gene,
+            entrez,
+            ".",
+            "GRCh37",
+            "2",
+            209113112,
+            209113112,
+            "+",
+            "x",
+            kind,
+            "SNP",
+            "C",
+            "C",
+            "T",
+            "",
+            sample,
+        ]
 
     write(
         folder / "data_mutations.txt",
@@ -145,7 +162,10 @@ def cbioportal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write(
         folder / "data_sv.txt",
-        [["Sample_Id", "SV_Status", "Site1_Hugo_Symbol", "Site2_Hugo_Symbol"], [samples[0], "SOMATIC", "FGFR3", "TACC3"]],
+        [
+            ["Sample_Id", "SV_Status", "Site1_Hugo_Symbol", "Site2_Hugo_Symbol"],
+            [samples[0], "SOMATIC", "FGFR3", "TACC3"],
+        ],
     )
     write(
         folder / "data_timeline_treatment.txt",
