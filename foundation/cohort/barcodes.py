@@ -4,14 +4,48 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
 from foundation.config import Config
 from foundation.errors import DataError
+
+_CUTS = re.compile(r"[-._: /]|(?<=[-._]\d\d)[A-Z](?=[-._]|$)")
+"""Where a barcode may end earlier and still name the same: before a separator, or before the vial after a type."""
+
+
+def shorter_names(barcode: str, vial: int = 0) -> list[str]:
+    """What a barcode is called at lesser lengths: ``P1-01A-11R`` is also ``P1``, ``P1-01`` and ``P1-01A``.
+
+    Args:
+        barcode: The barcode.
+        vial: Where its vial begins, if that is known.
+    """
+    cuts = {match.start() for match in _CUTS.finditer(barcode)} | {vial}
+    return [barcode[:cut] for cut in sorted(cuts) if cut > 0]
+
+
+def only_new(barcodes: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Barcodes that are none of the known ones, neither as they stand nor at another length."""
+    shorter = {name for barcode in known for name in shorter_names(barcode)} | set(known)
+    as_they_stand = set(known)
+    return [
+        barcode
+        for barcode in dict.fromkeys(barcodes)
+        if barcode not in shorter and as_they_stand.isdisjoint(shorter_names(barcode))
+    ]
+
+
+class _Candidate(NamedTuple):
+    """A sample that may serve its patient; the lowest is preferred."""
+
+    rank: tuple
+    position: int
+    sample: str
+    vial: int
 
 
 class PatientRule(Config):
@@ -50,6 +84,8 @@ class PatientRule(Config):
     def assign(self, samples: Sequence[str], *, where: str) -> Assignment:
         """Sort samples to patients and choose among several of one patient.
 
+        A sample that is named at two lengths of its barcode is one: see `Assignment.same`.
+
         Args:
             samples: Barcodes in the order of the table.
             where: The table, for messages.
@@ -66,7 +102,7 @@ class PatientRule(Config):
             )
         expression = re.compile(self.barcode)
         assignment = Assignment()
-        candidates: dict[str, list[tuple[tuple, int]]] = {}
+        candidates: dict[str, list[_Candidate]] = {}
         for position, sample in enumerate(samples):
             match = expression.match(sample)
             if match is None or not match.group("patient"):
@@ -76,7 +112,9 @@ class PatientRule(Config):
             if named.get("sample_type") in self.leave_out:
                 assignment.left_out.append(sample)
                 continue
-            candidates.setdefault(named["patient"], []).append((self._rank(sample, named), position))
+            vial = match.start("vial") if named.get("vial") else 0
+            candidate = _Candidate(self._rank(sample, named), position, sample, vial)
+            candidates.setdefault(named["patient"], []).append(candidate)
         if samples and len(assignment.unmatched) == len(samples):
             raise DataError(
                 f"none of {len(samples)} barcodes matches the patient rule, first '{samples[0]}'",
@@ -84,8 +122,11 @@ class PatientRule(Config):
                 fix=f"correct patients.barcode, now {self.barcode!r}, or the orientation of the table",
             )
         for patient in sorted(candidates):
-            ranked = [position for _, position in sorted(candidates[patient])]
-            assignment.by_patient[patient] = ranked if self.several == "mean" else ranked[:1]
+            ranked = _by_sample(candidates[patient])
+            for first, *others in ranked if self.several == "mean" else ranked[:1]:
+                assignment.by_patient.setdefault(patient, []).append(first)
+                if others:
+                    assignment.same[first] = others
         return assignment
 
     def _rank(self, sample: str, named: dict[str, str | None]) -> tuple:
@@ -94,16 +135,34 @@ class PatientRule(Config):
         return order, kind, named.get("vial") or "", sample
 
 
+def _by_sample(candidates: list[_Candidate]) -> list[list[int]]:
+    """Positions of one patient's candidates, those of one sample together; the preferred sample and name first."""
+    names = {candidate.sample for candidate in candidates}
+    longer: dict[str, list[_Candidate]] = {}
+    for candidate in candidates if len(candidates) > 1 else ():
+        for name in names.intersection(shorter_names(candidate.sample, candidate.vial)):
+            longer.setdefault(name, []).append(candidate)
+    samples = {c.sample: [c] for c in sorted(candidates) if c.sample not in longer}
+    for name in sorted(longer):
+        # A name that fits several samples is that of the preferred one.
+        fitting = [candidate for candidate in longer[name] if candidate.sample in samples]
+        key = min(fitting).sample if fitting else name
+        samples.setdefault(key, []).extend(candidate for candidate in candidates if candidate.sample == name)
+    return [[candidate.position for candidate in sorted(group)] for group in samples.values()]
+
+
 @dataclass
 class Assignment:
     """Which samples of a table serve which patient.
 
     Attributes:
-        by_patient: Patient to positions in the table; several only for the mean.
+        by_patient: Patient to positions in the table, one per sample; several only for the mean.
+        same: Such a position to those of the same sample under longer or shorter names.
         unmatched: Barcodes that the expression does not match.
         left_out: Barcodes whose sample type is left out.
     """
 
     by_patient: dict[str, list[int]] = field(default_factory=dict)
+    same: dict[int, list[int]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)

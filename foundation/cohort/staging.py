@@ -20,7 +20,7 @@ from foundation.cohort.transforms import apply, parse
 from foundation.errors import DataError, writing
 from foundation.files.hashing import sha256_of
 
-LAYOUT = 2
+LAYOUT = 3
 """Number of this file's way of staging; a stage of another number is made again."""
 
 
@@ -121,6 +121,12 @@ def stage(source: TableSource, rule: PatientRule, folder: Path, name: str, trans
     earlier = StagedTable._find(path)
     if earlier is not None and earlier.key == key:
         return earlier
+    return _stage_anew(source, rule, path, transform, sha256, key)
+
+
+def _stage_anew(
+    source: TableSource, rule: PatientRule, path: Path, transform: Sequence[str], sha256: str, key: str
+) -> StagedTable:
     listed = source.list_samples()
     assignment = rule.assign(listed, where=str(source.path))
     chosen = sorted(row for rows in assignment.by_patient.values() for row in rows)
@@ -130,10 +136,20 @@ def stage(source: TableSource, rule: PatientRule, folder: Path, name: str, trans
             where=str(source.path),
             fix="correct patients.leave_out, or name another table",
         )
-    samples = [listed[row] for row in chosen]
+    others = [other for row in chosen for other in assignment.same.get(row, [])]
+    if others:
+        source.remarks["samples named at two lengths of their barcode, taken as one"] = len(others)
+    if source.long:
+        source.same = {listed[other]: listed[row] for row, same in assignment.same.items() for other in same}
+        others = []
+    samples = [listed[row] for row in (*chosen, *others)]
     table = source.read(samples)
-    _write(path, table, samples, transform, source.path)
-    place = {row: position for position, row in enumerate(chosen)}
+    place = {row: position for position, row in enumerate((*chosen, *others))}
+    same = {place[row]: [place[o] for o in found] for row, found in assignment.same.items()} if others else {}
+    differing = _write(path, table, len(chosen), same, transform, source.path)
+    if differing:
+        source.remarks["values that differ between two names of one sample, of which the first is used"] = differing
+    samples = samples[: len(chosen)]
     staged = StagedTable(
         path=path,
         features=table.features,
@@ -181,7 +197,7 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A sidecar says that its table is finished; it must not outlive the table it spoke of.
             _sidecar(path).unlink(missing_ok=True)
-            file = partial.open("wb", buffering=0)
+            file = partial.open("w+b", buffering=0)
         with file:
             yield file
             with writing(path.parent):
@@ -193,20 +209,55 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
             partial.unlink(missing_ok=True)
 
 
-def _write(path: Path, table: Table, samples: Sequence[str], transform: Sequence[str], where: Path) -> None:
-    shape = (len(samples), len(table.features))
+def _write(
+    path: Path, table: Table, samples: int, same: dict[int, list[int]], transform: Sequence[str], where: Path
+) -> int:
+    """Write the table and make one row of those that are one sample.
+
+    Args:
+        path: The file.
+        table: Rows of `samples` samples, then those of other names for some of them.
+        samples: How many rows are kept.
+        same: A row to those of its other names.
+        transform: Applied to every value.
+        where: The source, for messages.
+
+    Returns:
+        How many values differ between two names of one sample.
+    """
+    rows, width = samples + sum(map(len, same.values())), len(table.features)
     written = 0
     with _new_file(path) as file:
         with writing(path.parent):
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": (samples, width)}
+            )
         start = file.tell()
         for block in _widened(table.blocks):
             values = _transformed(block, transform, where)
             with writing(path.parent):
-                _write_block(file.fileno(), start, shape[1], block, values)
+                _write_block(file.fileno(), start, width, block, values)
             written += values.size
-        if written != shape[0] * shape[1]:
-            raise DataError(f"gave {written} of {shape[0]} x {shape[1]} values", where=str(where), fix="read it again")
+        if written != rows * width:
+            raise DataError(f"gave {written} of {rows} x {width} values", where=str(where), fix="read it again")
+        if not same:
+            return 0
+        with writing(path.parent):
+            differing = _join_names(np.memmap(file, "<f4", "r+", start, (rows, width)), same)
+            file.truncate(start + samples * width * 4)
+        return differing
+
+
+def _join_names(values: np.memmap, same: dict[int, list[int]]) -> int:
+    """Fill what a row lacks from the rows of the same sample, in order; returns how many values differ."""
+    differing = 0
+    for row, others in same.items():
+        for other in others:
+            here, there = ~np.isnan(values[row]), ~np.isnan(values[other])
+            differing += int((here & there & (values[row] != values[other])).sum())
+            values[row] = np.where(here, values[row], values[other])
+    values.flush()
+    return differing
 
 
 def _widened(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -184,6 +184,17 @@ def read_header(stream: Lines, path: Path) -> tuple[list[str], int]:
     return names, comments
 
 
+def read_comments(path: Path) -> list[str]:
+    """The comment lines above the header of a text table; Parquet has none."""
+    if is_parquet(path):
+        return []
+    comments = []
+    with reading(path), Lines(path) as stream:
+        while (line := stream.readline()).startswith(b"#"):
+            comments.append(line.decode("utf-8").rstrip("\n"))
+    return comments
+
+
 def column_names(path: Path) -> list[str]:
     """Names of the columns of a text or Parquet table, as they stand."""
     with reading(path):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -141,14 +142,18 @@ class TableSource(ABC):
 
     Attributes:
         remarks: What was done beside reading that a user should know, such as rows left out, to how often.
+        long: Whether the table is a long one, with many rows of a sample, which all count whatever name they bear.
+        same: In a long table other names of its samples, to the name they are read by; given before `read`.
     """
 
     Config: type[SourceConfig]
+    long: ClassVar[bool] = False
 
     def __init__(self, config: SourceConfig, path: Path) -> None:
         self.config = config
         self.path = path
         self.remarks: Counter[str] = Counter()
+        self.same: dict[str, str] = {}
 
     @property
     def companions(self) -> list[Path]:

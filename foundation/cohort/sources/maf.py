@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from foundation.cohort.reading.case_lists import listed_barcodes
-from foundation.cohort.reading.tables import MISSING, Column, Frame, mark_missing, read_frames, reading
+from foundation.cohort.barcodes import only_new
+from foundation.cohort.reading.positions import SampleRows
+from foundation.cohort.reading.tables import (
+    MISSING,
+    Column,
+    Frame,
+    mark_missing,
+    read_comments,
+    read_frames,
+    reading,
+)
 from foundation.cohort.reading.variant_classes import NON_SILENT, SILENT, VariantClasses
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
 NO_GENE = (*MISSING, "Unknown", "unknown", "UNKNOWN", "NONE", ".", "-", "---", "?")
 """What stands for the gene of a variant that lies in none; such a variant is no feature."""
+
+SEQUENCED = re.compile(r"(?:#+\s*sequenced[ _-]?samples?\b|case_list_ids)\s*[:=]?(.*)", re.IGNORECASE)
+"""A line that lists who was sequenced, in the comments of a MAF or in a case list of cBioPortal."""
 
 NAMED = 20
 """Unknown variant classes named one by one; of a column that holds something else there would be thousands."""
@@ -42,14 +54,14 @@ class MafConfig(SourceConfig):
     min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
     sequenced: str | None = Field(
         None,
-        description="File beside the MAF, one barcode per line or a cBioPortal case list: also sequenced, though no "
-        "variant of theirs is listed.",
+        description="File beside the MAF, one barcode per line or a case list of cBioPortal: also sequenced, though no "
+        "variant of theirs is listed. A line `#sequenced_samples: …` in the MAF itself is read without this key.",
     )
 
 
 @table_sources.register("maf")
 class MafSource(TableSource):
-    """A MAF file. Who is in it, even with silent variants alone, or in `sequenced`, was sequenced.
+    """A MAF file. Who is in it, even with silent variants alone, in its comments, or in `sequenced`, was sequenced.
 
     What is held in memory is 8 to 16 bytes per variant that counts: it grows with the variants, not with
     samples x genes.
@@ -57,6 +69,7 @@ class MafSource(TableSource):
 
     Config = MafConfig
     config: MafConfig
+    long = True
 
     @property
     def companions(self) -> list[Path]:
@@ -64,17 +77,25 @@ class MafSource(TableSource):
         return [self.path.parent / self.config.sequenced] if self.config.sequenced else []
 
     def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
-        """Pieces of the table; of several files where somebody joins them."""
+        """Pieces of the table; of several files where a source joins them."""
         return read_frames(self.path, columns)
 
     def list_samples(self) -> list[str]:
-        """Barcodes in order of first appearance, then those that are only in `sequenced`."""
+        """Barcodes in order of first appearance, then those that are only listed as sequenced."""
         barcodes: dict[str, None] = {}
         for frame in self.frames([self.config.sample_column]):
             barcodes.update(dict.fromkeys(self._barcodes(frame).unique()))
         if not barcodes:
             raise DataError("holds no variant", where=str(self.path), fix="name a MAF file with rows")
-        return [*barcodes, *self._only_sequenced(list(barcodes))]
+        inside = only_new(_sequenced(read_comments(self.path), in_comments=True), list(barcodes))
+        if inside:
+            self.remarks["samples without a variant, listed as sequenced in the comments of the MAF"] = len(inside)
+        barcodes |= dict.fromkeys(inside)
+        for path in self.companions:
+            with reading(path):
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            barcodes |= dict.fromkeys(only_new(_sequenced(lines), list(barcodes)))
+        return list(barcodes)
 
     def read(self, samples: Sequence[str]) -> Table:
         """Open the file for these samples; a gene is hit as often as they are."""
@@ -101,14 +122,14 @@ class MafSource(TableSource):
         import pandas as pd
 
         config = self.config
-        index = pd.Index(samples)
+        rows = SampleRows(samples, self.same)
         genes: dict[str, int] = {}
         classes = VariantClasses(config.non_silent, config.silent)
         found: Counter[str] = Counter()
         without_gene = 0
         sample_pieces, gene_pieces = [], []
         for frame in self.frames([config.sample_column, config.class_column, config.gene_column]):
-            position = index.get_indexer(frame[config.sample_column])
+            position = rows.of(frame[config.sample_column])
             words = frame[config.class_column]
             found.update(words[position >= 0].value_counts().to_dict())
             counts = words.isin([word for word in words.unique() if classes.count(word)]) & (position >= 0)
@@ -124,8 +145,8 @@ class MafSource(TableSource):
         if not genes:
             self._refuse_no_hit(found, unknown)
         self._remark_on(unknown, without_gene)
-        rows = np.concatenate(sample_pieces).astype(np.int64)
-        return list(genes), np.unique(rows * len(genes) + np.concatenate(gene_pieces))
+        hits = np.concatenate(sample_pieces).astype(np.int64)
+        return list(genes), np.unique(hits * len(genes) + np.concatenate(gene_pieces))
 
     def _refuse_no_hit(self, found: Counter[str], unknown: Counter[str]) -> None:
         absent = [name for name in self.config.non_silent if name not in found]
@@ -157,20 +178,13 @@ class MafSource(TableSource):
             )
         return barcodes
 
-    def _only_sequenced(self, listed: list[str]) -> list[str]:
-        """Barcodes of `sequenced` that no barcode of the MAF equals or continues."""
-        known = sorted(listed)
-        only = []
-        for path in self.companions:
-            with reading(path):
-                listed_beside = listed_barcodes(path.read_text(encoding="utf-8"))
-            for barcode in listed_beside:
-                place = bisect_left(known, barcode)
-                following = known[place] if place < len(known) else ""
-                # A list of patients beside a MAF of aliquots must not make a second, unmutated sample of anyone.
-                if following != barcode and not following.startswith(barcode + "-"):
-                    only.append(barcode)
-        return only
+
+def _sequenced(lines: Iterable[str], *, in_comments: bool = False) -> list[str]:
+    """Barcodes that lines list as sequenced: in comments of a MAF, in a case list, or one in each line."""
+    listed = [match[1] for line in lines if (match := SEQUENCED.match(line))]
+    if listed or in_comments:
+        return [barcode for text in listed for barcode in re.split(r"[\s,;]+", text) if barcode]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _named(unknown: Counter[str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
+from foundation.cohort.reading.positions import SampleRows
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
 from foundation.errors import DataError
@@ -66,9 +67,10 @@ class SegmentsSource(TableSource):
 
     Config = SegmentsConfig
     config: SegmentsConfig
+    long = True
 
     def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
-        """Pieces of the table; of several files where somebody joins them."""
+        """Pieces of the table; of several files where a source joins them."""
         return read_frames(self.path, columns)
 
     def list_samples(self) -> list[str]:
@@ -107,10 +109,8 @@ class SegmentsSource(TableSource):
             yield Block(slice(start, start + len(group)), slice(0, features), values)
 
     def _segments(self, samples: Sequence[str]) -> Iterator[Segments]:
-        import pandas as pd
-
         config = self.config
-        index = pd.Index(samples)
+        rows = SampleRows(samples, self.same)
         columns = [
             config.sample_column,
             config.chromosome_column,
@@ -119,7 +119,7 @@ class SegmentsSource(TableSource):
             config.value_column,
         ]
         for frame in self.frames(columns):
-            row = index.get_indexer(frame[config.sample_column])
+            row = rows.of(frame[config.sample_column])
             place = self._chromosomes(frame[config.chromosome_column])
             # Only what will be used is checked: a contig outside the assembly has no length to check against.
             wanted = (row >= 0) & (place >= 0)

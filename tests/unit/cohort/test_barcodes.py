@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.barcodes import PatientRule, shorter_names
 from foundation.errors import DataError
 
 TCGA = r"(?P<patient>TCGA-\w\w-\w{4})(-(?P<sample_type>\d\d)(?P<vial>[A-Z]))?"
+
+OPEN = r"(?P<patient>TCGA-\w\w-\w{4})(-(?P<sample_type>\d\d)(?P<vial>[A-Z])?)?"
+"""The same, for barcodes that may end before the vial."""
 
 
 def rule(**changes) -> PatientRule:
@@ -60,6 +63,47 @@ def test_the_choice_does_not_depend_on_the_order(samples):
     assert {samples[row] for rows in found.by_patient.values() for row in rows} == {
         f"TCGA-AA-000{n}-01A" for n in range(3)
     }
+
+
+@pytest.mark.parametrize(
+    ("samples", "one"),
+    [
+        (["01", "01A-11R-1234-07"], [0, 1]),
+        (["01A-11R-1234-07", "01"], [1, 0]),
+        (["01A", "01A-11R"], [0, 1]),
+        (["01", "01A", "01A-11R"], [0, 1, 2]),
+        (["01", "02A"], [0]),
+        (["01A", "01B"], [0]),
+        (["01B-11R", "01", "01A-11R"], [1, 2]),
+        (["06", "06A", "01"], [2]),
+        (["10A-01D", "01", "01A-11D"], [1, 2]),
+    ],
+    ids=str,
+)
+def test_a_sample_at_two_lengths_is_one(samples, one):
+    found = rule(barcode=OPEN).assign([f"TCGA-AA-0001-{sample}" for sample in samples], where="t")
+    assert found.by_patient == {"TCGA-AA-0001": one[:1]}
+    assert found.same == ({one[0]: one[1:]} if one[1:] else {})
+
+
+def test_the_mean_takes_a_sample_of_two_names_once():
+    samples = [f"TCGA-AA-0001-{kind}" for kind in ("01", "02A", "01A-11R", "02A-11R", "06A")]
+    found = rule(barcode=OPEN, several="mean").assign(samples, where="t")
+    assert (found.by_patient, found.same) == ({"TCGA-AA-0001": [0, 1, 4]}, {0: [2], 1: [3]})
+
+
+def test_other_people_and_other_numbers_are_no_longer_names():
+    barcodes = ["P1", "P10", "P1B", "P100-01", "P10-T2", "P10-T"]
+    assert PatientRule().assign(barcodes, where="t").same == {}
+    assert shorter_names("P10-T2") == ["P10"]
+    assert shorter_names("TCGA-AA-0001-01A-11R") == [
+        "TCGA",
+        "TCGA-AA",
+        "TCGA-AA-0001",
+        "TCGA-AA-0001-01",
+        "TCGA-AA-0001-01A",
+        "TCGA-AA-0001-01A-11",
+    ]
 
 
 def test_without_a_rule_a_sample_is_its_patient():

@@ -76,6 +76,58 @@ def test_the_mean_of_several_samples(tmp_path, folder):
     assert np.isnan(staged.row("P4")).all()
 
 
+TCGA_RULE = PatientRule(
+    barcode=r"(?P<patient>TCGA-\w\w-\w{4})(-(?P<sample_type>\d\d)(?P<vial>[A-Z])?)?", leave_out=["10"], primary=["01"]
+)
+ONE, TWO, OTHER = "TCGA-AA-0001-01", "TCGA-AA-0001-01A-11R-1234-07", "TCGA-AA-0002-01A"
+AS_ONE = "samples named at two lengths of their barcode, taken as one"
+
+
+@pytest.mark.parametrize("orientation", ["features_by_samples", "samples_by_features"])
+@pytest.mark.parametrize("several", ["primary_first", "mean"])
+def test_two_names_of_one_sample_are_one_row(tmp_path, folder, orientation, several):
+    table = pd.DataFrame(
+        {TWO: [1.0, np.nan, 3.0, np.nan], OTHER: [7.0, 8.0, 9.0, 9.0], ONE: [1.0, 2.0, 4.0, np.nan]}, list("abcd")
+    )
+    rule = TCGA_RULE.model_copy(update={"several": several})
+    staged = stage(make(tmp_path / "rna.tsv", table, orientation=orientation), rule, folder, "rna", [])
+    assert staged.by_patient.keys() == {"TCGA-AA-0001", "TCGA-AA-0002"}
+    assert sorted(staged.samples) == [ONE, OTHER]
+    np.testing.assert_array_equal(staged.row("TCGA-AA-0001"), np.array([1, 2, 4, np.nan], np.float32))
+    np.testing.assert_array_equal(staged.row("TCGA-AA-0002"), np.array([7, 8, 9, 9], np.float32))
+    assert staged.remarks[AS_ONE] == 1
+    assert staged.remarks["values that differ between two names of one sample, of which the first is used"] == 1
+    assert StagedTable.load(folder / "rna.npy") == staged
+
+
+def test_variants_under_two_names_are_those_of_one_sample(tmp_path, folder):
+    head = "Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n"
+    rows = [("TP53", ONE), ("KRAS", TWO), ("TP53", TWO), ("KRAS", OTHER), ("APC", "TCGA-AA-0001-10A-01D")]
+    text = "".join(f"{gene}\tMissense_Mutation\t{sample}\n" for gene, sample in rows)
+    (tmp_path / "t.maf").write_text(f"#sequenced_samples: TCGA-AA-0001-01A TCGA-AA-0003-01\n{head}{text}")
+    part = table_sources["maf"]
+    source = part(part.Config(files="t.maf", format="maf"), tmp_path / "t.maf")
+    staged = stage(source, TCGA_RULE, folder, "maf", [])
+    found = {patient: dict(zip(staged.features, staged.row(patient), strict=True)) for patient in staged.by_patient}
+    assert found == {
+        "TCGA-AA-0001": {"KRAS": 1, "TP53": 1},
+        "TCGA-AA-0002": {"KRAS": 1, "TP53": 0},
+        "TCGA-AA-0003": {"KRAS": 0, "TP53": 0},
+    }
+    assert staged.remarks[AS_ONE] == 1
+
+
+def test_segments_under_two_names_are_those_of_one_sample(tmp_path, folder):
+    rows = [(ONE, 1, 1, 40_000_000, 0.5), (TWO, 1, 40_000_001, 80_000_000, -0.1), (OTHER, 1, 1, 10**8, 1.0)]
+    text = "\n".join("\t".join(map(str, row)) for row in rows)
+    (tmp_path / "t.seg").write_text(f"Sample\tChromosome\tStart\tEnd\tSegment_Mean\n{text}\n")
+    part = table_sources["segments"]
+    source = part(part.Config(files="t.seg", format="segments", genome="hg19"), tmp_path / "t.seg")
+    staged = stage(source, TCGA_RULE, folder, "cnv", [])
+    assert staged.row("TCGA-AA-0001")[staged.features.index("1p")] == pytest.approx(0.2)
+    assert staged.row("TCGA-AA-0002")[staged.features.index("1p")] == pytest.approx(1.0)
+
+
 def test_transforms_are_applied_before_the_mean(tmp_path, folder):
     rule = RULE.model_copy(update={"several": "mean"})
     staged = stage(make(tmp_path / "rna.tsv"), rule, folder, "rna", ["log2p1", "clip(1, 4)"])

@@ -118,6 +118,52 @@ def test_a_patient_is_no_continuation_of_another(tmp_path, open_source):
     assert open_source(path, format="maf", sequenced="s.txt").list_samples() == ["P10-01", "P1", "P100"]
 
 
+HEAD = "Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n"
+
+
+@pytest.mark.parametrize(
+    "comments",
+    [
+        "#sequenced_samples: A-01 B-01 C-01\n",
+        "# sequenced_samples: A-01\tB-01\tC-01\n",
+        "#version 2.4\n##Sequenced_Samples=A-01,B-01,C-01\n#by a portal\n",
+        "#sequenced_samples A-01, B-01; C-01\r\n",
+        "#sequenced_samples: A-01 B-01\n#sequenced_samples: B-01 C-01\n",
+    ],
+)
+def test_the_sequenced_in_comments(tmp_path, open_source, assemble, comments):
+    path = tmp_path / "t.maf"
+    path.write_bytes((comments + HEAD + "TP53\tMissense_Mutation\tA-01\n").encode())
+    source = open_source(path, format="maf")
+    assert source.list_samples() == ["A-01", "B-01", "C-01"]
+    assert list(source.remarks.values()) == [2]
+    assert assemble(source)[1].tolist() == [[1], [0], [0]]
+
+
+def test_other_comments_list_nobody(tmp_path, open_source):
+    path = tmp_path / "t.maf"
+    path.write_text(f"#not_sequenced_samples: B\n#sequenced by C\n{HEAD}TP53\tSilent\tA\n")
+    assert open_source(path, format="maf").list_samples() == ["A"]
+
+
+def test_a_case_list_of_a_portal(tmp_path, open_source):
+    (tmp_path / "t.maf").write_text(f"{HEAD}TP53\tSilent\tTCGA-AA-0001-01A-11D\n")
+    (tmp_path / "cases_sequenced.txt").write_text(
+        "cancer_study_identifier: x\ncase_list_name: Sequenced\n"
+        "case_list_ids: TCGA-AA-0001-01\tTCGA-AA-0002-01\tTCGA-AA-0003-01\n"
+    )
+    source = open_source(tmp_path / "t.maf", format="maf", sequenced="cases_sequenced.txt")
+    assert source.list_samples() == ["TCGA-AA-0001-01A-11D", "TCGA-AA-0002-01", "TCGA-AA-0003-01"]
+
+
+def test_the_listed_at_another_length_are_nobody_new(tmp_path, open_source):
+    listed = "TCGA-AA-0001-01 TCGA-AA-0002 TCGA-AA-0003-01A-11D-1234-08 TCGA-AA-0004-01"
+    rows = "".join(f"TP53\tNonsense_Mutation\tTCGA-AA-000{rest}\n" for rest in ("1-01A-11D", "2-01A", "3-01"))
+    (tmp_path / "t.maf").write_text(f"#sequenced_samples: {listed}\n{HEAD}{rows}")
+    samples = open_source(tmp_path / "t.maf", format="maf").list_samples()
+    assert [sample[8:12] for sample in samples] == ["0001", "0002", "0003", "0004"]
+
+
 def test_a_missing_list_of_the_sequenced(tmp_path, open_source):
     (tmp_path / "sequenced.txt").write_text("A\n")
     source = open_source(write(variants(), tmp_path / "t.maf"), format="maf", sequenced="sequencd.txt")
