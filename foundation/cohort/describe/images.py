@@ -103,7 +103,7 @@ def _nifti_form(paths: Sequence[Path]) -> tuple[Form | None, list[tuple[Path, st
             header: Any = nibabel.load(path).header  # type: ignore[attr-defined]
             shape = [n for n in header.get_data_shape() if n > 1] or [1]
             zooms = [float(z) for z, n in zip(header.get_zooms(), header.get_data_shape(), strict=False) if n > 1]
-        except Exception as error:  # noqa: BLE001  (a damaged header may raise anything; the scan is named)
+        except Exception as error:
             broken.append((path, f"{type(error).__name__}: {error}"))
             continue
         shapes.append(shape[:3])

@@ -114,19 +114,15 @@ def place_endpoints(findings: Findings, table: Frame, patient: str) -> None:
 
 def place_covariates(findings: Findings, listing: Listing, file: str, patient: str, table: Frame, **keys: Any) -> None:
     """Add age, sex, stage and grade as a modality, where the table has them."""
-    columns: dict[str, Any] = {}
-    for name in table.columns:
-        text = table[name].str.strip()
+    columns: dict[str, dict[str, Any]] = {}
+    known: dict[str, int] = {}
+    for column in table.columns:
+        text = table[column].str.strip()
         words = text[~mark_missing(text)]
-        if not len(words):
-            continue
-        numeric = all(map(is_number, words.unique()))
-        if AGE.match(name) and numeric and "age" not in columns:
-            columns["age"] = {"kind": "number", "column": name}
-        elif SEX.match(name) and words.nunique() <= 4 and "sex" not in columns:
-            columns["sex"] = {"kind": "category", "column": name, "categories": sorted(words.unique())}
-        elif (found := _scale(name, list(words.unique()))) and found[0] not in columns:
-            columns[found[0]] = {"kind": "scale", "column": name, "map": found[1]}
+        found = _covariate(column, words)
+        # Of several columns of one meaning, the one that most patients have.
+        if found and len(words) > known.get(found[0], 0):
+            known[found[0]], columns[found[0]] = len(words), found[1]
     if not columns:
         return
     findings.add(
@@ -141,6 +137,17 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
             notes=["Covariates. Add what was known at the time of the scan, and nothing that tells the outcome."],
         ),
     )
+
+
+def _covariate(column: str, words: pd.Series) -> tuple[str, dict[str, Any]] | None:
+    """A column as a covariate: its name and what it is; None where it is none of those known."""
+    different = sorted(words.unique())
+    if AGE.match(column) and different and all(map(is_number, different)):
+        return "age", {"kind": "number", "column": column}
+    if SEX.match(column) and 1 < len(different) <= 4:
+        return "sex", {"kind": "category", "column": column, "categories": different}
+    scale = _scale(column, different)
+    return (scale[0], {"kind": "scale", "column": column, "map": scale[1]}) if scale else None
 
 
 def _scale(column: str, words: list[str]) -> tuple[str, dict[str, float | None]] | None:

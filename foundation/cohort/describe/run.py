@@ -8,6 +8,7 @@ from pathlib import Path
 
 import foundation.cohort.describe.portals  # noqa: F401  (makes every portal known)
 from foundation.cohort.describe.beside import place_rest
+from foundation.cohort.describe.dicom import place_dicom
 from foundation.cohort.describe.draft import to_yaml
 from foundation.cohort.describe.findings import Findings
 from foundation.cohort.describe.images import place_images
@@ -51,6 +52,7 @@ def describe(folder: Path, progress: Progress) -> Description:
         portal.place(listing, findings, progress)
     place_rest(listing, findings, progress)
     place_images(listing, findings, progress)
+    place_dicom(listing, findings, progress)
     _name_what_is_left(listing, findings)
     if not findings.modalities:
         found = "; ".join(f"{where}: {why}" for where, why in findings.aside[:5])

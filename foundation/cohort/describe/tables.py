@@ -6,11 +6,15 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
+import pandas as pd
+
 from foundation.cohort.describe.findings import Findings, FoundModality
 from foundation.cohort.describe.heads import Head, read_head
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.describe.recognise import Recognised, patient_column, recognise
 from foundation.cohort.describe.values import judge
+from foundation.cohort.reading.genome import ASSEMBLIES, chromosome
+from foundation.cohort.reading.tables import read_frames
 from foundation.cohort.sources.base import table_sources
 from foundation.errors import ChiasmaError
 from foundation.wording import counted, file_size
@@ -20,7 +24,7 @@ ENDINGS = (".tsv", ".txt", ".csv", ".tab", ".maf", ".seg", ".tsv.gz", ".txt.gz",
 
 ASSAYS = {
     "mirna": "mirna|mirseq", "rna": "rna|expr|hiseq|fpkm|tpm|counts|rsem|transcript", "protein": "rppa|protein|proteom",
-    "mutation": "mut|maf|snv|somatic", "cnv": "cna|cnv|gistic|copy|segment", "methylation": "meth|beta|hm27|hm450|epic",
+    "mutation": "mut|maf|snv|somatic", "gistic": "gistic|thresholded", "cnv": "cna|cnv|copy|segment", "methylation": "meth|beta|hm27|hm450|epic",
     "metabolite": "metabol", "radiomics": "radiomic", "cytokine": "cytokine|olink", "microbe": "microb|otu",
 }  # fmt: skip
 """Name of a modality to the words in a file's name that stand for it."""
@@ -67,7 +71,7 @@ def place_table(
             findings.put_aside(file, _why_none(what, head))
             return None
         made.notes += notes or []
-        made.samples = made.samples or _samples(made.recipe["source"], listing, file)
+        made.samples = made.samples or samples_of(made.recipe["source"], listing)
     except ChiasmaError as error:
         findings.put_aside(file, f"{error.what}. {error.fix}.")
         return None
@@ -75,10 +79,14 @@ def place_table(
     return findings.add(name or assay_of(file), made)
 
 
-def _samples(source: dict[str, Any], listing: Listing, file: str) -> list[str]:
-    """Names of a table's samples, asked of the source itself: what it refuses would stop `prepare` too."""
+def samples_of(source: dict[str, Any], listing: Listing) -> list[str]:
+    """Names of a table's samples, asked of the source itself: what it refuses would stop `prepare` too.
+
+    Raises:
+        DataError: The source refuses the table.
+    """
     part = table_sources[source["format"]]
-    return part(part.Config(**source), listing.path(file)).list_samples()
+    return part(part.Config(**source), listing.path(source["files"])).list_samples()
 
 
 def _matrix(file: str, head: Head, what: Recognised, genome: str) -> FoundModality:
@@ -121,13 +129,29 @@ def _maf(file: str, head: Head, what: Recognised, genome: str) -> FoundModality:
 def _segments(file: str, head: Head, what: Recognised, genome: str) -> FoundModality:
     usual = {"sample_column": "Sample", "chromosome_column": "Chromosome", "start_column": "Start", "end_column": "End",
              "value_column": "Segment_Mean"}  # fmt: skip
-    known = genome or genome_of(file)
+    known = genome or genome_of(file) or _genome_of_ends(head, what.source)
     source = {"format": "segments", "files": file, "genome": known or "hg38", "resolution": "arms"}
     source |= {key: column for key, column in what.source.items() if column != usual[key]}
     notes = ["The mean over each chromosome arm; `resolution: bins` or `both` are finer."]
     if not known:
         notes.insert(0, "DECIDE: the file does not say its assembly; hg38 is a guess, hg19 the other choice.")
     return FoundModality({"kind": "omics", "source": source, "unit": "log2 ratio"}, file, "segments", notes)
+
+
+def _genome_of_ends(head: Head, columns: dict[str, Any]) -> str | None:
+    """The one assembly whose chromosomes are long enough for the ends of all segments; None where both are."""
+    furthest: dict[str, float] = {}
+    for frame in read_frames(head.path, [columns["chromosome_column"], columns["end_column"]]):
+        ends = pd.to_numeric(frame[columns["end_column"]], errors="coerce")
+        for name, end in ends.groupby(frame[columns["chromosome_column"]]).max().items():
+            place = chromosome(str(name)) or ""
+            furthest[place] = max(furthest.get(place, 0), end)
+    fits = {
+        genome: all(end <= lengths[name].length for name, end in furthest.items() if name in lengths)
+        for genome, lengths in ASSEMBLIES.items()
+    }
+    alone = [genome for genome, fit in fits.items() if fit]
+    return alone[0] if len(alone) == 1 else None
 
 
 _MAKERS = {"matrix": _matrix, "maf": _maf, "variants": _maf, "segments": _segments}

@@ -17,7 +17,7 @@ Meta = dict[str, str]
 
 MODALITIES = {
     "MRNA_EXPRESSION": "rna",
-    "COPY_NUMBER_ALTERATION": "cnv",
+    "COPY_NUMBER_ALTERATION": "gistic",
     "MUTATION_EXTENDED": "mutation",
     "METHYLATION": "methylation",
     "PROTEIN_LEVEL": "protein",
@@ -129,7 +129,7 @@ def _place_assays(listing: Listing, findings: Findings, inside: str, files: dict
         if kind in NO_PLACE:
             findings.put_aside(name, NO_PLACE[kind])
         elif kind == "COPY_NUMBER_ALTERATION" and meta.get("datatype") == "SEG":
-            place_table(findings, listing, name, name="cnv_segments", genome=_genome(meta, genome))
+            place_table(findings, listing, name, name="cnv", genome=_genome(meta, genome))
         elif kind in MODALITIES:
             kinds.setdefault(kind, []).append(name)
         elif kind != "CLINICAL":
