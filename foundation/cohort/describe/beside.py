@@ -17,7 +17,7 @@ from foundation.progress import Progress
 from foundation.wording import counted, file_size
 
 BESIDE = {
-    r"readme|license|licence|citation|changelog|annotations\.txt$|manifest|\.md$|\.pdf$|\.html?$": "words about the data",
+    r"readme|license|licence|citation|changelog|annotations\.txt$|manifest|\.md$|\.pdf$|\.html?$": "words on the data",
     r"\.gmt$": "gene sets, no measurements: name it under `tower.tokenizer` of a pretraining config",
     r"\.ya?ml$|\.json$|\.xml$|\.log$|\.md5$|\.sha256$|\.py$|\.r$|\.sh$": "no table and no scan",
 }
@@ -49,8 +49,23 @@ def place_rest(listing: Listing, findings: Findings, progress: Progress) -> None
     for name in heads:
         if name not in listing.taken:
             place_table(findings, listing, name)
+    _name_the_sequenced(listing, findings)
     for name in listing.left(".h5ad"):
         _place_h5ad(listing, findings, name)
+
+
+def _name_the_sequenced(listing: Listing, findings: Findings) -> None:
+    """A list of who was sequenced, in the folder of a MAF."""
+    for place, (name, _) in enumerate(findings.aside):
+        for modality in findings.modalities.values():
+            source = modality.recipe["source"]
+            beside = PurePosixPath(name).parent == PurePosixPath(modality.where).parent
+            if beside and "sequenced" in name and isinstance(source, dict) and source["format"] == "maf":
+                source["sequenced"] = PurePosixPath(name).name
+                modality.notes = [note for note in modality.notes if "sequenced" not in note]
+                modality.notes.append("The list beside it says who was sequenced; those without a variant have zeros.")
+                del findings.aside[place]
+                return
 
 
 def _choose_patients(listing: Listing, findings: Findings, heads: dict[str, Head]) -> None:
@@ -118,9 +133,7 @@ def _place_h5ad(listing: Listing, findings: Findings, name: str) -> None:
     holds = (
         f"{counted(len(samples), 'sample')} x {counted(len(features), 'feature')} (such as {', '.join(features[:3])})"
     )
-    notes = [
-        "X is read; another layer is named by `layer`. Say what the values are in `unit`, and whether a transform helps."
-    ]
+    notes = ["X is read; `layer` names another. Say what the values are in `unit`, and whether a transform helps."]
     size = file_size(listing.sizes[name])
     findings.add(
         assay_of(name), FoundModality({"kind": "omics", "source": source}, name, f"{holds}, {size}", notes, samples)

@@ -221,7 +221,7 @@ def _add(
     if form is None:
         form = Form(np.array([[256, 256, 64]]), np.ones((1, 3)))
         notes.append("DECIDE `size` and `spacing`: no scan of those tried could be read, so these are no measurements.")
-    recipe, more = image_recipe(list(rules), source, form)
+    recipe, more = image_recipe(list(rules), source, form, "scan")
     if kind == "CT":
         recipe["intensity"] = {"rule": "window", "low": -1000, "high": 400}
         more.append("Hounsfield units from -1000 to 400, for lung and soft tissue; choose the window of your organ.")

@@ -1,9 +1,8 @@
-"""Scans as modalities: NIfTI, DICOM and pictures, their patterns by their names and their forms by some of their headers."""
+"""NIfTI files and pictures as modalities: their patterns by their names, their forms by some of their headers."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,10 @@ from foundation.errors import ChiasmaError
 from foundation.progress import Progress
 from foundation.wording import counted, listed
 
-MASK = re.compile(r"(^|[_\-. ])(mask|seg|segmentation|label|labels|roi|gtv\w*|lesion|tumou?r|brainmask)($|[_\-. ])|seg$|mask$",
-                  re.IGNORECASE)  # fmt: skip
+MASK = re.compile(
+    r"(^|[_\-. ])(mask|seg|segmentation|labels?|roi|gtv\w*|lesion|tumou?r|brainmask)($|[_\-. ])|seg$|mask$",
+    re.IGNORECASE,
+)
 """Names of channels that are drawn, not acquired."""
 
 LOOKED_AT = 12
@@ -80,7 +81,7 @@ def _place_nifti(listing: Listing, findings: Findings, series: Series, progress:
         return
     source = {"format": "nifti", "files": series.pattern}
     recipe, notes = image_recipe(channels if channels != [""] else ["scan"], source, form)
-    _add(listing, findings, "ct" if _is_ct(series.pattern, channels) else "scan", recipe, notes, series, form, channels)
+    _add(listing, findings, _name_of(series.pattern, channels), recipe, notes, series, form, channels)
 
 
 def _rare(series: Series, masks: set[str]) -> set[str]:
@@ -90,8 +91,11 @@ def _rare(series: Series, masks: set[str]) -> set[str]:
     return {name for name, number in numbers.items() if number < 0.05 * most and most > 10}
 
 
-def _is_ct(pattern: str, channels: Sequence[str]) -> bool:
-    return bool(re.search(r"(^|[^a-z])ct([^a-z]|$)", f"{pattern} {' '.join(channels)}".lower()))
+def _name_of(pattern: str, channels: Sequence[str]) -> str:
+    """What kind of scan the names speak of."""
+    said = re.sub(r"\{\w+\}", "", f"{pattern} {' '.join(channels)}".lower())
+    kinds = {"ct": "ct|cect|ncct", "pet": "pet|suv", "mri": r"mri?|t1\w*|t2\w*|flair|adc|dwi|mprage|swi"}
+    return next((kind for kind, words in kinds.items() if re.search(rf"(^|[^a-z])({words})([^a-z]|$)", said)), "scan")
 
 
 def _nifti_form(paths: Sequence[Path]) -> tuple[Form | None, list[tuple[Path, str]]]:
@@ -117,12 +121,12 @@ def _nifti_form(paths: Sequence[Path]) -> tuple[Form | None, list[tuple[Path, st
 
 
 def image_recipe(
-    channels: Sequence[str], source: dict[str, Any] | list, form: Form
+    channels: Sequence[str], source: dict[str, Any] | list, form: Form, what: str = "header"
 ) -> tuple[dict[str, Any], list[str]]:
     """Keys of an image modality that fit what some headers say, and what a person should decide."""
     shape, spacing = np.median(form.shapes, axis=0), np.median(form.spacings, axis=0)
     notes = [
-        f"{counted(len(form.shapes), 'header')} of them: {_range(form.shapes)} voxels of {_range(form.spacings)} mm.",
+        f"{counted(len(form.shapes), what)} read: {_range(form.shapes)} voxels of {_range(form.spacings)} mm.",
     ]
     sized = (spacing > 0).all() and len(shape) == 3
     extent = shape * spacing
@@ -135,7 +139,7 @@ def image_recipe(
     if sized and np.allclose(form.spacings, 1) and uneven and form.shapes[:, -1].max() > 1.5 * form.shapes[:, -1].min():
         recipe |= {"spacing": "untrue", "size": [*size[:2], size[2]], "stretch": ["z"]}
         notes.append(
-            "DECIDE: every header says 1 mm, and the number of slices varies: a default rather than a measurement? Hence "
+            "DECIDE: every header says 1 mm, and the number of slices varies: a default, not a measurement? Hence "
             "`untrue`, with slices brought to one number; set `spacing: native` if 1 mm is true."
         )
         return recipe, notes
@@ -216,9 +220,7 @@ def _place_pictures(listing: Listing, findings: Findings, series: Series) -> Non
     recipe, notes = image_recipe(channels, source, Form(shapes, np.ones((len(shapes), shapes.shape[1]))))
     recipe.pop("stretch", None)
     recipe["spacing"] = "untrue"
-    notes = [
-        f"{counted(len(files), 'picture')}, {listed(sorted(colour))}; files of this kind do not say their place in space."
-    ]
+    notes = [f"{counted(len(files), 'picture')}, {listed(sorted(colour))}; such files do not say their place in space."]
     if colour & {"RGB", "RGBA", "P"}:
         recipe["channels"], source["rgb"] = ["red", "green", "blue"], True
         notes.append("In colour: three channels. If it is grey saved as colour, one channel and no `rgb` reads it too.")
@@ -228,8 +230,3 @@ def _place_pictures(listing: Listing, findings: Findings, series: Series) -> Non
         return
     holds = f"{counted(len(series.patients), 'patient')}; {_range(shapes)} pixels"
     findings.add("picture", FoundModality(recipe, pattern, holds, notes, sorted(series.patients)))
-
-
-def names_of(counts: Counter[str]) -> str:
-    """Words with their counts."""
-    return ", ".join(f"{word} {number}" for word, number in counts.most_common())

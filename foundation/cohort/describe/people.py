@@ -28,8 +28,8 @@ SURVIVALS = {"os", "pfs", "pfi", "dfs", "dss", "dfi", "rfs", "efs", "ttp", "mfs"
 FOLLOW_UP = {"survival", "overall", "followup", "follow", "up", "os"}
 HAPPENED = ("1:DECEASED", "1:Recurred/Progressed", "1:PROGRESSION", "1:DEAD WITH TUMOR", "DECEASED", "Dead", "dead",
             "Deceased", "DEAD", "Recurred", "Progressed", "Yes", "yes")  # fmt: skip
-CENSORED = ("0:LIVING", "0:DiseaseFree", "0:CENSORED", "0:ALIVE OR DEAD TUMOR FREE", "LIVING", "Alive", "alive", "Living",
-            "ALIVE", "DiseaseFree", "No", "no")  # fmt: skip
+CENSORED = ("0:LIVING", "0:DiseaseFree", "0:CENSORED", "0:ALIVE OR DEAD TUMOR FREE", "LIVING", "Alive", "alive",
+            "Living", "ALIVE", "DiseaseFree", "No", "no")  # fmt: skip
 
 RESPONSES = (
     ("progressive", ("progressive disease", "clinical progressive disease", "radiographic progressive disease", "pd")),
@@ -58,10 +58,7 @@ MOST_PROPOSALS = 12
 
 
 def place_patients(findings: Findings, listing: Listing, file: str, patient: str, **keys: Any) -> Frame | None:
-    """Make a table that of the patients, and look through its columns.
-
-    Args:
-        keys: Further keys of `clinical`.
+    """Make a table that of the patients, `keys` being further keys of `clinical`.
 
     Returns:
         The table, or None where it cannot be read as one row per patient; it is put aside then.
@@ -238,7 +235,7 @@ def _classes(column: str, counts: pd.Series) -> FoundEndpoint | None:
     words = [str(word) for word in counts.index]
     if not 2 <= len(words) <= MOST_CLASSES or counts.iloc[1] < FEWEST_IN_CLASS:
         return None
-    values = ", ".join(f"{shortened(word, 40)} {number}" for word, number in counts.items())
+    values = ", ".join(f"{shortened(str(word), 40)} {number}" for word, number in counts.items())
     meant = {name: [word for word in words if word.lower() in known] for name, known in RESPONSES}
     if sum(map(len, meant.values())) >= max(2, len(words) - 1):
         unknown = [word for word in words if not any(word in each for each in meant.values())]

@@ -1,4 +1,4 @@
-"""What one table is, by the names of its columns and its first rows: variants, segments, a matrix, a list of patients."""
+"""What one table is, by the names of its columns and its first rows: variants, segments, a matrix, patients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from foundation.cohort.describe.heads import Head
 Kind = Literal["maf", "variants", "segments", "matrix", "people", "probes", "folds", "list", "unknown"]
 
 NO_SAMPLES = {
-    "entrez_gene_id", "hugo_symbol", "gene_name", "gene_type", "gene_symbol", "symbol", "cytoband", "description", "name",
+    "entrez_gene_id", "hugo_symbol", "gene_name", "gene_type", "gene_symbol", "symbol", "cytoband", "description",
+    "name",
     "locus id", "chr", "chrom", "chromosome", "start", "end", "strand", "transcript_id", "entity_stable_id", "biotype",
     "composite.element.ref", "gene", "gene_id", "length", "entrezid", "geneid",
 }  # fmt: skip

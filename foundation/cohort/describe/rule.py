@@ -8,13 +8,17 @@ from typing import Any
 
 from foundation.cohort.barcodes import PatientRule
 
+SAMPLE_TYPE = r"(-(?P<sample_type>\d{2})(?P<vial>[A-Z])?)?"
+TYPES = {f"{number:02d}" for number in (*range(1, 15), 20, 40, 50, 60, 61)}
+"""Sample types of TCGA."""
+
 TCGA_RULE = {
-    "barcode": r"(?P<patient>TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(-(?P<sample_type>\d{2})(?P<vial>[A-Z])?)?",
+    "barcode": rf"(?P<patient>TCGA-[A-Z0-9]{{2}}-[A-Z0-9]{{4}}){SAMPLE_TYPE}",
     "leave_out": ["10", "11", "12", "13", "14", "20"],
     "primary": ["01", "03", "09", "02", "06"],
 }
 TCGA_NOTES = [
-    "TCGA barcodes: the patient, then the sample type and vial. Types 10 to 14 are normal tissue or blood, 20 a control.",
+    "As TCGA's barcodes: the patient, then sample type and vial. Types 10 to 14 are normal tissue, 20 a control.",
     "Of several samples of a patient the first type under `primary` serves: decide whether a metastasis (06) may.",
 ]
 
@@ -34,26 +38,39 @@ def choose_rule(
     everybody = [*patients, *samples]
     if everybody and sum(name.startswith("TCGA-") for name in everybody) > len(everybody) / 2:
         return TCGA_RULE, TCGA_NOTES
-    known = set(patients) | set(pairs.values())
-    if not known or not samples or set(samples) <= known:
+    known, names = set(patients) | set(pairs.values()), set(samples)
+    if not known or names <= known:
         return {}, []
     notes = ["How a sample's barcode names its patient: guessed from the names, check it."]
-    best: tuple[int, dict[str, Any]] = (sum(sample in known for sample in samples), {})
+    best: tuple[int, dict[str, Any]] = (len(names & known), {})
     for expression in _candidates(sorted(known)):
         rule = PatientRule(barcode=expression)
-        found = {name: rule.patient(name) for name in samples}
+        found = {name: rule.patient(name) for name in names}
         wrong = sum(found[sample] != patient for sample, patient in pairs.items() if sample in found)
         kept = all(rule.patient(patient) == patient for patient in known)
         right = sum(patient in known for patient in found.values())
         if kept and not wrong and right > best[0]:
-            best = right, {"barcode": expression}
-    lost = len(samples) - best[0]
+            best = right, {"barcode": expression.replace(r"\-", "-")}
+    lost = len(names) - best[0]
     if lost:
         notes.append(
-            f"{lost} of {len(samples)} samples do not name a patient of the clinical table by it and go to quarantine; "
+            f"{lost} of {len(names)} samples do not name a patient of the clinical table by it and go to quarantine; "
             "quarantine.stop_above is the share that is allowed."
         )
+    if best[1]:
+        _add_sample_types(best[1], names, notes)
     return best[1], notes
+
+
+def _add_sample_types(rule: dict[str, Any], samples: set[str], notes: list[str]) -> None:
+    """Where samples are numbered by type as TCGA's are, leave out normal tissue as there."""
+    rests = [sample[len(PatientRule(barcode=rule["barcode"]).patient(sample) or sample) :] for sample in samples]
+    longer = [rest for rest in rests if rest]
+    typed = [match[1] for rest in longer if (match := re.match(r"-(\d{2})([A-Z]|$)", rest))]
+    if longer and len(typed) > 0.9 * len(longer) and set(typed) <= TYPES:
+        end = rule["barcode"].removesuffix("(?![A-Za-z0-9])")
+        rule |= TCGA_RULE | {"barcode": end + SAMPLE_TYPE}
+        notes += TCGA_NOTES[:]
 
 
 def _candidates(patients: Sequence[str]) -> list[str]:

@@ -53,6 +53,7 @@ def describe(folder: Path, progress: Progress) -> Description:
     place_rest(listing, findings, progress)
     place_images(listing, findings, progress)
     place_dicom(listing, findings, progress)
+    _join_scans(findings)
     _name_what_is_left(listing, findings)
     if not findings.modalities:
         found = "; ".join(f"{where}: {why}" for where, why in findings.aside[:5])
@@ -65,6 +66,20 @@ def describe(folder: Path, progress: Progress) -> Description:
     patients = findings.patients.patients if findings.patients else []
     findings.rule, findings.rule_notes = choose_rule(patients, samples, findings.pairs)
     return Description(findings, len(listing.sizes), sum(listing.sizes.values()))
+
+
+def _join_scans(findings: Findings) -> None:
+    """One modality of scans of one kind that lie in two formats."""
+    for name in [name for name in findings.modalities if name.endswith("_2")]:
+        first, other = findings.modalities[name.removesuffix("_2")], findings.modalities[name]
+        alike = first.recipe["kind"] == other.recipe["kind"] == "image"
+        if alike and set(first.recipe["channels"]) == set(other.recipe["channels"]):
+            first.recipe["source"] = [first.recipe["source"], other.recipe["source"]]
+            first.where += f" and {other.where}"
+            first.holds += f"; and {other.holds}"
+            first.notes += ["Two formats, one modality: `size` and `spacing` are those of the first.", *other.notes[:2]]
+            first.samples += other.samples
+            del findings.modalities[name]
 
 
 def _name_what_is_left(listing: Listing, findings: Findings) -> None:

@@ -6,7 +6,8 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 
 from foundation.cohort.describe.findings import Findings, FoundModality
 from foundation.cohort.describe.heads import Head, read_head
@@ -14,17 +15,19 @@ from foundation.cohort.describe.listing import Listing
 from foundation.cohort.describe.recognise import Recognised, patient_column, recognise
 from foundation.cohort.describe.values import judge
 from foundation.cohort.reading.genome import ASSEMBLIES, chromosome
-from foundation.cohort.reading.tables import read_frames
+from foundation.cohort.reading.tables import parse_numbers, read_frames
 from foundation.cohort.sources.base import table_sources
 from foundation.errors import ChiasmaError
 from foundation.wording import counted, file_size
 
-ENDINGS = (".tsv", ".txt", ".csv", ".tab", ".maf", ".seg", ".tsv.gz", ".txt.gz", ".csv.gz", ".tab.gz", ".maf.gz", ".seg.gz",
+ENDINGS = (".tsv", ".txt", ".csv", ".tab", ".maf", ".seg", ".tsv.gz", ".txt.gz", ".csv.gz", ".tab.gz", ".maf.gz",
+           ".seg.gz",
            ".parquet")  # fmt: skip
 
 ASSAYS = {
     "mirna": "mirna|mirseq", "rna": "rna|expr|hiseq|fpkm|tpm|counts|rsem|transcript", "protein": "rppa|protein|proteom",
-    "mutation": "mut|maf|snv|somatic", "gistic": "gistic|thresholded", "cnv": "cna|cnv|copy|segment", "methylation": "meth|beta|hm27|hm450|epic",
+    "mutation": "mut|maf|snv|somatic", "gistic": "gistic|thresholded", "cnv": "cna|cnv|copy|segment",
+    "methylation": "meth|beta|hm27|hm450|epic",
     "metabolite": "metabol", "radiomics": "radiomic", "cytokine": "cytokine|olink", "microbe": "microb|otu",
 }  # fmt: skip
 """Name of a modality to the words in a file's name that stand for it."""
@@ -53,10 +56,7 @@ def place_table(
 ) -> str | None:
     """Add a table as the modality that it seems to be, or put it aside with a reason.
 
-    Args:
-        name: Of the modality; by default what the file's name speaks of.
-        genome: Assembly of segments, where it is known from elsewhere.
-        notes: Further sentences for the comments.
+    Its name is by default what the file's name speaks of; `genome` is known from elsewhere, `notes` are added.
 
     Returns:
         The name of the modality; None where the table is none.
@@ -142,10 +142,11 @@ def _genome_of_ends(head: Head, columns: dict[str, Any]) -> str | None:
     """The one assembly whose chromosomes are long enough for the ends of all segments; None where both are."""
     furthest: dict[str, float] = {}
     for frame in read_frames(head.path, [columns["chromosome_column"], columns["end_column"]]):
-        ends = pd.to_numeric(frame[columns["end_column"]], errors="coerce")
-        for name, end in ends.groupby(frame[columns["chromosome_column"]]).max().items():
-            place = chromosome(str(name)) or ""
-            furthest[place] = max(furthest.get(place, 0), end)
+        ends, _ = parse_numbers(pa.array(frame[columns["end_column"]], pa.string()))
+        names = frame[columns["chromosome_column"]].to_numpy()
+        for name in set(names):
+            place = chromosome(name) or ""
+            furthest[place] = max(furthest.get(place, 0.0), float(np.nanmax(ends[names == name], initial=0)))
     fits = {
         genome: all(end <= lengths[name].length for name, end in furthest.items() if name in lengths)
         for genome, lengths in ASSEMBLIES.items()
@@ -162,6 +163,6 @@ def _why_none(what: Recognised, head: Head) -> str:
         "probes": "a map of probes to genes, no measurements",
         "folds": "published folds: name them under `folds` to evaluate on them",
         "list": "a list of names, no table",
-        "people": f"words more than numbers, by '{patient_column(head)}': no omics table, and not the table of patients",
+        "people": f"words more than numbers, by '{patient_column(head)}': no omics table, nor that of the patients",
     }
     return reasons.get(what.kind, "no row of numbers under names was found in it")

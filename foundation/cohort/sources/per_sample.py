@@ -27,8 +27,10 @@ from foundation.cohort.sources.segments import SegmentsConfig, SegmentsSource
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError
 
-NO_FEATURES = re.compile(r"N_(unmapped|multimapping|noFeature|ambiguous)$|__(no_feature|ambiguous|too_low_aQual|not_aligned|"
-                         r"alignment_not_unique)$")  # fmt: skip
+NO_FEATURES = re.compile(
+    r"N_(unmapped|multimapping|noFeature|ambiguous)$"
+    r"|__(no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)$"
+)
 """Rows of counting programs that sum up what lies in no gene."""
 
 
@@ -247,7 +249,7 @@ class _Values:
         frames = list(read_frames(path, [feature, value]))
         if not self.each.header:
             # Without a header the first row is read as one.
-            frames.insert(0, pd.DataFrame({feature: [feature], value: [value]}, index=[0], dtype=str))
+            frames.insert(0, pd.DataFrame({feature: [feature], value: [value]}, dtype=str))
         table = pd.concat(frames) if frames else pd.DataFrame({feature: [], value: []}, dtype=str)
         labels = table[feature].str.strip()
         kept = ~(labels.isin(MISSING) | labels.str.match(NO_FEATURES.pattern)).to_numpy(bool)

@@ -92,7 +92,9 @@ def _read_metas(listing: Listing, inside: str) -> dict[str, Meta]:
 def _place_clinical(listing: Listing, findings: Findings, inside: str, files: dict[str, Meta]) -> None:
     """The patients and their endpoints, and which sample is whose."""
     by_kind = {
-        meta.get("datatype", ""): name for name, meta in files.items() if meta["genetic_alteration_type"] == "CLINICAL"
+        meta.get("datatype", ""): name
+        for name, meta in files.items()
+        if meta.get("genetic_alteration_type", "") == "CLINICAL"
     }
     patients = by_kind.get("PATIENT_ATTRIBUTES") or f"{inside}data_clinical_patient.txt"
     samples = by_kind.get("SAMPLE_ATTRIBUTES") or f"{inside}data_clinical_sample.txt"
@@ -115,7 +117,7 @@ def _place_clinical(listing: Listing, findings: Findings, inside: str, files: di
                 "predict it",
             )
     for name, meta in files.items():
-        if meta["genetic_alteration_type"] == "CLINICAL" and name not in (patients, samples):
+        if meta.get("genetic_alteration_type", "") == "CLINICAL" and name not in (patients, samples):
             findings.put_aside(
                 name, f"{meta.get('datatype', 'clinical').lower()} events over time: no source reads them"
             )
@@ -125,7 +127,7 @@ def _place_assays(listing: Listing, findings: Findings, inside: str, files: dict
     """One file for each assay; other forms of the same are put aside, z-scores over everybody above all."""
     kinds: dict[str, list[str]] = {}
     for name, meta in files.items():
-        kind = meta["genetic_alteration_type"]
+        kind = meta.get("genetic_alteration_type", "")
         if kind in NO_PLACE:
             findings.put_aside(name, NO_PLACE[kind])
         elif kind == "COPY_NUMBER_ALTERATION" and meta.get("datatype") == "SEG":
@@ -135,27 +137,27 @@ def _place_assays(listing: Listing, findings: Findings, inside: str, files: dict
         elif kind != "CLINICAL":
             findings.put_aside(name, f"is of a type that is not known here ({kind})")
     for kind, names in kinds.items():
-        scores = [name for name in names if _is_z_score(name, files[name])]
-        ranked = sorted(set(names) - set(scores), key=lambda name: _rank(name, kind)) or sorted(scores)
-        notes = [text for text in (files[ranked[0]].get("profile_description", ""),) if text]
-        if ranked[0] in scores:
-            notes.append(
-                "Z-scores over the samples of the study: test patients are in them. Prefer values as measured."
-            )
-        chosen = place_table(findings, listing, ranked[0], name=MODALITIES[kind], notes=notes)
-        if chosen and kind == "MUTATION_EXTENDED":
-            _name_the_sequenced(listing, findings, inside, chosen, ranked[0])
-        for name in ranked[1:]:
-            findings.put_aside(
-                name, f"another form of the same assay as {ranked[0]}: name it there instead if you prefer it"
-            )
-        for name in scores if ranked[0] not in scores else []:
-            findings.put_aside(
-                name, f"z-scores over all samples, test patients among them; {ranked[0]} has what was measured"
-            )
+        _place_one(listing, findings, inside, kind, {name: files[name] for name in names})
 
 
-def _name_the_sequenced(listing: Listing, findings: Findings, inside: str, modality: str, file: str) -> None:
+def _place_one(listing: Listing, findings: Findings, inside: str, kind: str, files: dict[str, Meta]) -> None:
+    """Of the forms of one assay the preferred one."""
+    scores = sorted(name for name, meta in files.items() if _is_z_score(name, meta))
+    measured = sorted(set(files) - set(scores), key=lambda name: _rank(name, kind))
+    first, *others = measured or scores
+    notes = [text for text in (files[first].get("profile_description", ""),) if text]
+    if not measured:
+        notes.append("Z-scores over the samples of the study: test patients are in them. Prefer values as measured.")
+    chosen = place_table(findings, listing, first, name=MODALITIES[kind], notes=notes)
+    if chosen and kind == "MUTATION_EXTENDED":
+        _name_the_sequenced(listing, findings, inside, chosen)
+    for name in others:
+        findings.put_aside(name, f"another form of the same assay as {first}: name it there instead if you prefer it")
+    for name in scores if measured else []:
+        findings.put_aside(name, f"z-scores over all samples, test patients among them; {first} has what was measured")
+
+
+def _name_the_sequenced(listing: Listing, findings: Findings, inside: str, modality: str) -> None:
     """Let the case list say who was sequenced."""
     name = f"{inside}case_lists/cases_sequenced.txt"
     if name in listing.sizes:

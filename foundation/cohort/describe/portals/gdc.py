@@ -182,7 +182,7 @@ def _made(head: Head, source: dict[str, Any], data_type: str, ending: str) -> tu
             if name == "rna":
                 notes = [
                     f"TPM; the same files also have {', '.join(others)}.",
-                    "Genes by symbol, as gene sets name them; symbols that stand for several genes become their mean. "
+                    "Genes by symbol, as gene sets name them; a symbol of several genes becomes their mean.",
                     "`feature: gene_id` keeps them apart.",
                 ]
             return name, FoundModality({"kind": "omics", "source": source | {"each": each}, **recipe}, "", "", notes)

@@ -62,8 +62,8 @@ def cbioportal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(
         folder / "data_clinical_patient.txt",
         [
-            "#Patient Identifier\tSubtype\tDiagnosis Age\tSex\tCenter\tOverall Survival Status\tOverall Survival (Months)"
-            "\tProgression Free Status\tProgress Free Survival (Months)",
+            ["#Patient Identifier", "Subtype", "Diagnosis Age", "Sex", "Center", "Overall Survival Status",
+             "Overall Survival (Months)", "Progression Free Status", "Progress Free Survival (Months)"],
             "#Identifier to uniquely specify a patient.\tSubtype\tAge\tSex\tCenter\tOS\tOS months\tPFS\tPFS months",
             "#STRING\tSTRING\tNUMBER\tSTRING\tSTRING\tSTRING\tNUMBER\tSTRING\tNUMBER",
             "#1\t1\t1\t1\t1\t1\t1\t1\t1",
@@ -114,7 +114,8 @@ def cbioportal(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *([sample, 7, 50_000, 55_000_000, 900, -0.5] for sample in samples[:18]),
         ],
     )
-    maf = ["Hugo_Symbol", "Entrez_Gene_Id", "Center", "NCBI_Build", "Chromosome", "Start_Position", "End_Position", "Strand",
+    maf = ["Hugo_Symbol", "Entrez_Gene_Id", "Center", "NCBI_Build", "Chromosome", "Start_Position", "End_Position",
+           "Strand",
            "Consequence", "Variant_Classification", "Variant_Type", "Reference_Allele", "Tumor_Seq_Allele1",
            "Tumor_Seq_Allele2", "dbSNP_RS", "Tumor_Sample_Barcode"]  # fmt: skip
 
