@@ -24,7 +24,11 @@ class H5adConfig(SourceConfig):
     """What to read of an AnnData file."""
 
     format: Literal["h5ad"]
-    layer: str | None = Field(None, description="Which layer holds the values; the matrix X by default.")
+    layer: str | None = Field(
+        None,
+        description="Which layer holds the values; the matrix X by default. `raw` or `raw/X` is the matrix that was "
+        "kept before features were chosen and scaled, with features of its own.",
+    )
     sample_column: str | None = Field(None, description="Column of obs that names the samples; obs_names by default.")
     feature_column: str | None = Field(None, description="Column of var that names the features; var_names by default.")
     duplicate_features: DuplicateRule = Field(
@@ -47,9 +51,10 @@ class H5adSource(TableSource):
     def read(self, samples: Sequence[str]) -> Table:
         """Open the file for these samples."""
         with self._open() as file:
+            matrix, axis = self._places(file)
             listed = self._names(file, "obs", self.config.sample_column)
-            names = self._names(file, "var", self.config.feature_column)
-            shape = self._matrix(file).shape
+            names = self._names(file, axis, self.config.feature_column)
+            shape = self._matrix(file, matrix).shape
         if shape != (len(listed), len(names)):
             raise DataError(
                 f"the values are {shape[0]} by {shape[1]}, obs and var name {len(listed)} by {len(names)}",
@@ -64,7 +69,7 @@ class H5adSource(TableSource):
         target_of_row = np.full(len(listed), -1)
         target_of_row[rows] = np.arange(len(samples))
         with self._open() as file:
-            matrix = self._matrix(file)
+            matrix = self._matrix(file, self._places(file)[0])
             by_columns = getattr(matrix, "format", "csr") == "csc" and not features.repeated
             pieces = _columns(matrix, rows) if by_columns else _rows(matrix, target_of_row, features)
             for block in pieces:
@@ -95,47 +100,87 @@ class H5adSource(TableSource):
                 yield file
 
     def _names(self, file: Any, axis: str, column: str | None) -> list[str]:
+        frame = self._frame(file, axis)
+        if column is None:
+            return _as_text(frame.index)
+        find_column(column, list(frame.columns), self.path)
+        old_categories = file.get(f"uns/{column}_categories")
+        if frame[column].dtype.kind in "iu" and old_categories is not None:
+            return _of_codes(frame[column].to_numpy(), np.atleast_1d(old_categories[()]))
+        return _as_text(frame[column])
+
+    def _frame(self, file: Any, axis: str) -> Frame:
+        import h5py
         from anndata.io import read_elem
 
         try:
             with warnings.catch_warnings():
                 # Files of earlier anndata versions are read well, with a warning about each element's age.
                 warnings.filterwarnings("ignore", message=".*without encoding metadata.*")
-                frame: Frame = read_elem(file[axis])
+                place = file[axis]
+                compound = isinstance(place, h5py.Dataset) and place.dtype.names
+                frame: Frame = _old_frame(place) if compound else read_elem(place)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise self._unreadable(axis, str(error).splitlines()[0]) from None
         if not hasattr(frame, "columns"):
             raise self._unreadable(axis, "it is no table")
-        if column is None:
-            return frame.index.astype(str).tolist()
-        find_column(column, list(frame.columns), self.path)
-        return frame[column].astype(str).tolist()
+        return frame
 
     def _unreadable(self, axis: str, why: str) -> DataError:
         return DataError(
             f"{axis} cannot be read: {why}", where=str(self.path), fix="write it with anndata's write_h5ad"
         )
 
-    def _matrix(self, file: Any) -> Any:
-        """X or a layer: an HDF5 data set, or anndata's sparse matrix on disk; both are sliced."""
+    def _places(self, file: Any) -> tuple[str, str]:
+        """Where the values lie in the file, and where the table of their features."""
+        layer, layers = self.config.layer, file.get("layers", {})
+        if layer is None or (layer == "X" and layer not in layers):
+            if "X" not in file:
+                raise DataError("has no matrix X", where=str(self.path), fix="name a `layer` to read, such as `raw`")
+            return "X", "var"
+        if layer in layers:
+            return f"layers/{layer}", "var"
+        # Before anndata 0.7 a full stop stood for the slash.
+        raw = [apart for apart in ("/", ".") if f"raw{apart}X" in file]
+        if layer in ("raw", "raw/X", "raw.X") and raw:
+            return f"raw{raw[0]}X", f"raw{raw[0]}var"
+        raise DataError(
+            f"has no layer '{layer}'", where=str(self.path), fix=nearest(layer, [*layers, *(["raw"] if raw else [])])
+        )
+
+    def _matrix(self, file: Any, place: str) -> Any:
+        """An HDF5 data set, or anndata's sparse matrix on disk; both are sliced."""
         import h5py
         from anndata.io import sparse_dataset
 
-        if self.config.layer is None:
-            place = file.get("X")
-        else:
-            layers = file.get("layers", {})
-            if self.config.layer not in layers:
-                raise DataError(
-                    f"has no layer '{self.config.layer}'", where=str(self.path), fix=nearest(self.config.layer, layers)
-                )
-            place = layers[self.config.layer]
-        if place is None:
-            raise DataError("has no matrix X", where=str(self.path), fix="name a `layer` to read")
-        matrix = place if isinstance(place, h5py.Dataset) else sparse_dataset(place)
+        values = file[place]
+        matrix = values if isinstance(values, h5py.Dataset) else sparse_dataset(values)
         if matrix.dtype.kind not in "biuf" or len(matrix.shape) != 2:
             raise DataError(f"its values are no matrix of numbers but {matrix.dtype}", where=str(self.path))
         return matrix
+
+
+def _as_text(names: Any) -> list[str]:
+    """Names as text; old files hold bytes."""
+    return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _old_frame(table: h5py.Dataset) -> Frame:
+    """A table as anndata wrote it before 0.7: one compound data set, whose first field is the index."""
+    import pandas as pd
+
+    values = table[()]
+    first, *others = values.dtype.names
+    columns = {name: _as_text(values[name]) if values[name].dtype.kind in "SO" else values[name] for name in others}
+    return pd.DataFrame(columns, index=pd.Index(_as_text(values[first])))
+
+
+def _of_codes(codes: np.ndarray, categories: np.ndarray) -> list[str]:
+    """The categories that codes stand for, as anndata kept them before 0.7; without one the text is empty."""
+    words = _as_text(categories)
+    if codes.max(initial=-1) >= len(words):
+        return _as_text(codes)
+    return [words[code] if code >= 0 else "" for code in codes]
 
 
 def _dense(piece: Any) -> np.ndarray:

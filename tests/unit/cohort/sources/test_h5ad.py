@@ -76,6 +76,95 @@ def test_several_columns_of_one_feature(tmp_path, open_source, assemble, kind):
     np.testing.assert_allclose(read, expected.to_numpy(), rtol=1e-6)
 
 
+def write_old(path: Path, kind: str, strings: str = "fixed", raw: str | None = "raw.X") -> Path:
+    """As anndata wrote before 0.7: compound tables, categories below uns, sparse matrices named by h5sparse_*."""
+    text = "S8" if strings == "fixed" else h5py.string_dtype()
+    wide = np.concatenate([values(), values(seed=1)], axis=1)
+    with h5py.File(path, "w") as file:
+        rows = [(f"S{i}", i % 3, i % 4 - 1) for i in range(SHAPE[0])]
+        file["obs"] = np.array(rows, dtype=[("index", text), ("batch", "i4"), ("site", "i1")])
+        file["uns/site_categories"] = np.array([b"north", b"south", b"west"])
+        file["var"] = np.array([(f"P{i}",) for i in range(SHAPE[1])], dtype=[("index", text)])
+        names = np.array([(f"P{i}", f"G{i}") for i in range(2 * SHAPE[1])], dtype=[("index", text), ("symbol", text)])
+        _write_old_matrix(file, "X", kind, values())
+        if raw is not None:
+            file[raw.replace("X", "var")] = names
+            _write_old_matrix(file, raw, kind, wide)
+    return path
+
+
+def _write_old_matrix(file: h5py.File, place: str, kind: str, dense: np.ndarray) -> None:
+    if kind == "dense":
+        file[place] = dense
+        return
+    matrix, group = KINDS[kind](dense), file.create_group(place)
+    group.attrs.update({"h5sparse_format": kind, "h5sparse_shape": np.array(dense.shape)})
+    for part in ("data", "indices", "indptr"):
+        group[part] = getattr(matrix, part)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strings", ["fixed", "variable"])
+def test_files_from_before_anndata_0_7(tmp_path, open_source, assemble, kind, strings):
+    path = write_old(tmp_path / "t.h5ad", kind, strings)
+    reference = anndata.read_h5ad(path)
+    source = open_source(path, format="h5ad")
+    assert source.list_samples() == list(reference.obs_names)
+    features, read = assemble(source)
+    assert features == list(reference.var_names)
+    np.testing.assert_array_equal(read, values())
+    # Codes of -1 are missing to anndata too.
+    sites = open_source(path, format="h5ad", sample_column="site").list_samples()
+    assert sites == list(reference.obs["site"].cat.add_categories("").fillna(""))
+    assert set(sites) == {"", "north", "south", "west"}
+    assert open_source(path, format="h5ad", sample_column="batch").list_samples()[:3] == ["0", "1", "2"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("place", ["raw.X", "raw/X"])
+@pytest.mark.parametrize("layer", ["raw", "raw/X"])
+def test_the_raw_matrix_of_an_old_file(tmp_path, open_source, assemble, place, layer):
+    source = open_source(
+        write_old(tmp_path / "t.h5ad", "csr", raw=place), format="h5ad", layer=layer, feature_column="symbol"
+    )
+    features, read = assemble(source)
+    assert features == [f"G{i}" for i in range(14)]
+    np.testing.assert_array_equal(read, np.concatenate([values(), values(seed=1)], axis=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_raw_matrix_has_features_of_its_own(tmp_path, open_source, assemble, kind):
+    path = write(tmp_path / "t.h5ad", values())
+    whole = anndata.read_h5ad(path)
+    whole.X = KINDS[kind](values())
+    chosen = whole[:, 2:5].copy()
+    chosen.raw = whole
+    chosen.X = np.full((11, 3), 9, np.float32)
+    chosen.write_h5ad(path)
+    assert assemble(open_source(path, format="h5ad", layer="X"))[1].tolist() == [[9, 9, 9]] * 11
+    for layer in ("raw", "raw/X"):
+        features, read = assemble(open_source(path, format="h5ad", layer=layer))
+        assert features == [f"P{i}" for i in range(7)]
+        np.testing.assert_array_equal(read, values())
+    with pytest.raises(DataError, match=r"no layer 'rav'(.|\n)*did you mean 'raw'"):
+        open_source(path, format="h5ad", layer="rav").read(["S0"])
+
+
+def test_categories_as_anndata_0_7_kept_them(tmp_path, open_source):
+    path = write(tmp_path / "t.h5ad", values())
+    with h5py.File(path, "r+") as file:
+        obs = file["obs"]
+        del obs["barcode"]
+        obs.attrs["encoding-version"] = "0.1.0"
+        obs["barcode"] = np.arange(SHAPE[0])[::-1].astype("i1")
+        obs["__categories/barcode"] = np.array([f"B{i}" for i in range(SHAPE[0])], dtype=h5py.string_dtype())
+        obs["barcode"].attrs["categories"] = obs["__categories/barcode"].ref
+    source = open_source(path, format="h5ad", sample_column="barcode")
+    assert source.list_samples() == [f"B{i}" for i in range(SHAPE[0])][::-1]
+    assert open_source(path, format="h5ad").list_samples()[0] == "S0"
+
+
 def test_what_does_not_exist_names_the_nearest(tmp_path, open_source):
     path = write(tmp_path / "t.h5ad", values(), counts=values())
     with pytest.raises(DataError, match=r"no layer 'count'(.|\n)*did you mean 'counts'"):
