@@ -22,6 +22,7 @@ from foundation.cohort.reading.tables import (
     is_parquet,
     open_cells,
     parse_numbers,
+    places,
     ragged_row,
     read_header,
     reading,
@@ -124,7 +125,7 @@ class TextGrid(Grid):
             ragged = np.flatnonzero(found != len(self.columns))
             if len(ragged):
                 row = len(names) + int(ragged[0]) + 1
-                raise ragged_row(f"row {row}", int(found[ragged[0]]), len(self.columns), self.path)
+                raise ragged_row(places(self.path, [row])[0], int(found[ragged[0]]), len(self.columns), self.path)
             heads = pc.split_pattern(lines, CELL_END, max_splits=self.label + 1)
             names += pc.list_element(heads, self.label).to_pylist()
         return names
