@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
 from foundation.cohort.reading.tables import Frame, find_column, mark_missing, no_patient, read_frames
 from foundation.cohort.words import Missing, without
 from foundation.config import Config
@@ -17,13 +18,14 @@ class ClinicalTable(Config):
     patient: str = "patient"
     site: str | None = None
     missing: Missing = []
+    repeated: RepeatedRows = "error"
 
 
 def read_clinical(table: ClinicalTable, path: Path) -> Frame:
     """Read the table of patients as text.
 
     Args:
-        table: Which columns hold the patient and the site.
+        table: Which columns hold the patient and the site, and what several rows of a patient mean.
         path: The file, ``{group}`` already filled in.
 
     Returns:
@@ -44,9 +46,14 @@ def read_clinical(table: ClinicalTable, path: Path) -> Frame:
     patients = frame[table.patient].str.strip()
     if mark_missing(patients).any():
         raise no_patient(mark_missing(patients), table.patient, path)
+    if table.repeated == "first":
+        frame = one_row_each(frame, table.patient)
+        patients = frame[table.patient]
     twice = patients[patients.duplicated()].unique()
     if len(twice):
         raise DataError(
-            f"{len(twice)} patients appear twice, first '{twice[0]}'", where=str(path), fix="keep one row per patient"
+            f"{len(twice)} patients appear twice, first '{twice[0]}'",
+            where=str(path),
+            fix="keep one row per patient, or set `repeated: first`: of each column a patient's first value counts",
         )
     return frame.assign(**{table.patient: patients}).reset_index(drop=True)

@@ -71,15 +71,20 @@ def _complete_pairs(
 ) -> list[tuple[str, str]]:
     """Take away times without an event and events without a time; says whose."""
     no_time, no_event = np.isnan(parts["time"]), np.isnan(parts["event"])
+    time = _said(endpoint.time)
     half = [
-        (patients[place], f"has '{endpoint.event}' but no '{endpoint.time}'")
+        (patients[place], f"has '{endpoint.event}' but no '{time}'")
         if no_time[place]
-        else (patients[place], f"has '{endpoint.time}' but no '{endpoint.event}'")
+        else (patients[place], f"has '{time}' but no '{endpoint.event}'")
         for place in np.flatnonzero(no_time != no_event)
     ]
     for values in parts.values():
         values[no_time | no_event] = np.nan
     return half
+
+
+def _said(column: str | list[str]) -> str:
+    return column if isinstance(column, str) else " or ".join(column)
 
 
 class _Parser:
@@ -110,7 +115,7 @@ class _Parser:
             )
         return np.where(np.isnan(codes), -1, codes).astype(np.int64)
 
-    def numbers(self, column: str) -> np.ndarray:
+    def numbers(self, column: str | list[str]) -> np.ndarray:
         """Numbers, NaN where missing."""
         import pyarrow as pa
 
@@ -125,7 +130,7 @@ class _Parser:
             )
         return numbers.copy()
 
-    def times(self, column: str) -> np.ndarray:
+    def times(self, column: str | list[str]) -> np.ndarray:
         """Times at least 0, NaN where missing."""
         times = self.numbers(column)
         text = self._column(column)
@@ -162,14 +167,20 @@ class _Parser:
         if self.problems:
             raise DataError("; ".join(self.problems), where=self.where, fix="; ".join(dict.fromkeys(self.fixes)))
 
-    def _column(self, column: str) -> Column:
-        if column not in self.table:
-            raise DataError(
-                f"the clinical table has no column '{column}'",
-                where=self.where,
-                fix=nearest(column, map(str, self.table.columns)),
-            )
-        return without(self.table[column].str.strip(), self.missing)
+    def _column(self, column: str | list[str]) -> Column:
+        """A column as words; of several, each patient's first that is not missing."""
+        names = [column] if isinstance(column, str) else column
+        for name in names:
+            if name not in self.table:
+                raise DataError(
+                    f"the clinical table has no column '{name}'",
+                    where=self.where,
+                    fix=nearest(name, map(str, self.table.columns)),
+                )
+        first, *others = (without(self.table[name].str.strip(), self.missing) for name in names)
+        for other in others:
+            first = first.mask(mark_missing(first), other)
+        return first.rename(_said(column))
 
     def _refuse(self, wrong: np.ndarray | Column, text: Column, what: str, fix: str) -> None:
         rows = np.asarray(wrong)

@@ -74,7 +74,10 @@ class SurvivalEndpoint(EndpointConfig):
     """Time to an event or to the last follow-up."""
 
     kind: Literal["survival"]
-    time: str = Field(description="Column of the time, at least 0.")
+    time: str | list[str] = Field(
+        description="Column of the time, at least 0; or several, of which a patient's first with a value counts, such "
+        "as days to death, then to the last follow-up."
+    )
     event: str = Field(
         description="Column of the event: 1 happened, 0 censored, or as portals write it, such as 1:DECEASED."
     )

@@ -131,7 +131,7 @@ class CohortSpec(Config):
                 self.completed(source)
 
     def completed(self, source: SourceConfig) -> SourceConfig:
-        """The config of a table, with what `clinical` says of its words where it is the clinical table.
+        """The config of a table, with what `clinical` says of its words and rows where it is the clinical table.
 
         Raises:
             ValueError: A word for nothing known means something to a column.
@@ -144,7 +144,9 @@ class CohortSpec(Config):
             refuse_two_meanings(
                 {"`clinical.missing`": self.clinical.missing, f"the column '{name}'": covariate.words()}
             )
-        return source.model_copy(update={"missing": [*source.missing, *self.clinical.missing]})
+        repeated = source.repeated if self.clinical.repeated == "error" else self.clinical.repeated
+        missing = [*source.missing, *self.clinical.missing]
+        return source.model_copy(update={"missing": missing, "repeated": repeated})
 
     def images(self) -> dict[str, ImageRecipe]:
         """The image modalities by name."""

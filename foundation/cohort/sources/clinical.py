@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from foundation.cohort.reading.positions import positions_of, runs
+from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
 from foundation.cohort.reading.tables import (
     Column,
     Frame,
@@ -118,6 +120,7 @@ class ClinicalConfig(SourceConfig):
     patient: str | None = Field(None, description="Column that names the patient; the first by default.")
     columns: dict[str, Covariate] = Field(min_length=1, description="Covariates by name; `age: number` is enough.")
     missing: Missing = []
+    repeated: RepeatedRows = "error"
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -142,8 +145,13 @@ class ClinicalSource(TableSource):
 
     def list_samples(self) -> list[str]:
         """Patients in the order of the table."""
+        patients = self._patients()
+        return list(dict.fromkeys(map(str.strip, patients))) if self.config.repeated == "first" else patients
+
+    def _patients(self) -> list[str]:
+        """The patient of each row."""
         patients: list[str] = []
-        column = self.config.patient or column_names(self.path)[0]
+        column = self._patient_column
         for frame in read_frames(self.path, [column]):
             missing = mark_missing(without(frame[column], self.config.missing))
             if missing.any():
@@ -160,14 +168,14 @@ class ClinicalSource(TableSource):
         target_of_row[positions_of(samples, listed, self.path)] = np.arange(len(samples))
         categories = self._categories()
         names = [feature for name in self.config.columns for feature in self._features(name, categories)]
-        unread = _Unread(listed, self.path)
+        unread = _Unread(self._patients(), self.path)
         return Table(names, self._blocks(target_of_row, categories, len(names), unread))
 
     def _blocks(
         self, target_of_row: np.ndarray, categories: dict[str, list[str]], width: int, unread: _Unread
     ) -> Iterator[Block]:
         start = 0
-        for frame in read_frames(self.path, self._wanted()):
+        for frame in self._frames():
             target = target_of_row[start : start + len(frame)]
             start += len(frame)
             chosen = np.flatnonzero(target >= 0)
@@ -177,6 +185,21 @@ class ClinicalSource(TableSource):
             for piece, rows in runs(target[chosen]):
                 yield Block(rows, slice(0, width), values[piece])
         unread.refuse()
+
+    @cached_property
+    def _patient_column(self) -> str:
+        return self.config.patient or column_names(self.path)[0]
+
+    def _frames(self) -> Iterator[Frame]:
+        """Pieces of the table; where patients may have several rows, one piece with one row of each."""
+        if self.config.repeated == "error":
+            yield from read_frames(self.path, self._wanted())
+            return
+        import pandas as pd
+
+        whole = pd.concat(list(read_frames(self.path, [self._patient_column, *self._wanted()])))
+        known = {name: without(whole[name], self.config.missing) for name in whole.columns}
+        yield one_row_each(whole.assign(**known), self._patient_column)
 
     def _wanted(self) -> list[str]:
         return list(
@@ -204,7 +227,7 @@ class ClinicalSource(TableSource):
         }
         found = {name: {} for name, categories in listed.items() if categories is None}
         if found:
-            for frame in read_frames(self.path, self._wanted()):
+            for frame in self._frames():
                 for name, words in found.items():
                     add_distinct(words, self._text(name, frame))
         return {name: categories or sorted(found[name].values()) for name, categories in listed.items()}
