@@ -116,9 +116,10 @@ def describe(folder: Path, out: Path | None) -> None:
     says in comments what it guessed. It is never written over another; where FOLDER cannot be written it is printed.
     """
     from foundation.cohort.describe.run import describe as run
-    from launch.description import print_description, write_draft
+    from launch.description import print_description, refuse_another, write_draft
     from launch.progress import Progress
 
+    refuse_another(out or folder / "cohort.yaml")
     with Progress() as progress:
         description = run(folder, progress)
     print_description(description, folder)

@@ -4,39 +4,52 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from foundation.cohort.describe.run import Description
 from foundation.errors import ConfigError, WriteError, writing
 from foundation.wording import counted, file_size
 
 
-def print_description(description: Description, folder: Path) -> None:
-    """Print what was found: modalities, patients, endpoints, and what has no place."""
-    found = description.findings
-    console = Console(highlight=False, soft_wrap=True)
+def print_description(description: Description, folder: Path, console: Console | None = None) -> None:
+    """Print what was found: modalities, patients, endpoints, and what has no place.
+
+    Args:
+        description: What was found.
+        folder: Where.
+        console: Where to print; stdout by default.
+    """
+    found, console = description.findings, console or Console()
     size = f"{counted(description.files, 'file')}, {file_size(description.bytes)}"
-    console.print(f"{folder}: {found.portal or 'source files'}; {size}\n", markup=False)
-    table = Table("modality", "kind", "from", "holds", box=None, header_style="bold", pad_edge=False)
-    for name, modality in found.modalities.items():
-        table.add_row(name, modality.recipe["kind"], modality.where, modality.holds)
+    lines = [f"{folder}: {found.portal or 'source files'}; {size}"]
     if found.patients:
-        table.add_row("(patients)", "table", found.patients.file, counted(len(found.patients.patients), "patient"))
-    console.print(table)
+        lines += ["", f"{counted(len(found.patients.patients), 'patient')}: {found.patients.file}"]
+    lines += ["", "modalities"]
+    for name, modality in found.modalities.items():
+        lines += [f"  {name} ({modality.recipe['kind']}): {modality.where}", f"    {modality.holds}"]
     for title, active in (("endpoints", True), ("could be endpoints", False)):
         chosen = {name: endpoint for name, endpoint in found.endpoints.items() if endpoint.active is active}
-        if chosen:
-            console.print(f"\n{title}")
-            for name, endpoint in chosen.items():
-                console.print(f"  {name} ({endpoint.recipe['kind']}): {endpoint.values}", markup=False)
-    if found.aside:
-        console.print("\nnot in the cohort")
-        for where, why in found.aside:
-            console.print(f"  {where}: {why}", markup=False)
+        lines += ["", title] * bool(chosen)
+        lines += [f"  {name} ({endpoint.recipe['kind']}): {endpoint.values}" for name, endpoint in chosen.items()]
+    lines += ["", "not in the cohort"] * bool(found.aside)
+    lines += [f"  {where}: {why}" for where, why in found.aside]
+    # A path stays on one line, to be copied.
+    console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def refuse_another(path: Path) -> None:
+    """Never write over a file of somebody's decisions.
+
+    Raises:
+        ConfigError: The file is there already.
+    """
+    if path.exists():
+        raise ConfigError("is there already", where=str(path), fix="name another file with --out, or move it away")
 
 
 def write_draft(description: Description, folder: Path, out: Path | None) -> None:
@@ -44,25 +57,28 @@ def write_draft(description: Description, folder: Path, out: Path | None) -> Non
 
     Raises:
         ConfigError: The file is there already.
-        WriteError: `out` cannot be written.
+        WriteError: `out` cannot be written; nothing half written is left.
     """
     path = out or folder / "cohort.yaml"
-    if path.exists():
-        raise ConfigError(
-            "is there already", where=str(path), fix="name another file with --out, or move this one away"
-        )
-    root = os.path.relpath(folder.resolve(), path.parent.resolve())
+    refuse_another(path)
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        with writing(path.parent, then="name another file with --out"):
+        with writing(path.parent, then="start it again"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(description.yaml(root))
+            partial.write_text(description.yaml(_root(folder, path.parent)), encoding="utf-8")
+            partial.rename(path)
     except WriteError as error:
+        with suppress(OSError):
+            partial.unlink()
         if out is not None:
             raise
-        print(f"{error}; printed instead:\n", file=sys.stderr)
-        click.echo(description.yaml(str(folder.resolve())))
+        print(f"{error.where}: {error.what}, so cohort.yaml is printed here", file=sys.stderr)
+        click.echo("\n" + description.yaml(str(folder.resolve())), nl=False)
         return
-    click.echo(
-        f"\nwritten: {path}\nnext: read its comments, then chiasma prepare {path} --out {path.parent / 'cohort'}"
-    )
+    click.echo(f"\nwritten: {path}")
+    click.echo(f"next: read its comments, then chiasma prepare {path} --out {path.parent / 'cohort'}")
+
+
+def _root(folder: Path, place: Path) -> str:
+    """The folder as a YAML in `place` names it."""
+    return os.path.relpath(folder.resolve(), place.resolve())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from foundation.wording import counted
@@ -102,7 +104,12 @@ class Findings:
         self.aside.append((where, why))
 
     def put_aside_many(self, names: list[str], why: str) -> None:
-        """The same of several files, named by the first."""
-        if names:
-            more = f" and {counted(len(names) - 1, 'more', 'more')}" if len(names) > 1 else ""
-            self.put_aside(names[0] + more, why)
+        """The same of several files, named together: names of single ones may be those of patients."""
+        if len(names) == 1:
+            self.put_aside(names[0], why)
+        elif names:
+            folder = os.path.commonpath([os.path.dirname(name) for name in names])
+            endings = {PurePosixPath(name).suffix for name in names}
+            pattern = f"{folder}/**/*" if folder else "**/*" if any("/" in name for name in names) else "*"
+            pattern += endings.pop() if len(endings) == 1 else ""
+            self.put_aside(f"{pattern} ({counted(len(names), 'file')})", why)

@@ -74,8 +74,9 @@ def _place_nifti(listing: Listing, findings: Findings, series: Series, progress:
         )
     chosen = [name for channel in channels for name in series.channels[channel]]
     form, broken = _nifti_form([listing.path(chosen[place]) for place in evenly(len(chosen), LOOKED_AT)])
-    for name, why in broken:
-        findings.put_aside(name.name, f"cannot be read and goes to quarantine: {why}")
+    if broken:
+        what = f"{len(broken)} of {counted(LOOKED_AT, 'header')} read"
+        findings.put_aside(series.pattern, f"{what} are damaged, and their scans go to quarantine: {broken[0]}")
     if form is None:
         findings.put_aside(series.pattern, f"none of {LOOKED_AT} headers that were read is one of an image")
         return
@@ -98,7 +99,7 @@ def _name_of(pattern: str, channels: Sequence[str]) -> str:
     return next((kind for kind, words in kinds.items() if re.search(rf"(^|[^a-z])({words})([^a-z]|$)", said)), "scan")
 
 
-def _nifti_form(paths: Sequence[Path]) -> tuple[Form | None, list[tuple[Path, str]]]:
+def _nifti_form(paths: Sequence[Path]) -> tuple[Form | None, list[str]]:
     import nibabel
 
     shapes, spacings, broken = [], [], []
@@ -108,7 +109,7 @@ def _nifti_form(paths: Sequence[Path]) -> tuple[Form | None, list[tuple[Path, st
             shape = [n for n in header.get_data_shape() if n > 1] or [1]
             zooms = [float(z) for z, n in zip(header.get_zooms(), header.get_data_shape(), strict=False) if n > 1]
         except Exception as error:
-            broken.append((path, f"{type(error).__name__}: {error}"))
+            broken.append(type(error).__name__)
             continue
         shapes.append(shape[:3])
         spacings.append(zooms[:3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,10 @@ UNITS = {"days": "days", "day": "days", "months": "months", "month": "months", "
 TIME_WORDS = {"time", "to", *UNITS}
 EVENT_WORDS = {"status", "event", "censor", "censored", "cens", "e", "dead", "death", "happened"}
 SURVIVALS = {"os", "pfs", "pfi", "dfs", "dss", "dfi", "rfs", "efs", "ttp", "mfs", "ffs", "lrfs", "dmfs", "css", "ebrt"}
-FOLLOW_UP = {"survival", "overall", "followup", "follow", "up", "os"}
-HAPPENED = ("1:DECEASED", "1:Recurred/Progressed", "1:PROGRESSION", "1:DEAD WITH TUMOR", "DECEASED", "Dead", "dead",
-            "Deceased", "DEAD", "Recurred", "Progressed", "Yes", "yes")  # fmt: skip
-CENSORED = ("0:LIVING", "0:DiseaseFree", "0:CENSORED", "0:ALIVE OR DEAD TUMOR FREE", "LIVING", "Alive", "alive",
-            "Living", "ALIVE", "DiseaseFree", "No", "no")  # fmt: skip
+TCGA_TIME = re.compile(r"(OS|DSS|DFI|PFI)\.time")
+"""Columns of TCGA's clinical data resource, which Xena serves; they are in days."""
 
+FOLLOW_UP = {"survival", "overall", "followup", "follow", "up", "os"}
 RESPONSES = (
     ("progressive", ("progressive disease", "clinical progressive disease", "radiographic progressive disease", "pd")),
     ("stable", ("stable disease", "persistent disease", "sd", "stable disease (sd)")),
@@ -86,9 +85,10 @@ def place_patients(findings: Findings, listing: Listing, file: str, patient: str
 def place_endpoints(findings: Findings, table: Frame, patient: str) -> None:
     """Add every column, or pair of columns, that could be an endpoint."""
     used = {patient}
-    for name, recipe in {**_vital_status(table), **_survivals(table)}.items():
+    for name, (recipe, why) in {**_vital_status(table), **_survivals(table)}.items():
         used |= {recipe["event"], *([recipe["time"]] if isinstance(recipe["time"], str) else recipe["time"])}
-        findings.endpoints[name] = _tried(name, recipe, table, patient)
+        values = _event_counts(table, recipe["event"])
+        findings.endpoints[name] = _tried(name, FoundEndpoint(recipe, values, True, why), table, patient)
     likely, proposals, passed = [], [], []
     for column in table.columns:
         if column in used:
@@ -101,7 +101,7 @@ def place_endpoints(findings: Findings, table: Frame, patient: str) -> None:
         (likely if found.active else proposals).append((_name(column), found))
     for name, found in likely:
         free = name if name not in findings.endpoints else f"{name}_class"
-        findings.endpoints[free] = _tried(free, found.recipe, table, patient, found)
+        findings.endpoints[free] = _tried(free, found, table, patient)
     for name, found in proposals[:MOST_PROPOSALS]:
         findings.endpoints.setdefault(name, found)
     passed = [name for name, _ in proposals[MOST_PROPOSALS:]]
@@ -179,15 +179,15 @@ def _tokens(column: str) -> list[str]:
     return [token for token in re.split(r"[^a-z0-9]+", column.lower()) if token]
 
 
-def _survivals(table: Frame) -> dict[str, dict[str, Any]]:
-    """Pairs of a time and an event, by the name of the survival."""
+def _survivals(table: Frame) -> dict[str, tuple[dict[str, Any], str]]:
+    """Pairs of a time and an event by the name of the survival, each with what to decide."""
     numeric = {}
     for column in table.columns:
         words = table[column].str.strip()
         words = words[~mark_missing(words)].unique()
         if len(words) > 2 and all(map(is_number, words)):
             numeric[column] = np.array([float(word) for word in words])
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[dict[str, Any], str]] = {}
     for time, numbers in numeric.items():
         tokens = _tokens(time)
         if not set(tokens) & TIME_WORDS - {"to"}:
@@ -197,10 +197,15 @@ def _survivals(table: Frame) -> dict[str, dict[str, Any]]:
         if event is None:
             continue
         unit = next((UNITS[token] for token in tokens if token in UNITS), "")
-        # Nobody is followed for 40 years in months, nor is 500 a number of years.
-        unit = unit or ("days" if numbers.max() > 480 else "months")
+        why = ""
+        if TCGA_TIME.fullmatch(time):
+            unit = "days"
+        elif not unit:
+            # Nobody is followed for 40 years in months.
+            unit = "days" if numbers.max() > 480 else "months"
+            why = f"DECIDE: `unit` is a guess; the longest time is {numbers.max():g}."
         name = "os" if set(stem) <= FOLLOW_UP else "_".join(stem)
-        found.setdefault(name, {"kind": "survival", "time": time, "event": event, "unit": unit})
+        found.setdefault(name, ({"kind": "survival", "time": time, "event": event, "unit": unit}, why))
     return found
 
 
@@ -220,14 +225,14 @@ def _event_of(stem: list[str], time: str, table: Frame) -> str | None:
     return best
 
 
-def _vital_status(table: Frame) -> dict[str, dict[str, Any]]:
+def _vital_status(table: Frame) -> dict[str, tuple[dict[str, Any], str]]:
     """GDC's overall survival: a time for those who died, another for those who did not."""
     lower = {re.sub(r".*\.", "", column.lower()): column for column in table.columns}
     status, death = lower.get("vital_status"), lower.get("days_to_death")
     alive = lower.get("days_to_last_follow_up") or lower.get("days_to_last_followup")
     if not (status and death and alive):
         return {}
-    return {"os": {"kind": "survival", "time": [death, alive], "event": status, "unit": "days"}}
+    return {"os": ({"kind": "survival", "time": [death, alive], "event": status, "unit": "days"}, "")}
 
 
 def _classes(column: str, counts: pd.Series) -> FoundEndpoint | None:
@@ -251,27 +256,10 @@ def _classes(column: str, counts: pd.Series) -> FoundEndpoint | None:
     return FoundEndpoint(recipe, values, likely, "" if likely else "Remove the # if this is what you want to predict.")
 
 
-def _tried(
-    name: str, recipe: dict[str, Any], table: Frame, patient: str, found: FoundEndpoint | None = None
-) -> FoundEndpoint:
+def _tried(name: str, found: FoundEndpoint, table: Frame, patient: str) -> FoundEndpoint:
     """An endpoint as it parses; a proposal with the reason where it does not."""
-    values = found.values if found else _event_counts(table, recipe["event"])
-    why = found.why if found else ""
-    problem = _problem(name, recipe, table, patient)
-    if problem and recipe["kind"] == "survival":
-        words = table[recipe["event"]].str.strip()
-        words = [str(word) for word in words[~mark_missing(words)].unique()]
-        told = {
-            "happened": [word for word in words if word in HAPPENED],
-            "censored": [word for word in words if word in CENSORED],
-        }
-        if sorted(told["happened"] + told["censored"]) == sorted(words):
-            worded = recipe | told
-            if not _problem(name, worded, table, patient):
-                return FoundEndpoint(worded, values, True, why)
-    if problem:
-        return FoundEndpoint(recipe, values, False, problem)
-    return FoundEndpoint(recipe, values, True, why)
+    problem = _problem(name, found.recipe, table, patient)
+    return replace(found, active=False, why=problem) if problem else found
 
 
 def _problem(name: str, recipe: dict[str, Any], table: Frame, patient: str) -> str:

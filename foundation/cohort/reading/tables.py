@@ -71,12 +71,14 @@ def is_parquet(path: Path) -> bool:
 
 
 def delimiter(path: Path) -> str:
-    """The character between the cells of a text table, by its suffix.
+    """The character between the cells of a text table, by its suffix, or a tab where it begins as text with tabs.
 
     Raises:
         DataError: The suffix is none of those known.
     """
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in DELIMITERS and _begins_with_tabs(path):
+        return "\t"
     if suffix not in DELIMITERS:
         raise DataError(
             f"a table cannot be read from the suffix '{suffix}'",
@@ -84,6 +86,16 @@ def delimiter(path: Path) -> str:
             fix=f"use one of {', '.join(DELIMITERS)} (each also with .gz), or .parquet",
         )
     return DELIMITERS[suffix]
+
+
+def _begins_with_tabs(path: Path) -> bool:
+    """Whether a file begins as text with tabs does, such as one of Xena's, whose names have no telling end."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(100_000).decode("utf-8", errors="strict" if path.stat().st_size < 100_000 else "ignore")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
+        return False
+    return "\t" in start and "\0" not in start
 
 
 @contextmanager

@@ -129,16 +129,16 @@ def _place_sheet(listing: Listing, findings: Findings, sheet: str, by_folder: di
         else:
             kinds.setdefault((row["Data Type"], _ending(row["File Name"])), []).append((name, row))
     if absent:
-        findings.put_aside(
-            sheet, f"{counted(len(absent), 'file')} of {len(rows)} in it are not here, first {absent[0]}: download them"
-        )
+        findings.put_aside(sheet, f"{len(absent)} of the {len(rows)} files that it names are not here: download them")
     segments = [kind for kind in kinds if kind[0].lower() in PREFERRED]
     best = min(segments, key=lambda kind: PREFERRED.index(kind[0].lower()), default=None)
     for (data_type, ending), files in sorted(kinds.items()):
         names = [name for name, _ in files]
         listing.take(names)
         if best and (data_type, ending) in segments and (data_type, ending) != best:
-            findings.put_aside_many(names, f"{data_type}: {best[0]} is taken, which leaves germline variants out")
+            findings.put_aside(
+                f"{data_type} ({counted(len(names), 'file')})", f"{best[0]} is taken, without germline variants"
+            )
             continue
         several = sum(kind == data_type for kind, _ in kinds) > 1
         where: dict[str, Any] = {"Data Type": [data_type]} | ({"File Name": [f"*{ending}"]} if several else {})
@@ -148,7 +148,7 @@ def _place_sheet(listing: Listing, findings: Findings, sheet: str, by_folder: di
         source = {"format": "per_sample", "files": sheet, "where": where, "file": template, "sample": "Sample ID"}
         why = _place_kind(listing, findings, source, data_type, ending, names)
         if why:
-            findings.put_aside_many(names, f"{data_type}: {why}")
+            findings.put_aside(f"{data_type} ({counted(len(names), 'file')})", why)
 
 
 def _place_kind(

@@ -27,8 +27,8 @@ ASSAYS = (
         "rna",
         r"hiseqv2(?!_exon|_percentile|_pancan)|star_tpm|htseq_fpkm(?!-uq)|htseq_counts|star_counts|star_fpkm|agilentg4502a",
     ),
-    ("cnv", r"gistic2_copynumber_gistic2_all_thresholded|gistic2_thresholded|gene-level_|gistic2_copynumber"),
-    ("cnv_segments", r"snp6|cnv_segment|masked_cnv|segment"),
+    ("gistic", r"gistic2_copynumber_gistic2_all_thresholded|gistic2_thresholded|gistic2_copynumber|gene-level_"),
+    ("cnv", r"snp6_nocnv|masked_cnv|snp6|cnv_segment|segment"),
     ("mutation", r"mutation_|mutationvector|mutect2|somaticmutation|_mc3|mc3"),
     ("methylation", r"humanmethylation|methylation"),
     ("protein", r"rppa"),
@@ -48,14 +48,23 @@ class Xena(Portal):
 
     def place(self, listing: Listing, findings: Findings, progress: Progress) -> None:
         """Place the patients, then one dataset for each assay."""
+        maps = [name for name in listing.left() if "probemap" in name.lower()]
+        findings.put_aside_many(maps, "maps of probes to genes, no measurements")
+        listing.take(maps)
         heads: dict[str, Head] = {}
-        names = [name for name in listing.left() if name.endswith(ENDINGS) or _bare(name)]
+        names = [name for name in listing.left() if name.endswith(ENDINGS) or _unended(name)]
         progress.start("looking at tables", len(names), "files")
         for name in names:
+            problem = ""
             try:
                 heads[name] = read_head(listing.path(name))
+                if heads[name].comments and heads[name].comments[-1].count("\t") == len(heads[name].names) - 1 > 0:
+                    problem = "the line with its columns begins with #, as a comment does. Take the # away."
             except ChiasmaError as error:
-                findings.put_aside(name, f"{error.what}. {error.fix}.")
+                problem = f"{error.what}. {error.fix}."
+            if problem:
+                heads.pop(name, None)
+                findings.put_aside(name, problem)
                 listing.take([name])
             progress.advance(bytes=listing.sizes[name])
         progress.finish()
@@ -63,10 +72,10 @@ class Xena(Portal):
         _place_assays(listing, findings, [name for name in heads if name not in listing.taken])
 
 
-def _bare(name: str) -> bool:
-    """Whether a dataset of the TCGA hub has kept its name, which has no ending but .gz or none."""
-    stem = PurePosixPath(name).name.removesuffix(".gz")
-    return "." not in stem and bool(KNOWN.search(name))
+def _unended(name: str) -> bool:
+    """Whether a dataset of the TCGA hub has kept its name, whose end says nothing: HiSeqV2.gz, LGG_clinicalMatrix."""
+    ending = PurePosixPath(name.removesuffix(".gz")).suffix
+    return ending in ("", ".by_genes") and bool(KNOWN.search(name))
 
 
 def _place_people(listing: Listing, findings: Findings, heads: dict[str, Head]) -> None:
