@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +16,6 @@ ENTREZ = [7157, 3845, 1956, 3417, 5728, 546, 23152, 8880, 4763, 5925]
 
 def write(path: Path, lines: Iterable[str | Iterable[object]]) -> Path:
     """Lines of text, or of cells between tabs; gzipped where the name says so."""
-    import gzip
-
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join((line if isinstance(line, str) else "\t".join(map(str, line))) + "\n" for line in lines)
     path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
@@ -186,113 +185,121 @@ def uuid(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-{number:012x}"
 
 
-def tpm(patient: int, gene: int) -> float:
-    """The TPM of a gene in the GDC folder, so that a test can derive it again."""
-    return round(1.5 * (patient + 1) + 10.25 * gene, 4)
+def barcode(patient: int, kind: str = "01A") -> str:
+    return f"{PATIENTS[patient]}-{kind}"
+
+
+class Cart:
+    """Files of the GDC as its client writes them: a folder for each, with logs, and a sheet and a manifest beside."""
+
+    COLUMNS = (
+        "File ID",
+        "File Name",
+        "Data Category",
+        "Data Type",
+        "Project ID",
+        "Case ID",
+        "Sample ID",
+        "Sample Type",
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sheet: list[list[str]] = []
+        self.manifest: list[list[object]] = []
+
+    def add(self, name: str, kind: str, samples: list[str], types: str, lines: Iterable) -> None:
+        """One file of some samples; UUID in its name is replaced by one."""
+        number = len(self.sheet) + 1
+        name = name.replace("UUID", uuid(number + 1000))
+        path = write(self.folder / uuid(number) / name, lines)
+        cases = ", ".join(sample[:12] for sample in samples)
+        self.sheet.append([uuid(number), name, "Category", kind, "TCGA-LGG", cases, ", ".join(samples), types])
+        self.manifest.append([uuid(number), name, "d41d8cd98f00b204e9800998ecf8427e", path.stat().st_size, "released"])
+        write(self.folder / uuid(number) / "logs" / f"{name}.parcel", ["log"])
+
+    def finish(self) -> None:
+        """The sheet, with one file that was not downloaded, and the manifest."""
+        missing = [uuid(9999), "x.rna_seq.augmented_star_gene_counts.tsv", "Category", "Gene Expression Quantification",
+                   "TCGA-LGG", PATIENTS[23], barcode(23), "Primary Tumor"]  # fmt: skip
+        write(self.folder / "gdc_sample_sheet.2024-05-01.tsv", [self.COLUMNS, *self.sheet, missing])
+        write(self.folder / "MANIFEST.txt", [["id", "filename", "md5", "size", "state"], *self.manifest])
+
+
+def star_counts(scale: float) -> Iterable:
+    yield "# gene-model: GENCODE v36"
+    yield ["gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second", "tpm_unstranded",
+           "fpkm_unstranded", "fpkm_uq_unstranded"]  # fmt: skip
+    for name in ("N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"):
+        yield [name, "", "", 4_000_000, 4_000_000, 4_000_000, "", "", ""]
+    for gene, name in enumerate(GENES):
+        tpm = round(1.5 * scale + 10.25 * gene, 4)
+        yield [f"ENSG{gene + 141510:011d}.{gene}", name, "protein_coding", 100 * gene, 50, 50, tpm, tpm / 2, 1]
+
+
+def masked_maf(patient: int, genes: list[str], *, silent: bool) -> Iterable:
+    yield from ("#version gdc-1.0.0", "#filedate 20240101", "#annotation.spec gdc-2.0.0-aliquot-merged-masked")
+    yield ["Hugo_Symbol", "Entrez_Gene_Id", "Center", "NCBI_Build", "Chromosome", "Start_Position", "End_Position",
+           "Strand", "Variant_Classification", "Variant_Type", "Reference_Allele", "Tumor_Seq_Allele1",
+           "Tumor_Seq_Allele2", "Tumor_Sample_Barcode", "Matched_Norm_Sample_Barcode"]  # fmt: skip
+    for gene, kind in [*((gene, "Missense_Mutation") for gene in genes), *[("EGFR", "Silent")] * silent]:
+        yield [gene, 1, "BI", "GRCh38", "chr2", 208248388, 208248388, "+", kind, "SNP", "C", "C", "T",
+               f"{barcode(patient)}-11D-A152-08", f"{barcode(patient, '10A')}-01D-A152-08"]  # fmt: skip
+
+
+def masked_segments(patient: int) -> Iterable:
+    yield ["GDC_Aliquot", "Chromosome", "Start", "End", "Num_Probes", "Segment_Mean"]
+    yield [uuid(patient + 500), "1", 62920, 110_000_000, 900, 0.01 * patient]
+    yield [uuid(patient + 500), "7", 50_000, 50_000_000, 700, -0.5]
+
+
+def gdc_clinical() -> Iterable:
+    """Two rows for each case, one for each treatment."""
+    yield ["case_id", "case_submitter_id", "project_id", "age_at_index", "days_to_death", "gender", "race",
+           "vital_status", "ajcc_pathologic_stage", "days_to_last_follow_up", "primary_diagnosis",
+           "treatment_type"]  # fmt: skip
+    for place, patient in enumerate(PATIENTS):
+        died = place % 3 == 0
+        for treatment in ("Pharmaceutical Therapy, NOS", "Radiation Therapy, NOS"):
+            yield [uuid(place + 7000), patient, "TCGA-LGG", 40 + place, 100 + place if died else "'--",
+                   ["female", "male"][place % 2], "white", "Dead" if died else "Alive",
+                   ["Stage I", "Stage II", "Stage IIIA", "Stage IV"][place % 4], "'--" if died else 900 + place,
+                   ["Astrocytoma, NOS", "Oligodendroglioma, NOS"][place % 2], treatment]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def gdc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cart: 24 patients, STAR counts of 20 and one normal, MAF of 12 of whom one has no variant, segments, beta, miRNA."""
+    """A cart: 24 patients, STAR counts of 20 and a normal, MAF of 12 (one without a variant), segments, beta, miRNA."""
     folder = tmp_path_factory.mktemp("gdc") / "gdc_download_20240501"
-    sheet: list[list[str]] = []
-    manifest: list[list[object]] = []
-
-    def add(name: str, category: str, kind: str, samples: list[str], types: str, lines: list) -> None:
-        number = len(sheet) + 1
-        name = name.replace("UUID", uuid(number + 1000))
-        path = write(folder / uuid(number) / name, lines)
-        cases = ", ".join(sample[:12] for sample in samples)
-        sheet.append([uuid(number), name, category, kind, "TCGA-LGG", cases, ", ".join(samples), types])
-        manifest.append([uuid(number), name, "d41d8cd98f00b204e9800998ecf8427e", path.stat().st_size, "released"])
-        write(folder / uuid(number) / "logs" / f"{name}.parcel", ["log"])
-
-    star = ["gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second", "tpm_unstranded",
-            "fpkm_unstranded", "fpkm_uq_unstranded"]  # fmt: skip
-
-    def counts(patient: int) -> list:
-        rows: list = ["# gene-model: GENCODE v36", star]
-        names = ("N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous")
-        rows += [[name, "", "", 4_000_000, 4_000_000, 4_000_000, "", "", ""] for name in names]
-        for gene, name in enumerate(GENES):
-            value = tpm(patient, gene)
-            rows.append(
-                [f"ENSG{gene + 141510:011d}.{gene}", name, "protein_coding", 100 * gene, 50, 50, value, value / 2, 1]
-            )
-        return rows
-
-    def barcode(patient: int, kind: str = "01A") -> str:
-        return f"{PATIENTS[patient]}-{kind}"
-
+    cart, primary = Cart(folder), "Primary Tumor"
+    expression = "UUID.rna_seq.augmented_star_gene_counts.tsv", "Gene Expression Quantification"
     for patient in range(20):
-        add("UUID.rna_seq.augmented_star_gene_counts.tsv", "Transcriptome Profiling", "Gene Expression Quantification",
-            [barcode(patient)], "Primary Tumor", counts(patient))  # fmt: skip
-    add("UUID.rna_seq.augmented_star_gene_counts.tsv", "Transcriptome Profiling", "Gene Expression Quantification",
-        [barcode(3, "11A")], "Solid Tissue Normal", counts(90))  # fmt: skip
-    maf = ["Hugo_Symbol", "Entrez_Gene_Id", "Center", "NCBI_Build", "Chromosome", "Start_Position", "End_Position",
-           "Strand", "Variant_Classification", "Variant_Type", "Reference_Allele", "Tumor_Seq_Allele1",
-           "Tumor_Seq_Allele2", "Tumor_Sample_Barcode", "Matched_Norm_Sample_Barcode"]  # fmt: skip
+        cart.add(*expression, [barcode(patient)], primary, star_counts(patient + 1))
+    cart.add(*expression, [barcode(3, "11A")], "Solid Tissue Normal", star_counts(91))
     for patient in range(12):
-        genes = {11: []}.get(patient, ["IDH1"] + ["TP53"] * (patient < 4))
-        rows = [
-            [gene, 1, "BI", "GRCh38", "chr2", 208248388, 208248388, "+", "Missense_Mutation", "SNP", "C", "C", "T",
-             f"{barcode(patient)}-11D-A152-08", f"{barcode(patient, '10A')}-01D-A152-08"]
-            for gene in genes
-        ]  # fmt: skip
-        silent = ["EGFR", 1, "BI", "GRCh38", "chr7", 55019017, 55019017, "+", "Silent", "SNP", "C", "C", "T",
-                  f"{barcode(patient)}-11D-A152-08", f"{barcode(patient, '10A')}-01D-A152-08"]  # fmt: skip
-        comments = ["#version gdc-1.0.0", "#filedate 20240101", "#annotation.spec gdc-2.0.0-aliquot-merged-masked"]
-        body = [*comments, maf, *rows, *([silent] if patient != 11 else [])]
-        add("UUID.wxs.aliquot_ensemble_masked.maf.gz", "Simple Nucleotide Variation", "Masked Somatic Mutation",
-            [barcode(patient, "10A"), barcode(patient)], "Blood Derived Normal, Primary Tumor", body)  # fmt: skip
+        genes = ["IDH1"] * (patient < 11) + ["TP53"] * (patient < 4)
+        cart.add("UUID.wxs.aliquot_ensemble_masked.maf.gz", "Masked Somatic Mutation",
+                 [barcode(patient, "10A"), barcode(patient)], f"Blood Derived Normal, {primary}",
+                 masked_maf(patient, genes, silent=patient < 11))  # fmt: skip
     for patient in range(10):
-        lines = [
-            ["GDC_Aliquot", "Chromosome", "Start", "End", "Num_Probes", "Segment_Mean"],
-            [uuid(patient + 500), "1", 62920, 110_000_000, 900, 0.01 * patient],
-            [uuid(patient + 500), "7", 50_000, 50_000_000, 700, -0.5],
-        ]
-        add("TCGA_SIM_GenomeWideSNP_6_A01_UUID.nocnv_grch38.seg.v2.txt", "Copy Number Variation",
-            "Masked Copy Number Segment", [barcode(patient)], "Primary Tumor", lines)  # fmt: skip
-        add("TCGA_SIM_GenomeWideSNP_6_A01_UUID.grch38.seg.v2.txt", "Copy Number Variation",
-            "Copy Number Segment", [barcode(patient)], "Primary Tumor", lines)  # fmt: skip
+        name = "TCGA_SIM_GenomeWideSNP_6_A01_UUID"
+        lines = list(masked_segments(patient))
+        cart.add(f"{name}.nocnv_grch38.seg.v2.txt", "Masked Copy Number Segment", [barcode(patient)], primary, lines)
+        cart.add(f"{name}.grch38.seg.v2.txt", "Copy Number Segment", [barcode(patient)], primary, lines)
     for patient in range(6):
-        beta = [
-            [f"cg{probe:08d}", "NA" if probe == 4 else round(0.1 * probe + 0.01 * patient, 4)] for probe in range(8)
-        ]
-        add("UUID.methylation_array.sesame.level3betas.txt", "DNA Methylation", "Methylation Beta Value",
-            [barcode(patient)], "Primary Tumor", beta)  # fmt: skip
+        beta = [[f"cg{n:08d}", "NA" if n == 4 else round(0.1 * n + 0.01 * patient, 4)] for n in range(8)]
+        cart.add("UUID.methylation_array.sesame.level3betas.txt", "Methylation Beta Value",
+                 [barcode(patient)], primary, beta)  # fmt: skip
     for patient in range(5, 15):
-        lines = [
-            ["miRNA_ID", "read_count", "reads_per_million_miRNA_mapped", "cross-mapped"],
-            *([f"hsa-mir-{number}", number * 3, number * 100.5 + patient, "N"] for number in range(1, 7)),
-        ]
-        add("UUID.mirbase21.mirnas.quantification.txt", "Transcriptome Profiling", "miRNA Expression Quantification",
-            [barcode(patient)], "Primary Tumor", lines)  # fmt: skip
-    add("TCGA-AB-0001-01Z-00-DX1.UUID.svs", "Biospecimen", "Slide Image", [barcode(0)], "Primary Tumor", ["slide"])
-    write(
-        folder / uuid(2) / "annotations.txt", [["id", "submitter_id", "category"], ["a", PATIENTS[1], "Notification"]]
-    )
-    header = ["File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID", "Sample ID", "Sample Type"]
-    # One that was not downloaded.
-    sheet.append([uuid(9999), "x.rna_seq.augmented_star_gene_counts.tsv", "Transcriptome Profiling",
-                  "Gene Expression Quantification", "TCGA-LGG", PATIENTS[23], barcode(23), "Primary Tumor"])  # fmt: skip
-    write(folder / "gdc_sample_sheet.2024-05-01.tsv", [header, *sheet])
-    write(folder / "MANIFEST.txt", [["id", "filename", "md5", "size", "state"], *manifest])
-    columns = ["case_id", "case_submitter_id", "project_id", "age_at_index", "days_to_death", "gender", "race",
-               "vital_status", "ajcc_pathologic_stage", "days_to_last_follow_up", "primary_diagnosis",
-               "treatment_type"]  # fmt: skip
-    people = []
-    for place, patient in enumerate(PATIENTS):
-        died = place % 3 == 0
-        row = [uuid(place + 7000), patient, "TCGA-LGG", 40 + place, 100 + place if died else "'--",
-               ["female", "male"][place % 2], "white", "Dead" if died else "Alive",
-               ["Stage I", "Stage II", "Stage IIIA", "Stage IV"][place % 4], "'--" if died else 900 + place,
-               ["Astrocytoma, NOS", "Oligodendroglioma, NOS"][place % 2]]  # fmt: skip
-        people += [[*row, "Pharmaceutical Therapy, NOS"], [*row, "Radiation Therapy, NOS"]]
-    write(folder / "clinical.tsv", [columns, *people])
-    write(
-        folder / "exposure.tsv", [["case_id", "case_submitter_id", "cigarettes_per_day"], [uuid(7000), PATIENTS[0], 2]]
-    )
+        header = ["miRNA_ID", "read_count", "reads_per_million_miRNA_mapped", "cross-mapped"]
+        rows = [[f"hsa-mir-{n}", n * 3, n * 100.5 + patient, "N"] for n in range(1, 7)]
+        cart.add("UUID.mirbase21.mirnas.quantification.txt", "miRNA Expression Quantification",
+                 [barcode(patient)], primary, [header, *rows])  # fmt: skip
+    cart.add("TCGA-AB-0001-01Z-00-DX1.UUID.svs", "Slide Image", [barcode(0)], primary, ["slide"])
+    cart.finish()
+    write(folder / uuid(2) / "annotations.txt", [["id", "submitter_id", "category"], ["a", PATIENTS[1], "Notice"]])
+    write(folder / "clinical.tsv", gdc_clinical())
+    write(folder / "exposure.tsv", [["case_id", "case_submitter_id", "cigarettes_per_day"], ["a", PATIENTS[0], 2]])
     return folder
 
 
@@ -325,20 +332,22 @@ def xena(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(
         folder / "mc3" / "LGG_mc3.txt.gz",
         [
-            ["sample", "chr", "start", "end", "reference", "alt", "gene", "effect", "Amino_Acid_Change", "DNA_VAF", "SIFT",
-             "PolyPhen"],
+            ["sample", "chr", "start", "end", "reference", "alt", "gene", "effect", "Amino_Acid_Change", "DNA_VAF",
+             "SIFT", "PolyPhen"],
             *([sample, "2", 209113112, 209113112, "C", "T", "IDH1", "Missense_Mutation", "p.R132H", 0.4, "", ""]
               for sample in samples[:12]),
             *([sample, "17", 7577120, 7577120, "C", "T", "TP53", "Nonsense_Mutation", "p.R273*", 0.4, "", ""]
               for sample in samples[:3]),
-            *([sample, "7", 55019017, 55019017, "C", "T", "EGFR", "Silent", "", 0.4, "", ""] for sample in samples[:14]),
+            *([sample, "7", 55019017, 55019017, "C", "T", "EGFR", "Silent", "", 0.4, "", ""]
+              for sample in samples[:14]),
         ],
     )  # fmt: skip
     dead = draw.random(24) < 0.5
     write(
         folder / "survival" / "LGG_survival.txt",
         [
-            ["sample", "_PATIENT", "OS", "OS.time", "DSS", "DSS.time", "DFI", "DFI.time", "PFI", "PFI.time", "Redaction"],
+            ["sample", "_PATIENT", "OS", "OS.time", "DSS", "DSS.time", "DFI", "DFI.time", "PFI", "PFI.time",
+             "Redaction"],
             *(
                 [sample, patient, int(dead[place]), 300 + place, int(dead[place]), 300 + place, "", "", place % 2,
                  200 + place, ""]
