@@ -110,7 +110,7 @@ def simulate(out: Path, patients: int, seed: int) -> None:
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.  [default: FOLDER/cohort.yaml]"
 )
 def describe(folder: Path, out: Path | None) -> None:
-    """Say what a FOLDER of source files holds, and write a cohort.yaml to start from.
+    """Look at source files, and write a cohort.yaml to start from.
 
     Knows the layouts of cBioPortal, the GDC and Xena, folders of DICOM and NIfTI, and tables of most kinds. The file
     says in comments what it guessed. It is never written over another; where FOLDER cannot be written it is printed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -63,7 +64,7 @@ class PerSampleConfig(SourceConfig):
 
     format: Literal["per_sample"]
     where: dict[str, list[str]] = Field(
-        {}, description="Column of the sheet to the words of which a row must have one."
+        {}, description="Column of the sheet to words, or patterns such as '*.FPKM.txt.gz', of which a row has one."
     )
     file: str = Field(description="A row's file, from the sheet's folder, such as '{File ID}/{File Name}'.")
     sample: str = Field(
@@ -121,13 +122,14 @@ class PerSampleSource(TableSource):
     @cached_property
     def _files(self) -> list[SampleFile]:
         rows = self._rows()
-        absent, found = 0, {}
-        for row in sorted(rows, key=lambda row: self._path(row).as_posix()):
+        absent = 0
+        found: dict[str, list[Path]] = {}
+        for row in rows:
             path = self._path(row)
-            if not path.is_file():
+            if path.is_file():
+                found.setdefault(self._sample(row, path), []).append(path)
+            else:
                 absent += 1
-                continue
-            found.setdefault(self._sample(row, path), []).append(path)
         if not found:
             raise DataError(
                 f"none of the {len(rows)} files that its rows name is there, first '{self._path(rows[0])}'"
@@ -141,33 +143,29 @@ class PerSampleSource(TableSource):
         more = sum(len(paths) - 1 for paths in found.values())
         if more:
             self.remarks["further files of a sample that has one already, left out"] = more
-        order = {self._sample_text(row): place for place, row in reversed(list(enumerate(rows)))}
-        files = [SampleFile(sample, paths[0]) for sample, paths in found.items()]
-        return sorted(files, key=lambda file: (order.get(file.sample, len(order)), file.sample))
+        return [SampleFile(sample, min(paths)) for sample, paths in found.items()]
 
     def _rows(self) -> list[dict[str, str]]:
         """The rows of the sheet that count."""
         columns = [*re.findall(r"\{([^{}]+)\}", self.config.file), self.config.sample, *self.config.where]
-        if columns[0] == self.config.sample and "{" not in self.config.file:
+        if "{" not in self.config.file:
             raise ConfigError(
                 "names no column of the sheet", where=f"file: {self.config.file}", fix="put {COLUMN} into it"
             )
         rows: list[dict[str, str]] = []
         for frame in read_frames(self.path, list(dict.fromkeys(columns))):
             for name, words in self.config.where.items():
-                frame = frame[frame[name].isin(words)]
+                fits = {cell: any(cell == word or fnmatchcase(cell, word) for word in words) for cell in frame[name]}
+                frame = frame[frame[name].map(fits).astype(bool)]
             rows += frame.to_dict("records")
         return rows
 
     def _path(self, row: dict[str, str]) -> Path:
         return self.path.parent / re.sub(r"\{([^{}]+)\}", lambda match: row[match[1]].strip(), self.config.file)
 
-    def _sample_text(self, row: dict[str, str]) -> str:
-        return row[self.config.sample].strip()
-
     def _sample(self, row: dict[str, str], path: Path) -> str:
         """The sample of a file: of several, that with which a barcode in the file begins, else the first by name."""
-        names = sorted({name.strip() for name in self._sample_text(row).split(",")} - {""})
+        names = sorted({name.strip() for name in row[self.config.sample].split(",")} - {""})
         if not names:
             raise DataError(f"the row of '{path.name}' names no sample", where=str(self.path), fix="mend that row")
         each = self.config.each
