@@ -24,7 +24,7 @@ from foundation.wording import counted, listed, shortened
 UNITS = {"days": "days", "day": "days", "months": "months", "month": "months", "mo": "months", "weeks": "weeks",
          "years": "years", "year": "years", "yrs": "years"}  # fmt: skip
 TIME_WORDS = {"time", "to", *UNITS}
-EVENT_WORDS = {"status", "event", "censor", "censored", "cens", "e", "dead", "death", "happened"}
+EVENT_WORDS = {"status", "deadstatus", "vitalstatus", "vital", "event", "censor", "censored", "cens", "e", "dead", "death", "happened"}
 SURVIVALS = {"os", "pfs", "pfi", "dfs", "dss", "dfi", "rfs", "efs", "ttp", "mfs", "ffs", "lrfs", "dmfs", "css", "ebrt"}
 TCGA_TIME = re.compile(r"(OS|DSS|DFI|PFI)\.time")
 """Columns of TCGA's clinical data resource, which Xena serves; they are in days."""
@@ -41,7 +41,7 @@ RESPONSES = (
 
 AGE = re.compile(r"(age|age_at_.*diagnosis|age_at_index|.*\.age_at_(index|diagnosis)|diagnosis_age)$", re.IGNORECASE)
 SEX = re.compile(r"(sex|gender|is_female|.*\.gender|sex_at_birth|.*\.sex_at_birth)$", re.IGNORECASE)
-STAGE = re.compile(r".*(stage)$|.*_stage_.*", re.IGNORECASE)
+STAGE = re.compile(r"(?!.*(^|[._ ])[tnm][._ ]?(stage|$)).*(stage)$|.*_stage_.*", re.IGNORECASE)
 GRADE = re.compile(r"(.*[._ ])?grade$", re.IGNORECASE)
 SITE = re.compile(
     r"(site|center|centre|hospital|institution|cohort_site|tissue_source_site|.*tissue_source_site)$", re.IGNORECASE
@@ -220,7 +220,7 @@ def _event_of(stem: list[str], time: str, table: Frame) -> str | None:
             continue
         if rest == stem and (set(tokens) & EVENT_WORDS or set(stem) & SURVIVALS):
             return column
-        if not rest and set(tokens) & {"event", "status", "dead", "death"} and set(stem) <= FOLLOW_UP:
+        if not rest and set(tokens) & {"event", "status", "dead", "death", "deadstatus", "vitalstatus"} and set(stem) <= FOLLOW_UP:
             best = column
     return best
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from foundation.cohort.describe.run import Description, describe
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.progress import Silent
+
+EXAMPLES = Path(__file__).parents[4] / "configs" / "cohorts"
 
 Prepared = tuple[Description, Manifest, PreparedCohort]
 
@@ -218,3 +221,12 @@ def test_every_file_is_placed_or_named(name, request):
     folder, found = request.getfixturevalue(name), request.getfixturevalue(f"of_{name}")[0]
     lost = {path.name for path in folder.rglob("*") if path.is_file()} - placed(found, folder)
     assert all(name.startswith(("meta_", "cases_")) for name in lost)
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [("of_cbioportal", "cbioportal-study"), ("of_gdc", "gdc-download"), ("of_xena", "xena-hub")],
+)
+def test_the_example_is_what_describe_writes(name, example, request):
+    shipped = yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text(encoding="utf-8"))
+    assert shipped == yaml.safe_load(request.getfixturevalue(name)[0].yaml(shipped["root"]))
