@@ -24,7 +24,8 @@ from foundation.wording import counted, listed, shortened
 UNITS = {"days": "days", "day": "days", "months": "months", "month": "months", "mo": "months", "weeks": "weeks",
          "years": "years", "year": "years", "yrs": "years"}  # fmt: skip
 TIME_WORDS = {"time", "to", *UNITS}
-EVENT_WORDS = {"status", "deadstatus", "vitalstatus", "vital", "event", "censor", "censored", "cens", "e", "dead", "death", "happened"}
+DEATH_WORDS = {"event", "status", "dead", "death", "deadstatus", "vitalstatus"}
+EVENT_WORDS = {*DEATH_WORDS, "vital", "censor", "censored", "cens", "e", "happened"}
 SURVIVALS = {"os", "pfs", "pfi", "dfs", "dss", "dfi", "rfs", "efs", "ttp", "mfs", "ffs", "lrfs", "dmfs", "css", "ebrt"}
 TCGA_TIME = re.compile(r"(OS|DSS|DFI|PFI)\.time")
 """Columns of TCGA's clinical data resource, which Xena serves; they are in days."""
@@ -220,7 +221,7 @@ def _event_of(stem: list[str], time: str, table: Frame) -> str | None:
             continue
         if rest == stem and (set(tokens) & EVENT_WORDS or set(stem) & SURVIVALS):
             return column
-        if not rest and set(tokens) & {"event", "status", "dead", "death", "deadstatus", "vitalstatus"} and set(stem) <= FOLLOW_UP:
+        if not rest and set(tokens) & DEATH_WORDS and set(stem) <= FOLLOW_UP:
             best = column
     return best
 
