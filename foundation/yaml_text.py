@@ -95,6 +95,7 @@ def _note(node: yaml.Node, path: tuple[str | int, ...], lines: Lines) -> None:
         _note(child, (*path, name), lines)
 
 
-def dump(document: Any) -> str:
-    """Plain values as YAML text that `parse` reads back as the same values."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def dump(document: Any, *, flow: bool = False) -> str:
+    """Plain values as YAML text that `parse` reads back as the same values; with `flow` in brackets, on one line."""
+    style: dict[str, Any] = {"default_flow_style": True, "width": float("inf")} if flow else {}
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foundation.cohort.reading.tables import Frame, find_column, mark_missing, read_frames
+from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
+from foundation.cohort.reading.tables import Frame, find_column, mark_missing, no_patient, read_frames
+from foundation.cohort.words import Missing, without
 from foundation.config import Config
 from foundation.errors import DataError
 
@@ -15,17 +17,20 @@ class ClinicalTable(Config):
     files: str
     patient: str = "patient"
     site: str | None = None
+    missing: Missing = []
+    repeated: RepeatedRows = "error"
 
 
 def read_clinical(table: ClinicalTable, path: Path) -> Frame:
     """Read the table of patients as text.
 
     Args:
-        table: Which columns hold the patient and the site.
+        table: Which columns hold the patient and the site, and what several rows of a patient mean.
         path: The file, ``{group}`` already filled in.
 
     Returns:
-        A frame of str with one row per patient, in the order of the file; what is missing stays as written.
+        A frame of str with one row per patient, in the order of the file; what is missing stays as written,
+        but for the words of `missing`, which become empty.
 
     Raises:
         DataError: A column is missing, a row has no patient, or a patient appears twice.
@@ -37,15 +42,18 @@ def read_clinical(table: ClinicalTable, path: Path) -> Frame:
         raise DataError("holds no patient", where=str(path), fix="name a table with a header and one row per patient")
     for column in filter(None, (table.patient, table.site)):
         find_column(column, list(frame.columns), path)
+    frame = frame.assign(**{str(name): without(frame[name], table.missing) for name in frame.columns})
     patients = frame[table.patient].str.strip()
     if mark_missing(patients).any():
-        row = mark_missing(patients).idxmax()
-        raise DataError(
-            f"row {row} has no '{table.patient}'", where=str(path), fix="name the patient, or remove the row"
-        )
+        raise no_patient(mark_missing(patients), table.patient, path)
+    if table.repeated == "first":
+        frame = one_row_each(frame, table.patient)
+        patients = frame[table.patient]
     twice = patients[patients.duplicated()].unique()
     if len(twice):
         raise DataError(
-            f"{len(twice)} patients appear twice, first '{twice[0]}'", where=str(path), fix="keep one row per patient"
+            f"{len(twice)} patients appear twice, first '{twice[0]}'",
+            where=str(path),
+            fix="keep one row per patient, or set `repeated: first`: of each column a patient's first value counts",
         )
     return frame.assign(**{table.patient: patients}).reset_index(drop=True)

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from foundation.cohort.endpoints import ClassEndpoint, Endpoint, EndpointValues, SurvivalEndpoint
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers
+from foundation.cohort.words import Meanings, count_values, without
 from foundation.errors import DataError, nearest
+
+
+def parse_endpoints(endpoints: Mapping[str, Endpoint], table: Frame, patient_column: str) -> dict[str, EndpointValues]:
+    """Parse and check all endpoints of a cohort.
+
+    Raises:
+        DataError: As of `parse_endpoint`, of all endpoints at once.
+    """
+    parsed, refused = {}, []
+    for name, endpoint in endpoints.items():
+        try:
+            parsed[name] = parse_endpoint(name, endpoint, table, patient_column)
+        except DataError as error:
+            refused.append(error)
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        first, *others = refused
+        what = "\n  ".join([first.what, *(f"{error.where}: {error.what}" for error in others)])
+        raise DataError(what, where=first.where, fix="; ".join(dict.fromkeys(error.fix for error in refused)))
+    return parsed
 
 
 def parse_endpoint(name: str, endpoint: Endpoint, table: Frame, patient_column: str) -> EndpointValues:
@@ -22,7 +46,7 @@ def parse_endpoint(name: str, endpoint: Endpoint, table: Frame, patient_column: 
         DataError: A column is missing, a value cannot be, or no patient has one; it names all of these at once.
     """
     patients = table[patient_column].tolist()
-    parser = _Parser(name, table, patients)
+    parser = _Parser(name, endpoint, table, patients)
     incomplete = []
     if isinstance(endpoint, ClassEndpoint):
         parts = {"code": parser.classes(endpoint)}
@@ -47,10 +71,11 @@ def _complete_pairs(
 ) -> list[tuple[str, str]]:
     """Take away times without an event and events without a time; says whose."""
     no_time, no_event = np.isnan(parts["time"]), np.isnan(parts["event"])
+    time = _said(endpoint.time)
     half = [
-        (patients[place], f"has '{endpoint.event}' but no '{endpoint.time}'")
+        (patients[place], f"has '{endpoint.event}' but no '{time}'")
         if no_time[place]
-        else (patients[place], f"has '{endpoint.time}' but no '{endpoint.event}'")
+        else (patients[place], f"has '{time}' but no '{endpoint.event}'")
         for place in np.flatnonzero(no_time != no_event)
     ]
     for values in parts.values():
@@ -58,11 +83,16 @@ def _complete_pairs(
     return half
 
 
+def _said(column: str | list[str]) -> str:
+    return column if isinstance(column, str) else " or ".join(column)
+
+
 class _Parser:
     """Columns of one endpoint; gathers what is wrong in all of them before it refuses."""
 
-    def __init__(self, name: str, table: Frame, patients: list[str]) -> None:
+    def __init__(self, name: str, endpoint: Endpoint, table: Frame, patients: list[str]) -> None:
         self.where = f"endpoint '{name}'"
+        self.missing = endpoint.missing
         self.table = table
         self.patients = np.array(patients, dtype=object)
         self.problems: list[str] = []
@@ -72,64 +102,89 @@ class _Parser:
         """Codes, -1 where missing."""
         text = self._column(endpoint.column)
         code_of = {value: code for code, meant in enumerate(endpoint.classes.values()) for value in meant}
-        unknown = ~mark_missing(text) & ~text.isin(list(code_of))
+        codes = Meanings(code_of).of(text)
+        unknown = ~mark_missing(text) & np.isnan(codes)
         if unknown.any():
             hints = [f"'{value}': {nearest(value, code_of)}" for value in text[unknown].unique()[:3]]
             self._refuse(
-                unknown, text, "is no declared class", f"declare it in `classes`, or mend it ({'; '.join(hints)})"
+                unknown,
+                text,
+                "is no declared class",
+                f"list it under its class in `classes`, in `missing` where it says that nothing is known, or mend it "
+                f"({'; '.join(hints)})",
             )
-        return text.map(code_of).fillna(-1).to_numpy(np.int64)
+        return np.where(np.isnan(codes), -1, codes).astype(np.int64)
 
-    def numbers(self, column: str) -> np.ndarray:
+    def numbers(self, column: str | list[str]) -> np.ndarray:
         """Numbers, NaN where missing."""
         import pyarrow as pa
 
         text = self._column(column)
         numbers, bad = parse_numbers(pa.array(text, pa.string()))
         if bad.any():
-            self._refuse(bad, text, "is not a finite number", "mend these rows")
+            self._refuse(
+                bad,
+                text,
+                "is not a finite number",
+                "mend these rows, or list in `missing` what says that nothing is known",
+            )
         return numbers.copy()
 
-    def times(self, column: str) -> np.ndarray:
+    def times(self, column: str | list[str]) -> np.ndarray:
         """Times at least 0, NaN where missing."""
         times = self.numbers(column)
         text = self._column(column)
         if (times < 0).any():
             self._refuse(
-                times < 0, text, "is negative", "times count from diagnosis or treatment: mend or empty these rows"
+                times < 0,
+                text,
+                "is negative",
+                "times count from diagnosis or treatment: mend these rows, or list in `missing` what means nothing",
             )
         return times
 
     def events(self, endpoint: SurvivalEndpoint) -> np.ndarray:
         """0 or the number of the cause, NaN where missing."""
-        text, codes = self._column(endpoint.event), endpoint.codes()
-        lower = text.str.lower()
-        wrong = ~mark_missing(text) & ~lower.isin(list(codes))
-        if wrong.any() and endpoint.causes:
-            self._refuse(wrong, text, "is no declared cause, nor 0", "declare it in `causes`, or mend it")
-        elif wrong.any():
+        text = self._column(endpoint.event)
+        codes = {word: endpoint.code(word) for word in text[~mark_missing(text)].unique()}
+        unknown = [word for word, code in codes.items() if code is None]
+        if unknown and endpoint.causes:
             self._refuse(
-                wrong, text, "is no event: events must be 0 or 1", "recode: 1 happened, 0 censored; or declare `causes`"
+                text.isin(unknown),
+                text,
+                "is no declared cause, nor 0",
+                "list it under its cause in `causes`, in `censored`, in `missing` where nothing is known, or mend it",
             )
-        return lower.map(codes).to_numpy(np.float64)
+        elif unknown:
+            listed = "list it in `happened`, in `censored`, or in `missing` where nothing is known"
+            if set(codes) <= {"1", "2", "1.0", "2.0"}:
+                listed = "R's 1 and 2 are `censored: [1]` and `happened: [2]`; otherwise " + listed
+            self._refuse(text.isin(unknown), text, "is no event that is known, such as 1 or 0", listed)
+        return text.map(codes).to_numpy(np.float64)
 
     def refuse_problems(self) -> None:
         """Raise one DataError where anything was wrong."""
         if self.problems:
             raise DataError("; ".join(self.problems), where=self.where, fix="; ".join(dict.fromkeys(self.fixes)))
 
-    def _column(self, column: str) -> Column:
-        if column not in self.table:
-            raise DataError(
-                f"the clinical table has no column '{column}'",
-                where=self.where,
-                fix=nearest(column, map(str, self.table.columns)),
-            )
-        return self.table[column].str.strip()
+    def _column(self, column: str | list[str]) -> Column:
+        """A column as words; of several, each patient's first that is not missing."""
+        names = [column] if isinstance(column, str) else column
+        for name in names:
+            if name not in self.table:
+                raise DataError(
+                    f"the clinical table has no column '{name}'",
+                    where=self.where,
+                    fix=nearest(name, map(str, self.table.columns)),
+                )
+        first, *others = (without(self.table[name].str.strip(), self.missing) for name in names)
+        for other in others:
+            first = first.mask(mark_missing(first), other)
+        return first.rename(_said(column))
 
     def _refuse(self, wrong: np.ndarray | Column, text: Column, what: str, fix: str) -> None:
         rows = np.asarray(wrong)
-        found = [f"'{value}' for {who}" for who, value in zip(self.patients[rows][:3], text[rows][:3], strict=True)]
-        more = f" and {rows.sum() - 3} more" if rows.sum() > 3 else ""
-        self.problems.append(f"column '{text.name}': {', '.join(found)}{more} {what}")
+        self.problems.append(
+            f"column '{text.name}': {count_values(text.to_numpy()[rows], self.patients[rows].tolist())} {what}"
+        )
         self.fixes.append(fix)

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from foundation.cohort.words import Missing, Words, as_words, refuse_two_meanings, same, same_in_any_case
 from foundation.config import Config
 
-CENSORED = {"0": 0, "0.0": 0, "false": 0}
-EVENTS = CENSORED | {"1": 1, "1.0": 1, "true": 1}
-"""What an event may be written as, in lower case."""
+KNOWN = {
+    **dict.fromkeys(("0", "false", "living", "alive", "diseasefree", "censored"), 0),
+    **dict.fromkeys(("1", "true", "deceased", "dead", "recurred/progressed", "progression"), 1),
+}
+"""What portals and programs write for an event, in lower case, to 1 where it happened and 0 where it was censored."""
+
+PREFIXED = re.compile(r"([01])\s*:\s*(.*)")
+"""An event with its number before it, as cBioPortal writes it: `1:DECEASED`, `0:LIVING`."""
 
 
-class ClassEndpoint(Config):
+def known_event(word: str) -> int | None:
+    """Whether a word says that an event happened (1) or not (0) without being explained; None where it does not.
+
+    A number that its own word contradicts, such as `0:DECEASED`, says nothing.
+    """
+    meanings = {same(known): event for known, event in KNOWN.items()}
+    prefixed = PREFIXED.fullmatch(word.strip())
+    if prefixed is None:
+        return meanings.get(same_in_any_case(word))
+    event = int(prefixed[1])
+    return event if meanings.get(same_in_any_case(prefixed[2]), event) == event else None
+
+
+class EndpointConfig(Config):
+    """What every endpoint states."""
+
+    missing: Missing = []
+
+
+class ClassEndpoint(EndpointConfig):
     """Classes without an order (`subtype`) or with one, worst first as written (`response`)."""
 
     kind: Literal["subtype", "response"]
     column: str
-    classes: dict[str, list[str]] = Field(
+    classes: dict[str, Words] = Field(
         description="Class to the values of the column that mean it, in order; a plain list names itself."
     )
 
@@ -28,58 +54,95 @@ class ClassEndpoint(Config):
     @classmethod
     def _a_list_names_itself(cls, classes: object) -> object:
         if isinstance(classes, list):
-            return {str(name): [str(name)] for name in classes}
-        if isinstance(classes, dict):
-            return {str(k): [str(x) for x in (v if isinstance(v, list) else [v])] for k, v in classes.items()}
-        return classes
+            return {name: [name] for name in as_words(classes)}
+        return {str(name): values for name, values in classes.items()} if isinstance(classes, dict) else classes
 
     @model_validator(mode="after")
     def _each_value_once(self) -> ClassEndpoint:
-        values = [value for meanings in self.classes.values() for value in meanings]
         if len(self.classes) < 2:
             raise ValueError("needs at least two classes")
-        if len(values) != len(set(values)):
-            raise ValueError("a value is listed in two classes")
+        refuse_two_meanings({f"the class '{name}'": words for name, words in self.classes.items()}, any_case=False)
+        refuse_two_meanings({"`classes`": self.words(), "`missing`": self.missing})
         return self
 
+    def words(self) -> list[str]:
+        """Values of the column that mean a class."""
+        return [word for words in self.classes.values() for word in words]
 
-class SurvivalEndpoint(Config):
+
+class SurvivalEndpoint(EndpointConfig):
     """Time to an event or to the last follow-up."""
 
     kind: Literal["survival"]
-    time: str = Field(description="Column of the time, at least 0.")
-    event: str = Field(description="Column of the event: 1 happened, 0 censored.")
+    time: str | list[str] = Field(
+        description="Column of the time, at least 0; or several, of which a patient's first with a value counts, such "
+        "as days to death, then to the last follow-up."
+    )
+    event: str = Field(
+        description="Column of the event: 1 happened, 0 censored, or as portals write it, such as 1:DECEASED."
+    )
     unit: Literal["days", "weeks", "months", "years"]
-    causes: dict[str, list[str]] = Field(
+    happened: Words = Field(
+        [],
+        description="Words of the event column, in whatever case, for an event that happened, such as R's 2; where "
+        "there are any, 1 is none of them unless it is listed.",
+    )
+    censored: Words = Field(
+        [],
+        description="Words of the event column, in whatever case, for a censored patient, such as R's 1; where there "
+        "are any, 0 is none of them unless it is listed.",
+    )
+    causes: dict[str, Words] = Field(
         default_factory=dict,
         description="Kinds of event of which a patient has the first, to the values of the event column that mean it.",
     )
 
     @field_validator("causes", mode="before")
     @classmethod
-    def _a_single_value_is_a_list(cls, causes: object) -> object:
-        if not isinstance(causes, dict):
-            return causes
-        return {str(k): [str(x) for x in (v if isinstance(v, list) else [v])] for k, v in causes.items()}
+    def _names_are_text(cls, causes: object) -> object:
+        return {str(name): values for name, values in causes.items()} if isinstance(causes, dict) else causes
 
     @model_validator(mode="after")
     def _each_value_once(self) -> SurvivalEndpoint:
-        values = [value.lower() for meanings in self.causes.values() for value in meanings]
+        causes = {f"the cause '{name}' of `causes`": words for name, words in self.causes.items()}
         if len(self.causes) == 1:
             raise ValueError("one kind of event needs no `causes`")
-        if len(values) != len(set(values)) or set(values) & set(CENSORED):
-            raise ValueError("a value of `causes` is listed under two of them, or means censored")
+        if causes and self.happened:
+            raise ValueError("`causes` already says what happened: leave out `happened`")
+        for name, words in causes.items():
+            for word in words:
+                if known_event(word) == 0:
+                    raise ValueError(f"'{word}' under {name} means censored, and is read so: leave it out")
+        for name, words, other in (("happened", self.happened, 0), ("censored", self.censored, 1)):
+            for word in words:
+                # A bare number or truth value may be coded either way; a word says what it says.
+                if known_event(word) == other and same_in_any_case(word) not in (0, 1, "true", "false"):
+                    raise ValueError(f"'{word}' under `{name}` says the opposite")
+        refuse_two_meanings(
+            {**causes, "`happened`": self.happened, "`censored`": self.censored, "`missing`": self.missing}
+        )
         return self
 
-    def codes(self) -> dict[str, int]:
-        """What an event may be written as, in lower case, to 0 for censored or 1 and up for what happened."""
-        if not self.causes:
-            return EVENTS
-        happened = {v.lower(): code for code, values in enumerate(self.causes.values(), start=1) for v in values}
-        return CENSORED | happened
+    def words(self) -> list[str]:
+        """Values of the event column that the YAML explains."""
+        return [*self.happened, *self.censored, *(word for words in self.causes.values() for word in words)]
+
+    def code(self, word: str) -> int | None:
+        """0 for censored, 1 and up for the kind of event that happened, None where a word is neither."""
+        given = dict.fromkeys(map(same_in_any_case, self.censored), 0)
+        for number, words in enumerate(self.causes.values() if self.causes else [self.happened], start=1):
+            given |= dict.fromkeys(map(same_in_any_case, words), number)
+        if same_in_any_case(word) in given:
+            return given[same_in_any_case(word)]
+        event = known_event(word)
+        if event == 1 and self.causes:
+            return None
+        listed = self.happened if event else self.censored
+        # A number with its word after it stays clear; a bare one means nothing but what the YAML says of it.
+        return event if not listed or PREFIXED.fullmatch(word.strip()) else None
 
 
-class NumberEndpoint(Config):
+class NumberEndpoint(EndpointConfig):
     """A number, such as a drug response."""
 
     kind: Literal["regression"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from foundation.cohort.clinical import read_clinical
-from foundation.cohort.endpoint_columns import parse_endpoint
+from foundation.cohort.endpoint_columns import parse_endpoints
 from foundation.cohort.endpoints import EndpointValues
 from foundation.cohort.fingerprint import below_root, describe_file, fingerprint_of
 from foundation.cohort.folds import find_folds, read_folds
@@ -179,7 +179,7 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
 def _parse_endpoints(spec: CohortSpec, clinical: pd.DataFrame, found: _Findings) -> dict[str, EndpointValues]:
     own = [GROUP] if spec.clinical is None else [GROUP, spec.clinical.patient]
     frame = clinical.drop(columns=own, errors="ignore").reset_index()
-    endpoints = {name: parse_endpoint(name, endpoint, frame, "patient") for name, endpoint in spec.endpoints.items()}
+    endpoints = parse_endpoints(spec.endpoints, frame, "patient")
     for name, values in endpoints.items():
         found.counted[f"endpoint {name}"] = len(values.patients)
         found.faults += [
@@ -199,7 +199,7 @@ def _stage_tables(
                 fix = f"correct `files`, or list '{group}' in absent_for" if group else "correct `files` or `root`"
                 raise DataError(f"no such file (a table of modality '{name}')", where=str(path), fix=fix)
             progress.start(f"reading {path.name}", None, "")
-            source = table_sources.build(config, path)
+            source = table_sources.build(spec.completed(config), path)
             label = "-".join(filter(None, (name, str(position), group)))
             table = stage(source, spec.patients, staging, label, modality.transform)
             progress.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,10 +10,12 @@ from pydantic import Field, field_validator, model_validator
 import foundation.cohort.sources  # noqa: F401  (registers every source format)
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.clinical import ClinicalTable
-from foundation.cohort.endpoints import Endpoint
+from foundation.cohort.endpoints import Endpoint, NumberEndpoint
 from foundation.cohort.folds import PublishedFolds
-from foundation.cohort.sources.base import image_sources, table_sources
+from foundation.cohort.sources.base import SourceConfig, image_sources, table_sources
+from foundation.cohort.sources.clinical import ClinicalConfig
 from foundation.cohort.transforms import parse
+from foundation.cohort.words import refuse_two_meanings
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError
 from foundation.modality import Intensity, Percentile, Spacing
@@ -114,7 +116,37 @@ class CohortSpec(Config):
             for group in getattr(modality, "absent_for", []):
                 if group not in self.groups:
                     raise ValueError(f"modality '{name}': absent_for names '{group}', which is no group")
+        self._refuse_missing_words_that_mean_something()
         return self
+
+    def _refuse_missing_words_that_mean_something(self) -> None:
+        if self.clinical is None or not self.clinical.missing:
+            return
+        missing = {"`clinical.missing`": self.clinical.missing}
+        for name, endpoint in self.endpoints.items():
+            if not isinstance(endpoint, NumberEndpoint):
+                refuse_two_meanings({**missing, f"the endpoint '{name}'": endpoint.words()})
+        for modality in self.omics().values():
+            for source in modality.source:
+                self.completed(source)
+
+    def completed(self, source: SourceConfig) -> SourceConfig:
+        """The config of a table, with what `clinical` says of its words and rows where it is the clinical table.
+
+        Raises:
+            ValueError: A word for nothing known means something to a column.
+        """
+        if self.clinical is None or not isinstance(source, ClinicalConfig):
+            return source
+        if PurePosixPath(source.files) != PurePosixPath(self.clinical.files):
+            return source
+        for name, covariate in source.columns.items():
+            refuse_two_meanings(
+                {"`clinical.missing`": self.clinical.missing, f"the column '{name}'": covariate.words()}
+            )
+        repeated = source.repeated if self.clinical.repeated == "error" else self.clinical.repeated
+        missing = [*source.missing, *self.clinical.missing]
+        return source.model_copy(update={"missing": missing, "repeated": repeated})
 
     def images(self) -> dict[str, ImageRecipe]:
         """The image modalities by name."""

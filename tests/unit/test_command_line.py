@@ -92,7 +92,7 @@ def test_version(capsys):
     ("args", "expected"),
     [
         (["prepar"], "No such command 'prepar'; did you mean 'prepare'?"),
-        (["zzz"], "known: doctor, finetune, prepare, pretrain, simulate"),
+        (["zzz"], "known: describe, doctor, finetune, prepare, pretrain, simulate"),
         (["prepare", "c.yaml", "--ot", "x"], "--out"),
         (["prepare", "c.yaml"], "Missing option '--out'"),
         (["prepare"], "Missing argument 'COHORT.yaml'"),

@@ -23,6 +23,7 @@ from foundation.cohort.reading.tables import (
     is_parquet,
     open_cells,
     parse_numbers,
+    places,
     ragged_row,
     read_header,
     reading,
@@ -136,7 +137,7 @@ class TextGrid(Grid):
             ragged = np.flatnonzero(found != len(self.columns))
             if len(ragged):
                 row = len(texts[0]) + int(ragged[0]) + 1
-                raise ragged_row(f"row {row}", int(found[ragged[0]]), len(self.columns), self.path)
+                raise ragged_row(places(self.path, [row])[0], int(found[ragged[0]]), len(self.columns), self.path)
             heads = pc.split_pattern(lines, CELL_END, max_splits=max(columns) + 1)
             for text, column in zip(texts, columns, strict=True):
                 text += pc.list_element(heads, column).to_pylist()

@@ -71,12 +71,14 @@ def is_parquet(path: Path) -> bool:
 
 
 def delimiter(path: Path) -> str:
-    """The character between the cells of a text table, by its suffix.
+    """The character between the cells of a text table, by its suffix, or a tab where it begins as text with tabs.
 
     Raises:
         DataError: The suffix is none of those known.
     """
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in DELIMITERS and _begins_with_tabs(path):
+        return "\t"
     if suffix not in DELIMITERS:
         raise DataError(
             f"a table cannot be read from the suffix '{suffix}'",
@@ -84,6 +86,16 @@ def delimiter(path: Path) -> str:
             fix=f"use one of {', '.join(DELIMITERS)} (each also with .gz), or .parquet",
         )
     return DELIMITERS[suffix]
+
+
+def _begins_with_tabs(path: Path) -> bool:
+    """Whether a file begins as text with tabs does, such as one of Xena's, whose names have no telling end."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(100_000).decode("utf-8", errors="strict" if path.stat().st_size < 100_000 else "ignore")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
+        return False
+    return "\t" in start and "\0" not in start
 
 
 @contextmanager
@@ -119,10 +131,30 @@ def _misread(message: str, path: Path) -> DataError:
     ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
     if ragged:
         row, expected, found = ragged.groups()
-        return ragged_row(f"row {row}", int(found), int(expected), path)
+        return ragged_row(places(path, [int(row)])[0], int(found), int(expected), path)
     if "invalid UTF8" in message:
         return DataError("is not text in UTF-8", where=str(path), fix="save it as UTF-8")
     return DataError(f"cannot be read: {message.splitlines()[0]}", where=str(path), fix="copy it again from its source")
+
+
+def places(path: Path, rows: Sequence[int]) -> list[str]:
+    """Where rows of a table are found, counted from 1: ``line 3`` as an editor counts, or ``row 2`` of Parquet.
+
+    It reads the file once more, for a message.
+    """
+    if is_parquet(path):
+        return [f"row {row}" for row in rows]
+    opened = gzip.open if path.suffix == ".gz" else open
+    line_of_row: dict[int, int] = {}
+    wanted, header, row = set(rows), False, 0
+    with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+        for number, text in enumerate(file, start=1):
+            if text == "\n" or (not header and text.startswith("#")):
+                continue
+            if header and (row := row + 1) in wanted:
+                line_of_row[row] = number
+            header = True
+    return [f"line {line_of_row[row]}" if row in line_of_row else f"row {row}" for row in rows]
 
 
 def ragged_row(row: str, found: int, expected: int, path: Path) -> DataError:
@@ -330,3 +362,20 @@ def _number(cell: str | None) -> float:
 def mark_missing(column: Column) -> Column:
     """Where a column of text says that nothing was measured."""
     return column.str.strip().isin(MISSING)
+
+
+def no_patient(missing: Column, column: str, path: Path) -> DataError:
+    """The error of rows that name no patient.
+
+    Args:
+        missing: Where that is so, as `mark_missing` gives it for a column of `read_frames`.
+        column: That names the patient.
+        path: The table.
+    """
+    rows = missing.index[missing].tolist()
+    more = f", nor do {len(rows) - 1:,} more" if len(rows) > 1 else ""
+    return DataError(
+        f"{places(path, rows[:1])[0]} has no '{column}'{more}",
+        where=str(path),
+        fix="name the patient, or remove the line",
+    )

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from foundation.cohort.reading.positions import positions_of, runs
-from foundation.cohort.reading.tables import Column, Frame, column_names, mark_missing, parse_numbers, read_frames
+from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
+from foundation.cohort.reading.tables import (
+    Column,
+    Frame,
+    column_names,
+    mark_missing,
+    no_patient,
+    parse_numbers,
+    places,
+    read_frames,
+)
 from foundation.cohort.sources.base import Block, Table, TableConfig, TableSource, table_sources
+from foundation.cohort.words import (
+    Meanings,
+    Missing,
+    Words,
+    add_distinct,
+    as_words,
+    count_values,
+    refuse_two_meanings,
+    same,
+    without,
+)
 from foundation.config import Config
 from foundation.errors import DataError, nearest
 
@@ -23,10 +46,15 @@ class NamedColumn(Config):
         description="Column of the table, or several, of which a patient's first with a value counts; "
         "the covariate's own name by default.",
     )
+    missing: Missing = []
 
     def columns(self, name: str) -> list[str]:
         """Its columns, for a covariate called `name`."""
         return [self.column or name] if isinstance(self.column, str | None) else self.column
+
+    def words(self) -> list[str]:
+        """Words of the table that the YAML explains."""
+        return []
 
 
 class NumberCovariate(NamedColumn):
@@ -39,21 +67,20 @@ class CategoryCovariate(NamedColumn):
     """One of several words without an order: a feature per category, 1 or 0."""
 
     kind: Literal["category"]
-    categories: list[str] | None = Field(
+    categories: Words | None = Field(
         None, min_length=1, description="In order; those found in the table, sorted, by default."
     )
 
-    @field_validator("categories", mode="before")
-    @classmethod
-    def _as_text(cls, categories: object) -> object:
-        return [str(name) for name in categories] if isinstance(categories, list) else categories
-
-    @field_validator("categories")
-    @classmethod
-    def _each_once(cls, categories: list[str] | None) -> list[str] | None:
-        if categories is not None and len(set(categories)) < len(categories):
+    @model_validator(mode="after")
+    def _each_once(self) -> CategoryCovariate:
+        if len(set(map(same, self.words()))) < len(self.words()):
             raise ValueError("a category is listed twice")
-        return categories
+        refuse_two_meanings({"`categories`": self.words(), "`missing`": self.missing})
+        return self
+
+    def words(self) -> list[str]:
+        """The categories that are listed."""
+        return self.categories or []
 
 
 class ScaleCovariate(NamedColumn):
@@ -68,7 +95,19 @@ class ScaleCovariate(NamedColumn):
     @field_validator("map", mode="before")
     @classmethod
     def _keys_as_text(cls, scale: object) -> object:
-        return {str(name): number for name, number in scale.items()} if isinstance(scale, dict) else scale
+        return dict(zip(as_words(list(scale)), scale.values(), strict=True)) if isinstance(scale, dict) else scale
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ScaleCovariate:
+        numbers = {same(word): number for word, number in self.map.items()}
+        if any(numbers[same(word)] != number for word, number in self.map.items()):
+            raise ValueError("a word has two numbers")
+        refuse_two_meanings({"`map`": self.words(), "`missing`": self.missing})
+        return self
+
+    def words(self) -> list[str]:
+        """The words of the scale."""
+        return list(self.map)
 
 
 Covariate = Annotated[NumberCovariate | CategoryCovariate | ScaleCovariate, Field(discriminator="kind")]
@@ -80,6 +119,8 @@ class ClinicalConfig(TableConfig):
     format: Literal["clinical"]
     patient: str | None = Field(None, description="Column that names the patient; the first by default.")
     columns: dict[str, Covariate] = Field(min_length=1, description="Covariates by name; `age: number` is enough.")
+    missing: Missing = []
+    repeated: RepeatedRows = "error"
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -87,6 +128,12 @@ class ClinicalConfig(TableConfig):
         if not isinstance(columns, dict):
             return columns
         return {name: {"kind": value} if isinstance(value, str) else value for name, value in columns.items()}
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> ClinicalConfig:
+        for name, covariate in self.columns.items():
+            refuse_two_meanings({f"the column '{name}'": covariate.words(), "`missing`": self.missing})
+        return self
 
 
 @table_sources.register("clinical")
@@ -98,12 +145,17 @@ class ClinicalSource(TableSource):
 
     def list_samples(self) -> list[str]:
         """Patients in the order of the table."""
+        patients = self._patients()
+        return list(dict.fromkeys(map(str.strip, patients))) if self.config.repeated == "first" else patients
+
+    def _patients(self) -> list[str]:
+        """The patient of each row."""
         patients: list[str] = []
-        column = self.config.patient or column_names(self.path)[0]
+        column = self._patient_column
         for frame in read_frames(self.path, [column]):
-            missing = mark_missing(frame[column])
+            missing = mark_missing(without(frame[column], self.config.missing))
             if missing.any():
-                raise DataError(f"row {missing.idxmax()} has no patient", where=str(self.path), fix="mend that row")
+                raise no_patient(missing, column, self.path)
             patients += frame[column].tolist()
         if not patients:
             raise DataError("holds no patient", where=str(self.path), fix="name a table with rows")
@@ -116,20 +168,38 @@ class ClinicalSource(TableSource):
         target_of_row[positions_of(samples, listed, self.path)] = np.arange(len(samples))
         categories = self._categories()
         names = [feature for name in self.config.columns for feature in self._features(name, categories)]
-        kept = self.wanted(names)
-        return Table([names[place] for place in kept], self._blocks(target_of_row, categories, kept))
+        kept, unread = self.wanted(names), _Unread(self._patients(), self.path)
+        return Table([names[place] for place in kept], self._blocks(target_of_row, categories, kept, unread))
 
-    def _blocks(self, target_of_row: np.ndarray, categories: dict[str, list[str]], kept: np.ndarray) -> Iterator[Block]:
+    def _blocks(
+        self, target_of_row: np.ndarray, categories: dict[str, list[str]], kept: np.ndarray, unread: _Unread
+    ) -> Iterator[Block]:
         start = 0
-        for frame in read_frames(self.path, self._wanted()):
+        for frame in self._frames():
             target = target_of_row[start : start + len(frame)]
             start += len(frame)
             chosen = np.flatnonzero(target >= 0)
             frame = frame.iloc[chosen]
-            columns = [self._values(name, frame, categories) for name in self.config.columns]
+            columns = [self._values(name, frame, categories, unread) for name in self.config.columns]
             values = np.concatenate(columns, axis=1, dtype=np.float32)[:, kept]
             for piece, rows in runs(target[chosen]):
                 yield Block(rows, slice(0, len(kept)), values[piece])
+        unread.refuse()
+
+    @cached_property
+    def _patient_column(self) -> str:
+        return self.config.patient or column_names(self.path)[0]
+
+    def _frames(self) -> Iterator[Frame]:
+        """Pieces of the table; where patients may have several rows, one piece with one row of each."""
+        if self.config.repeated == "error":
+            yield from read_frames(self.path, self._wanted())
+            return
+        import pandas as pd
+
+        whole = pd.concat(list(read_frames(self.path, [self._patient_column, *self._wanted()])))
+        known = {name: without(whole[name], self.config.missing) for name in whole.columns}
+        yield one_row_each(whole.assign(**known), self._patient_column)
 
     def _wanted(self) -> list[str]:
         return list(
@@ -138,7 +208,9 @@ class ClinicalSource(TableSource):
 
     def _text(self, name: str, frame: Frame) -> Column:
         """A covariate as words: each patient's first that is not missing."""
-        first, *others = (frame[column].str.strip() for column in self.config.columns[name].columns(name))
+        covariate = self.config.columns[name]
+        nothing = [*self.config.missing, *covariate.missing]
+        first, *others = (without(frame[column].str.strip(), nothing) for column in covariate.columns(name))
         for other in others:
             first = first.mask(mark_missing(first), other)
         return first
@@ -153,48 +225,77 @@ class ClinicalSource(TableSource):
             for name, covariate in self.config.columns.items()
             if isinstance(covariate, CategoryCovariate)
         }
-        found: dict[str, set[str]] = {name: set() for name, categories in listed.items() if categories is None}
+        found = {name: {} for name, categories in listed.items() if categories is None}
         if found:
-            for frame in read_frames(self.path, self._wanted()):
+            for frame in self._frames():
                 for name, words in found.items():
-                    text = self._text(name, frame)
-                    words.update(text[~mark_missing(text)])
-        return {name: categories or sorted(found[name]) for name, categories in listed.items()}
+                    add_distinct(words, self._text(name, frame))
+        return {name: categories or sorted(found[name].values()) for name, categories in listed.items()}
 
-    def _values(self, name: str, frame: Frame, categories: dict[str, list[str]]) -> np.ndarray:
-        """One covariate of these patients [S, its features]."""
+    def _values(self, name: str, frame: Frame, categories: dict[str, list[str]], unread: _Unread) -> np.ndarray:
+        """One covariate of these patients [S, its features], NaN where a cell is missing or cannot be read."""
         covariate = self.config.columns[name]
         text = self._text(name, frame)
         if isinstance(covariate, NumberCovariate):
-            return self._numbers(text)[:, None]
-        if isinstance(covariate, ScaleCovariate):
-            self._refuse_unlisted(name, text, list(covariate.map))
-            return text.map(covariate.map).to_numpy(np.float32)[:, None]
-        self._refuse_unlisted(name, text, categories[name])
-        one_hot = (text.to_numpy()[:, None] == np.array(categories[name], dtype=object)).astype(np.float32)
+            return _numbers(text, unread)[:, None]
+        words = list(covariate.map) if isinstance(covariate, ScaleCovariate) else categories[name]
         # A listed word counts even where it reads like a sign for missing, such as None for no residual tumour.
-        one_hot[one_hot.sum(axis=1) == 0] = np.nan
+        place = Meanings({word: number for number, word in enumerate(words)}).of(text)
+        fix = "list it in the YAML, in `missing` where it says that nothing is known, or mend it ({hint})"
+        unread.add(np.isnan(place) & ~mark_missing(text), text, f"is no category of '{name}'", fix, words)
+        known = ~np.isnan(place)
+        if isinstance(covariate, ScaleCovariate):
+            scale = np.array([np.nan if number is None else number for number in covariate.map.values()], np.float32)
+            values = np.full((len(text), 1), np.nan, dtype=np.float32)
+            values[known, 0] = scale[place[known].astype(np.int64)]
+            return values
+        one_hot = (place[:, None] == np.arange(len(words))).astype(np.float32)
+        one_hot[~known] = np.nan
         return one_hot
 
-    def _refuse_unlisted(self, name: str, text: Column, words: list[str]) -> None:
-        unknown = ~mark_missing(text) & ~text.isin(words)
-        if unknown.any():
-            row = unknown.idxmax()
-            raise DataError(
-                f"row {row}, column '{text.name}': '{text[row]}' is no category of '{name}'",
-                where=str(self.path),
-                fix=f"{nearest(text[row], words)} List it in the YAML, or mend the row",
-            )
 
-    def _numbers(self, text: Column) -> np.ndarray:
-        import pyarrow as pa
+def _numbers(text: Column, unread: _Unread) -> np.ndarray:
+    import pyarrow as pa
 
-        numbers, bad = parse_numbers(pa.array(text, pa.string()), np.float32)
-        if bad.any():
-            place = int(np.argmax(bad))
-            raise DataError(
-                f"row {text.index[place]}, column '{text.name}': '{text.iloc[place]}' is not a finite number",
-                where=str(self.path),
-                fix="mend that row, or declare the covariate `category`",
-            )
-        return numbers
+    numbers, bad = parse_numbers(pa.array(text, pa.string()), np.float32)
+    fix = "mend it, list in `missing` what says that nothing is known, or declare the covariate `category`"
+    unread.add(bad, text, "is not a finite number", fix)
+    return numbers
+
+
+class _Unread:
+    """Cells that cannot be read, gathered from the whole table before they are refused.
+
+    Args:
+        patients: Of the table's rows.
+        path: The table.
+    """
+
+    def __init__(self, patients: Sequence[str], path: Path) -> None:
+        self.patients, self.path = patients, path
+        self.found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        self.fixes: dict[tuple[str, str], tuple[str, Sequence[str]]] = {}
+
+    def add(self, wrong: np.ndarray | Column, text: Column, what: str, fix: str, words: Sequence[str] = ()) -> None:
+        """Note the cells of a column that are wrong, what is wrong and what to do, ``{hint}`` by the known words."""
+        cells = text[np.asarray(wrong)]
+        if len(cells):
+            self.found.setdefault((str(text.name), what), []).extend(zip(cells.index, cells, strict=True))
+            self.fixes[str(text.name), what] = (fix, words)
+
+    def refuse(self) -> None:
+        """Refuse all that was noted.
+
+        Raises:
+            DataError: There is any.
+        """
+        if not self.found:
+            return
+        problems, fixes = [], []
+        for (column, what), cells in self.found.items():
+            rows, values = [row for row, _ in cells], [value for _, value in cells]
+            who = [f"{self.patients[row - 1]} ({at})" for row, at in zip(rows, places(self.path, rows), strict=True)]
+            problems.append(f"column '{column}': {count_values(values, who)} {what}")
+            fix, words = self.fixes[column, what]
+            fixes.append(fix.format(hint=nearest(values[0], words)))
+        raise DataError("; ".join(problems), where=str(self.path), fix="; ".join(dict.fromkeys(fixes)))

@@ -77,10 +77,14 @@ class MafSource(TableSource):
         """Files read beside the table itself."""
         return [self.path.parent / self.config.sequenced] if self.config.sequenced else []
 
+    def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
+        """Pieces of the table; of several files where a source joins them."""
+        return read_frames(self.path, columns)
+
     def list_samples(self) -> list[str]:
         """Barcodes in order of first appearance, then those that are only listed as sequenced."""
         barcodes: dict[str, None] = {}
-        for frame in read_frames(self.path, [self.config.sample_column]):
+        for frame in self.frames([self.config.sample_column]):
             barcodes.update(dict.fromkeys(self._barcodes(frame).unique()))
         if not barcodes:
             raise DataError("holds no variant", where=str(self.path), fix="name a MAF file with rows")
@@ -125,7 +129,7 @@ class MafSource(TableSource):
         found: Counter[str] = Counter()
         without_gene = 0
         sample_pieces, gene_pieces = [], []
-        for frame in read_frames(self.path, [config.sample_column, config.class_column, config.gene_column]):
+        for frame in self.frames([config.sample_column, config.class_column, config.gene_column]):
             position = rows.of(frame[config.sample_column])
             words = frame[config.class_column]
             found.update(words[position >= 0].value_counts().to_dict())

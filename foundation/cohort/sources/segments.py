@@ -69,10 +69,14 @@ class SegmentsSource(TableSource):
     config: SegmentsConfig
     long = True
 
+    def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
+        """Pieces of the table; of several files where a source joins them."""
+        return read_frames(self.path, columns)
+
     def list_samples(self) -> list[str]:
         """Barcodes in order of first appearance."""
         barcodes: dict[str, None] = {}
-        for frame in read_frames(self.path, [self.config.sample_column]):
+        for frame in self.frames([self.config.sample_column]):
             missing = mark_missing(frame[self.config.sample_column])
             if missing.any():
                 raise DataError(f"row {missing.idxmax()} has no sample", where=str(self.path), fix="mend that row")
@@ -115,7 +119,7 @@ class SegmentsSource(TableSource):
             config.end_column,
             config.value_column,
         ]
-        for frame in read_frames(self.path, columns):
+        for frame in self.frames(columns):
             row = rows.of(frame[config.sample_column])
             place = self._chromosomes(frame[config.chromosome_column])
             # Only what will be used is checked: a contig outside the assembly has no length to check against.

@@ -19,7 +19,7 @@ def test_the_clinical_table_comes_as_text(tmp_path):
     ("text", "message"),
     [
         ("patient\tsite\nP1\t1\nP2\t1\nP1\t2\n", "1 patients appear twice, first 'P1'"),
-        ("patient\tsite\nP1\t1\n\t2\n", "row 2 has no 'patient'"),
+        ("patient\tsite\nP1\t1\n\t2\n", "line 3 has no 'patient'"),
         ("patients\tsite\nP1\t1\n", "did you mean 'patients'"),
         ("patient\tsiet\nP1\t1\n", "did you mean 'siet'"),
         ("patient\tsite\n", "holds no patient"),
@@ -34,3 +34,13 @@ def test_bad_clinical_tables(tmp_path, text, message):
         read_clinical(ClinicalTable(files=path.name, site="site"), path)
     assert message in str(caught.value)
     assert "clinical.tsv" in str(caught.value)
+
+
+def test_words_for_nothing_known_are_empty_in_the_whole_table(tmp_path):
+    path = tmp_path / "clinical.csv"
+    path.write_bytes(b"\xef\xbb\xbfpatient,site,age\r\nP1,?,44\r\nP2,Ulm,Unknown\r\n\r\n")
+    frame = read_clinical(ClinicalTable(files=path.name, site="site", missing=["?", "unknown"]), path)
+    assert frame.to_dict("list") == {"patient": ["P1", "P2"], "site": ["", "Ulm"], "age": ["44", ""]}
+    path.write_text("patient,site,age\nP1,Ulm,44\n\n?,Ulm,45\n?,Ulm,46\n")
+    with pytest.raises(DataError, match="line 4 has no 'patient', nor do 1 more"):
+        read_clinical(ClinicalTable(files=path.name, missing=["?"]), path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from foundation.cohort.reading import lines, tables
 from foundation.cohort.reading.lines import Lines
-from foundation.cohort.reading.tables import MISSING, column_names, mark_missing, parse_numbers, read_frames
+from foundation.cohort.reading.tables import MISSING, column_names, mark_missing, parse_numbers, places, read_frames
 from foundation.errors import DataError
 
 FRAME = pd.DataFrame({"patient": ["P1", "P2", "P3"], "site": ["02", "", "NA"], "note": ["a, b", 'says "x"', "ü"]})
@@ -67,7 +67,7 @@ def test_columns_that_are_missing_or_stand_twice(tmp_path):
 def test_ragged_rows_do_not_show_what_they_hold(tmp_path, row):
     path = tmp_path / "t.tsv"
     path.write_text(f"a\tb\tc\nP1\t1\t2\n{row}\n")
-    with pytest.raises(DataError, match=r"row 2 has \d cells, the header has 3") as caught:
+    with pytest.raises(DataError, match=r"line 3 has \d cells, the header has 3") as caught:
         list(read_frames(path))
     assert "P2" not in str(caught.value)
 
@@ -180,3 +180,29 @@ def test_an_open_quote_between_commas_is_refused(tmp_path):
     path.write_text('a,b\nP1,"open\nP2,x\nP3,"open\nP4,y\n')
     with pytest.raises(DataError, match="a quote is never closed"):
         list(read_frames(path))
+
+
+# Where a row stands
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path, end, zipped):
+    """Comments, blank lines and the header count; `enumerate` over the text itself is the truth."""
+    written = ["#note", "", "a\tb", "1\tone", "", "", "2\ttwo", "#3\tthree", "", "4\tfour\tmore"]
+    path = tmp_path / ("t.tsv.gz" if zipped else "t.tsv")
+    content = b"\xef\xbb\xbf" + end.join(written).encode()
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    expected = [f"line {written.index(line) + 1}" for line in ("1\tone", "2\ttwo", "#3\tthree", "4\tfour\tmore")]
+    assert places(path, [1, 2, 3, 4]) == expected
+    with pytest.raises(DataError, match="line 10 has 3 cells, the header has 2"):
+        list(read_frames(path))
+
+
+def test_a_ragged_row_is_found_in_any_piece_and_parquet_has_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "PIECE_BYTES", 40)
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 97 + "1,2,3\n" + "1,2\n" * 5)
+    with pytest.raises(DataError, match="line 99 has 3 cells"):
+        list(read_frames(path))
+    assert places(write(tmp_path / "t.parquet"), [2]) == ["row 2"]

@@ -1,0 +1,80 @@
+"""Every file below a folder, listed once; whoever can say what a file is takes it from the list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from foundation.errors import DataError
+from foundation.progress import Progress
+
+BESIDE = {".ds_store", "thumbs.db", "desktop.ini", "autorun.inf"}
+"""Files that operating systems leave in folders."""
+
+PROGRESS_FILES = 1000
+
+
+class Listing:
+    """The files of a folder by their path below it.
+
+    Args:
+        folder: To list, with all folders below it.
+        progress: Told how many files are found so far.
+
+    Attributes:
+        sizes: Path below the folder to its bytes, sorted; files of operating systems are left out.
+        beside: How many files of operating systems there are.
+        closed: Folders that may not be listed.
+        taken: Files that somebody has placed, or said why not.
+
+    Raises:
+        DataError: It is no folder, or holds no file.
+    """
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "no such folder"
+            raise DataError(what, where=str(folder), fix="name the folder that holds the source files")
+        self.folder = folder
+        self.beside = 0
+        self.closed: list[str] = []
+        self.taken: set[str] = set()
+        found: dict[str, int] = {}
+        progress.start("listing files", None, "files")
+        waiting = [""]
+        while waiting:
+            inside = waiting.pop()
+            try:
+                entries = list(os.scandir(folder / inside))
+            except PermissionError:
+                self.closed.append(inside or ".")
+                continue
+            for entry in entries:
+                name = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                elif entry.name.startswith(".") or entry.name.lower() in BESIDE:
+                    self.beside += 1
+                elif entry.is_file():
+                    found[name] = entry.stat().st_size
+                    if len(found) % PROGRESS_FILES == 0:
+                        progress.advance(PROGRESS_FILES)
+        progress.finish()
+        self.sizes = dict(sorted(found.items()))
+        if not self.sizes:
+            raise DataError("holds no file", where=str(folder), fix="name the folder that holds the source files")
+
+    def path(self, name: str) -> Path:
+        """Where a listed file is."""
+        return self.folder / name
+
+    def left(self, *endings: str) -> list[str]:
+        """Files that nobody has taken yet, of these endings (any where none is given), sorted."""
+        return [
+            name for name in self.sizes if name not in self.taken and (not endings or name.lower().endswith(endings))
+        ]
+
+    def take(self, names: Iterable[str]) -> None:
+        """Say that these files are spoken for."""
+        self.taken.update(names)

@@ -1,0 +1,100 @@
+"""Describing a folder, all of it: its files listed, placed by portal and by kind, and the draft of a cohort.yaml."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import foundation.cohort.describe.portals  # noqa: F401  (makes every portal known)
+from foundation.cohort.describe.beside import place_rest
+from foundation.cohort.describe.dicom import place_dicom
+from foundation.cohort.describe.draft import to_yaml
+from foundation.cohort.describe.findings import Findings
+from foundation.cohort.describe.images import place_images
+from foundation.cohort.describe.listing import Listing
+from foundation.cohort.describe.portals.base import PORTALS
+from foundation.cohort.describe.rule import choose_rule
+from foundation.errors import DataError
+from foundation.progress import Progress
+from foundation.wording import counted
+
+
+@dataclass
+class Description:
+    """A folder described.
+
+    Attributes:
+        findings: What was found.
+        files, bytes: How much there is.
+    """
+
+    findings: Findings
+    files: int
+    bytes: int
+
+    def yaml(self, root: str) -> str:
+        """The cohort.yaml; `root` is the folder as it is to stand in it."""
+        return to_yaml(self.findings, root)
+
+
+def describe(folder: Path, progress: Progress) -> Description:
+    """Look at a folder of source files.
+
+    Raises:
+        DataError: It is no folder, is empty, or nothing in it could be a modality; it says what was found instead.
+    """
+    listing = Listing(folder, progress)
+    findings = Findings(name=_name_of(folder))
+    portal = next((known() for known in PORTALS if known().recognises(listing)), None)
+    if portal is not None:
+        findings.portal = portal.title
+        portal.place(listing, findings, progress)
+    place_rest(listing, findings, progress)
+    place_images(listing, findings, progress)
+    place_dicom(listing, findings, progress)
+    _join_scans(findings)
+    _name_what_is_left(listing, findings)
+    if not findings.modalities:
+        found = "; ".join(f"{where}: {why}" for where, why in findings.aside[:5])
+        raise DataError(
+            f"nothing in {counted(len(listing.sizes), 'file')} could be an image or an omics table",
+            where=str(folder),
+            fix=f"name the folder that holds scans or tables. What is there: {found}",
+        )
+    samples = [sample for modality in findings.modalities.values() for sample in modality.samples]
+    patients = findings.patients.patients if findings.patients else []
+    findings.rule, findings.rule_notes = choose_rule(patients, samples, findings.pairs)
+    return Description(findings, len(listing.sizes), sum(listing.sizes.values()))
+
+
+def _join_scans(findings: Findings) -> None:
+    """One modality of scans of one kind that lie in two formats."""
+    for name in [name for name in findings.modalities if name.endswith("_2")]:
+        first, other = findings.modalities[name.removesuffix("_2")], findings.modalities[name]
+        alike = first.recipe["kind"] == other.recipe["kind"] == "image"
+        if alike and set(first.recipe["channels"]) == set(other.recipe["channels"]):
+            first.recipe["source"] = [first.recipe["source"], other.recipe["source"]]
+            first.where += f" and {other.where}"
+            first.holds += f"; and {other.holds}"
+            first.notes += ["Two formats, one modality: `size` and `spacing` are those of the first.", *other.notes[:2]]
+            first.samples += other.samples
+            del findings.modalities[name]
+
+
+def _name_what_is_left(listing: Listing, findings: Findings) -> None:
+    """Nothing is passed over: files that nobody took are named, those of one ending together."""
+    endings: dict[str, list[str]] = {}
+    for name in listing.left():
+        ending = "".join(Path(name).suffixes[-2:] if name.endswith(".gz") else Path(name).suffixes[-1:]).lower()
+        endings.setdefault(ending, []).append(name)
+    for ending, names in endings.items():
+        findings.put_aside_many(names, f"no source reads files that end in {ending}" if ending else "has no ending")
+    if listing.beside:
+        findings.put_aside(counted(listing.beside, "file"), "left by an operating system or hidden")
+    for folder in listing.closed:
+        findings.put_aside(folder, "a folder that you may not list: correct its permissions and describe again")
+
+
+def _name_of(folder: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "cohort"

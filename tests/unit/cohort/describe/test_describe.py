@@ -1,0 +1,164 @@
+"""Describing folders of no portal: scans, tables, what cannot be placed, and the file that is written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.describe.patterns import find_series
+from foundation.cohort.describe.rule import choose_rule
+from foundation.cohort.describe.run import describe
+from foundation.cohort.manifest import Manifest
+from foundation.cohort.prepare import prepare
+from foundation.errors import DataError
+from foundation.progress import Silent
+from launch.cli import main
+
+
+@pytest.fixture
+def hospital(simulated: Path, tmp_path: Path) -> Path:
+    """The simulated cohort's source files, without what explains them."""
+    folder = tmp_path / "hospital"
+    shutil.copytree(simulated / "source", folder)
+    shutil.rmtree(folder / "truth")
+    (folder / "cohort.yaml").unlink()
+    return folder
+
+
+def test_a_simulated_hospital_prepares_to_the_same_counts(hospital, simulated, tmp_path):
+    assert main(["describe", str(hospital)]) == 0
+    manifest = prepare(hospital / "cohort.yaml", out=tmp_path / "out", workers=1, progress=Silent())
+    known = Manifest.read(simulated / "cohort")
+    assert {n: e.patients for n, e in manifest.modalities.items()} == {
+        n: e.patients for n, e in known.modalities.items()
+    }
+    mri = manifest.modalities["mri"]
+    assert mri.shape == known.modalities["mri"].shape
+    assert mri.channels["t1"] == known.modalities["mri"].channels["t1"]
+    for name in ("subtype", "os", "response"):
+        assert manifest.endpoints[name]["patients"] == known.endpoints[name]["patients"]
+
+
+def test_what_has_no_place_is_named(hospital):
+    (hospital / "notes.docx").write_bytes(b"PK\x03\x04")
+    (hospital / "semicolons.csv").write_text("a;b\n1,5;2\n", encoding="utf-8")
+    (hospital / "empty.tsv").write_text("", encoding="utf-8")
+    aside = dict(describe(hospital, Silent()).findings.aside)
+    assert "no source reads files that end in .docx" in aside["notes.docx"]
+    assert "semicolons" in aside["semicolons.csv"]
+    assert "empty" in aside["empty.tsv"]
+    assert "gene sets" in aside["pathways.gmt"]
+
+
+def test_nothing_of_use_is_refused_with_what_is_there(tmp_path, capsys):
+    (tmp_path / "thesis.docx").write_bytes(b"PK")
+    assert main(["describe", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "thesis.docx" in said.err
+    assert "what to do" in said.err
+    assert not (tmp_path / "cohort.yaml").exists()
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["absent", "empty", "file"])
+def test_a_folder_that_cannot_be_described_is_refused(make, tmp_path, capsys):
+    make(tmp_path / "x")
+    assert main(["describe", str(tmp_path / "x")]) == 2
+    assert "what to do" in capsys.readouterr().err
+
+
+def test_a_file_of_decisions_is_never_written_over(hospital, capsys):
+    (hospital / "cohort.yaml").write_text("name: mine\n", encoding="utf-8")
+    assert main(["describe", str(hospital)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert (hospital / "cohort.yaml").read_text(encoding="utf-8") == "name: mine\n"
+
+
+def test_a_folder_that_cannot_be_written_gets_its_draft_printed(hospital, capsys, monkeypatch):
+    # Root may write anywhere, so the refusal of a read-only disk is raised where the system would raise it.
+    def refuse(self: Path, *args: object, **kwargs: object) -> int:
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert main(["describe", str(hospital)]) == 0
+    said = capsys.readouterr()
+    assert "read-only" in said.err
+    draft = yaml.safe_load(said.out[said.out.index("# Drafted") :])
+    assert draft["root"] == str(hospital)
+    assert main(["describe", str(hospital), "--out", str(hospital / "other.yaml")]) == 1
+
+
+def test_a_draft_elsewhere_names_the_folder_from_there(hospital, tmp_path):
+    assert main(["describe", str(hospital), "--out", str(tmp_path / "drafts" / "mine.yaml")]) == 0
+    assert yaml.safe_load((tmp_path / "drafts" / "mine.yaml").read_text(encoding="utf-8"))["root"] == "../hospital"
+
+
+# Patterns of scans
+
+
+def of(names: list[str], patients: tuple[str, ...] = ()) -> dict[str, dict[str, int]]:
+    found = find_series(names, ".nii.gz", patients)
+    return {series.pattern: {name: len(files) for name, files in series.channels.items()} for series in found}
+
+
+def test_patterns_of_scans():
+    people = [f"P{number}" for number in range(12)]
+    assert of([f"{p}/{c}.nii.gz" for p in people for c in ("t1", "t2")]) == {
+        "{patient}/{channel}.nii.gz": {"t1": 12, "t2": 12}
+    }
+    assert of([f"BraTS-{p}/BraTS-{p}-t1c.nii.gz" for p in people]) == {
+        "{patient}/{patient}-{channel}.nii.gz": {"t1c": 12}
+    }
+    assert of([f"sub-{p}/ses-{s}/anat/sub-{p}_ses-{s}_T1w.nii.gz" for p in people for s in (1, 2)]) == {
+        "{patient}/{time_point}/anat/{patient}_{time_point}_{channel}.nii.gz": {"T1w": 24}
+    }
+    assert of([f"images/{p}_{c}.nii.gz" for p in people for c in ("t1", "flair")]) == {
+        "images/{patient}_{channel}.nii.gz": {"t1": 12, "flair": 12}
+    }
+    assert of([f"images/{p}.nii.gz" for p in people]) == {"images/{patient}.nii.gz": {"": 12}}
+    assert of([f"train/A/{p}/ct.nii.gz" for p in people], tuple(people)) == {
+        "train/A/{patient}/{channel}.nii.gz": {"ct": 12}
+    }
+
+
+# Barcodes
+
+
+def test_rules_of_barcodes():
+    assert choose_rule(["A1", "B2"], ["A1", "B2"], {})[0] == {}
+    assert choose_rule([], ["TCGA-AB-0001-01A-11R"], {})[0]["primary"][0] == "01"
+    patients = [f"MSK-{number:04d}" for number in range(5)]
+    pairs = {f"{patient}-T0{place}-IM6": patient for place, patient in enumerate(patients)}
+    rule, notes = choose_rule(patients, list(pairs), pairs)
+    assert {sample: PatientRule(**rule).patient(sample) for sample in pairs} == pairs
+    assert "check it" in notes[0]
+    assert choose_rule(patients, ["S1", "S2"], {"S1": patients[0]})[0] == {}
+
+
+def test_samples_of_nobody_are_told():
+    _, notes = choose_rule(["A-1", "A-2"], ["A-1", "A-2", "X-9"], {})
+    assert any("1 of 3 samples" in note for note in notes)
+
+
+# Large folders
+
+
+def test_headers_that_are_read_do_not_grow_with_the_files(tmp_path, monkeypatch):
+    import pydicom
+
+    from foundation.cohort.describe import dicom
+
+    for patient in range(40):
+        folder = tmp_path / f"P{patient:03d}" / "series"
+        folder.mkdir(parents=True)
+        for number in range(60):
+            (folder / f"{number}.dcm").touch()
+    read = []
+    monkeypatch.setattr(pydicom, "dcmread", lambda path, **_: read.append(path) or {})
+    monkeypatch.setattr(dicom, "HEADERS", 80)
+    with pytest.raises(DataError):
+        describe(tmp_path, Silent())
+    assert len(read) == 80
