@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,26 @@ from pydantic import Field, field_validator
 
 from foundation.config import Config
 from foundation.errors import DataError
+
+SEPARATORS = re.compile(r"[-_. ]")
+"""What stands between the parts of a barcode."""
+
+
+class Normalise(Config):
+    """How barcodes that differ in case or separators alone become one."""
+
+    case: Literal["upper", "lower"] | None = Field(
+        default=None, description="Which case all letters get; none stays as written."
+    )
+    separators: Literal["-", "_", "."] | None = Field(
+        default=None, description="What each hyphen, underscore, dot and blank becomes; none stays as written."
+    )
+
+    def __call__(self, barcode: str) -> str:
+        """The barcode in this case and with these separators, without blanks around it."""
+        if self.separators is not None:
+            barcode = SEPARATORS.sub(self.separators, barcode.strip())
+        return getattr(barcode, self.case)() if self.case else barcode
 
 
 class PatientRule(Config):
@@ -22,6 +42,11 @@ class PatientRule(Config):
         description="Regular expression matched at the start of a barcode; the group `patient` is required, "
         "`sample_type` and `vial` are optional.",
     )
+    normalise: Normalise = Field(
+        default=Normalise(),
+        description="Case and separators of every barcode, folder name and row before `barcode` is matched: "
+        "{case: upper, separators: '-'}, or true for these two, makes tcga.02.0001 and TCGA-02-0001 one patient.",
+    )
     leave_out: list[str] = Field(default=[], description="Sample types that are no tumour, such as TCGA's 10 and 11.")
     primary: list[str] = Field(
         default=[], description="Sample types in order of preference; others come after, sorted."
@@ -30,6 +55,11 @@ class PatientRule(Config):
         default="primary_first",
         description="One sample per patient (type by `primary`, then lowest vial), or the mean.",
     )
+
+    @field_validator("normalise", mode="before")
+    @classmethod
+    def _true_is_short_for_the_usual(cls, normalise: object) -> object:
+        return {"case": "upper", "separators": "-"} if normalise is True else normalise
 
     @field_validator("barcode")
     @classmethod
@@ -44,8 +74,28 @@ class PatientRule(Config):
 
     def patient(self, barcode: str) -> str | None:
         """The patient a barcode belongs to, or None where the expression does not match."""
-        match = re.match(self.barcode, barcode)
+        match = re.match(self.barcode, self.normalise(barcode))
         return match.group("patient") if match else None
+
+    def refuse_merged(self, barcodes: Iterable[str], *, where: str) -> None:
+        """Refuse different barcodes of one source that `normalise` makes the same.
+
+        Args:
+            barcodes: As they are written.
+            where: The source, for messages.
+
+        Raises:
+            DataError: There are two; it names them.
+        """
+        written: dict[str, str] = {}
+        for barcode in dict.fromkeys(barcodes):
+            other = written.setdefault(self.normalise(barcode), barcode)
+            if other != barcode:
+                raise DataError(
+                    f"'{other}' and '{barcode}' are both '{self.normalise(barcode)}' after patients.normalise",
+                    where=where,
+                    fix="rename one where they are different patients or samples; write them alike where they are one",
+                )
 
     def assign(self, samples: Sequence[str], *, where: str) -> Assignment:
         """Sort samples to patients and choose among several of one patient.
@@ -55,7 +105,7 @@ class PatientRule(Config):
             where: The table, for messages.
 
         Raises:
-            DataError: A barcode appears twice, or none matches the expression.
+            DataError: A barcode appears twice, two become one, or none matches the expression.
         """
         twice = [sample for sample, count in Counter(samples).items() if count > 1]
         if twice:
@@ -64,11 +114,13 @@ class PatientRule(Config):
                 where=where,
                 fix="keep one row or column per sample",
             )
+        self.refuse_merged(samples, where=where)
         expression = re.compile(self.barcode)
         assignment = Assignment()
         candidates: dict[str, list[tuple[tuple, int]]] = {}
         for position, sample in enumerate(samples):
-            match = expression.match(sample)
+            barcode = self.normalise(sample)
+            match = expression.match(barcode)
             if match is None or not match.group("patient"):
                 assignment.unmatched.append(sample)
                 continue
@@ -76,7 +128,7 @@ class PatientRule(Config):
             if named.get("sample_type") in self.leave_out:
                 assignment.left_out.append(sample)
                 continue
-            candidates.setdefault(named["patient"], []).append((self._rank(sample, named), position))
+            candidates.setdefault(named["patient"], []).append((self._rank(barcode, named), position))
         if samples and len(assignment.unmatched) == len(samples):
             raise DataError(
                 f"none of {len(samples)} barcodes matches the patient rule, first '{samples[0]}'",
