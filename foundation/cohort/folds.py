@@ -14,6 +14,9 @@ from foundation.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
 
+AS_WRITTEN = PatientRule()
+"""Changes no name."""
+
 
 class PublishedFolds(Config):
     """Published folds: one file per fold with a column of patients and one of train or val."""
@@ -39,7 +42,7 @@ def find_folds(patterns: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def read_folds(
-    folds: PublishedFolds, paths: Iterable[tuple[str, Path]], patients: set[str], rule: PatientRule
+    folds: PublishedFolds, paths: Iterable[tuple[str, Path]], patients: set[str], rule: PatientRule = AS_WRITTEN
 ) -> dict[str, dict[str, str]]:
     """Fold to patient to split, over all groups.
 
