@@ -17,6 +17,7 @@ from finetune.evaluation.evaluate import Frames, TaskEvaluation, where
 from finetune.fold import FINAL, LINEAR, Method
 from finetune.methods.adapted import EVERYTHING
 from finetune.methods.network import CHOICE, PREDICTIONS, STEPS
+from finetune.outcomes import remarks
 from finetune.report.page import write_report
 from finetune.resuming import FOLDS
 from finetune.study import Study
@@ -45,7 +46,11 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
         **entries[0],
         "other_tasks": entries[1:],
         "chosen": [{k: v for k, v in choice.items() if k != "adaptation"} for choice in choices],
-        "splits": {**study.folds.counts(), "tested": len(study.tested)},
+        "splits": {
+            **study.folds.counts(),
+            "tested": len(study.tested),
+            "inner_by_patient": study.inner_by_patient(),
+        },
         "pretrain": {
             "from": config.pretrain if isinstance(config.pretrain, str) else "path",
             "tested_though_seen": int(study.seen[study.tested].sum()),
@@ -85,6 +90,7 @@ def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]
         "chance": task.chance,
         **evaluation.counts(),
         **evaluation.summary(ours),
+        "remarks": remarks(evaluation.study, task),
         "metrics": evaluation.metrics(ours),
         "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
         "with_baseline": evaluation.with_baseline(frames, others, theirs),

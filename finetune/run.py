@@ -12,7 +12,9 @@ import numpy as np
 from finetune.base_model import Pretrain
 from finetune.config import FinetuneConfig
 from finetune.fold import FINAL, summary_of
+from finetune.outcomes import refuse_nothing_to_learn, remarks
 from finetune.pool import Job, run_all
+from finetune.report.sections.folds import inner_folds_by_patient
 from finetune.results import read_oracle, write_results
 from finetune.resuming import FOLDS, IDENTITY, begin_or_go_on, read_json
 from finetune.splits import Fold
@@ -30,6 +32,7 @@ from foundation.files.lock import WORKING, claimed_run, refuse_foreign
 from foundation.files.whole import write_json
 from foundation.hub.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent
+from foundation.wording import counted
 
 
 def finetune(
@@ -53,6 +56,7 @@ def finetune(
     config = load_config(FinetuneConfig, path, overrides)
     refuse_foreign(config.out, IDENTITY)
     study = make_study(config)
+    refuse_nothing_to_learn(study)
     oracle = read_oracle(config, study)
     with claimed_run(config.out, doing="is being fine-tuned in"):
         begin_or_go_on(config.out, _identity(study))
@@ -60,7 +64,10 @@ def finetune(
         spent = config.out / WORKING / "seconds.json"
         seconds = read_json(spent) if spent.is_file() else 0.0
         began = time.monotonic()
-        print("\n".join([summary_of(study, study.folds.folds[0]), *_not_shared(study)]), flush=True)
+        told = [sentence for task in study.unfitted for sentence in remarks(study, task)]
+        told += inner_folds_by_patient(study.inner_by_patient())
+        told += [f"{counted(n, 'patient')} left out: {reason}." for reason, n in study.folds.left_out.items()]
+        print("\n".join([summary_of(study, study.folds.folds[0]), *_not_shared(study), *told]), flush=True)
         folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
         run_all(Job(study, config.out / FOLDS, pretrain), folds, progress or Silent())
         seconds += time.monotonic() - began

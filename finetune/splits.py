@@ -140,7 +140,14 @@ class Folds:
             refuse_overlap(records.sides(config, fold), fold.name)
         return cls(config, seed, records, folds, left_out, only_train)
 
-    def inner(self, fold: Fold, strata_N: np.ndarray | None = None) -> list[Fold]:
+    def inner_by(self, fold: Fold) -> Literal["patient", "site"]:
+        """What inner folds keep together: as folds do, but patients where training has too few sites."""
+        sites = len(np.unique(self.records.sites[fold.train].astype(str)))
+        return "patient" if sites < self.config.inner_folds else self.config.by
+
+    def inner(
+        self, fold: Fold, strata_N: np.ndarray | None = None, by: Literal["patient", "site"] | None = None
+    ) -> list[Fold]:
         """Folds of a fold's training rows, to choose on; no row of its test side is in them.
 
         Whom a pretrained model has seen is in them like anybody else: it saw no labels, and to choose on the few others
@@ -149,11 +156,13 @@ class Folds:
         Args:
             fold: One of these.
             strata_N: [N] what inner folds spread evenly, as learned from training rows; that of the records by default.
+            by: What is never on both sides; that of `inner_by` by default.
         """
         purpose = f"inner folds of {fold.name}"
         nobody = np.zeros(len(self.records.patients), dtype=bool)
         records = self.records if strata_N is None else replace(self.records, strata=strata_N)
-        return _split(self.config, records, fold.train, nobody, self.config.inner_folds, self.seed, purpose)
+        config = self.config.model_copy(update={"by": by or self.inner_by(fold)})
+        return _split(config, records, fold.train, nobody, config.inner_folds, self.seed, purpose)
 
     def used(self) -> np.ndarray:
         """Names of the patients who take part."""
@@ -280,8 +289,9 @@ def _too_few(config: SplitConfig, left: int, units: int, count: int) -> ConfigEr
             fix="pretrain with a larger `held_out`, set `pretrain: per_fold`, or set `allow_seen: true`, which the "
             "report then says",
         )
+    fewer = "use fewer folds"
     return ConfigError(
         f"{counted(units, config.by)} cannot be split into {count} folds",
         where="splits",
-        fix="use fewer folds, or split by patient" if config.by == "site" else "use fewer folds",
+        fix=fewer if config.by == "patient" else "split by patient" if units < 2 else f"{fewer}, or split by patient",
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Study:
         allowed = _allowed(config, cohort, modalities)
         built = [tasks.build(task, cohort.manifest.endpoints) for task in config.tasks]
         _refuse_twins(built)
+        _refuse_nothing_to_learn(built, cohort, _readable(cohort, allowed, aligned))
         strata_N = _strata(built, cohort, np.arange(len(cohort)))
         readable_N = _readable(cohort, allowed, aligned)
         from_folder = config.pretrain not in ("per_fold", "none")
@@ -149,7 +151,22 @@ class Study:
 
     def inner(self, fold: Fold) -> list[Fold]:
         """Folds of a fold's training rows, to choose on, in which nothing of its test patients has a part."""
-        return self.folds.inner(fold, _strata(self.unfitted, self.cohort, fold.train))
+        return self.folds.inner(fold, _strata(self.unfitted, self.cohort, fold.train), self.inner_by(fold))
+
+    def inner_by(self, fold: Fold) -> Literal["patient", "site"]:
+        """What inner folds of a fold keep together: patients also where some sites alone would teach nothing."""
+        by = self.folds.inner_by(fold)
+        if by == "patient":
+            return by
+        inner = self.folds.inner(fold, _strata(self.unfitted, self.cohort, fold.train), by)
+        untaught = any(task.untaught(self.truth(one.train)) for one in inner for task in self.unfitted)
+        return "patient" if untaught else by
+
+    def inner_by_patient(self) -> list[str]:
+        """Names of folds by site whose inner folds are by patient."""
+        if self.config.splits.by == "patient":
+            return []
+        return [fold.name for fold in self.folds.folds if self.inner_by(fold) == "patient"]
 
     def few(self, fold: Fold, labels: int | None) -> Fold:
         """The fold with so many training patients, the same ones for every method; with all of them for None."""
@@ -206,6 +223,18 @@ def _refuse_twins(built: Sequence[Task]) -> None:
         if "." in name:
             raise ConfigError(
                 f"the endpoint '{name}' has a dot in its name", where="tasks", fix="rename it in the cohort"
+            )
+
+
+def _refuse_nothing_to_learn(built: Sequence[Task], cohort: PreparedCohort, readable_N: np.ndarray) -> None:
+    for task in built:
+        parts = {name: cohort.endpoint(name) for name in task.endpoints}
+        reason = task.untaught({name: {k: v[readable_N] for k, v in one.items()} for name, one in parts.items()})
+        if reason:
+            raise ConfigError(
+                f"nothing can be learned of the patients who have any of the modalities: {reason}",
+                where=f"endpoint '{task.name}'",
+                fix="leave the task out, or check what the cohort's YAML says of the endpoint's words",
             )
 
 

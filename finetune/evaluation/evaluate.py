@@ -17,7 +17,7 @@ from finetune.evaluation.compare import averaged, compare
 from finetune.methods.adapted import EVERYTHING
 from finetune.methods.baselines import BASELINES
 from finetune.study import Study
-from finetune.tasks.base import Task, Truth
+from finetune.tasks.base import LOWER_IS_BETTER, Task, Truth
 from foundation.metrics.score import Score, with_interval
 from foundation.report.page import Picture
 
@@ -37,12 +37,14 @@ class Part:
         group: Its name.
         at: [n] positions among all patients that are tested in the run.
         scores: Measure to its score of these patients.
+        chance: Measure to the best score of an answer that is the same for all of them; NaN where it has none.
     """
 
     fold: str
     group: str
     at: np.ndarray
     scores: dict[str, Score]
+    chance: dict[str, float]
 
 
 def _some(truth: Truth, rows: np.ndarray) -> Truth:
@@ -80,8 +82,34 @@ class TaskEvaluation:
                 here = np.flatnonzero(labelled & (groups == group))
                 columns = {column: values[here] for column, values in predicted.items()}
                 scores = self.fitted[fold].metrics(_some(truth, here), columns, groups[here])
-                found.append(Part(fold, group, np.searchsorted(self.study.tested, rows[here]), scores))
+                chance = self._best_constants(fold, _some(truth, here), groups[here])
+                found.append(Part(fold, group, np.searchsorted(self.study.tested, rows[here]), scores, chance))
         return found
+
+    def _best_constants(self, fold: str, truth: Truth, groups: np.ndarray) -> dict[str, float]:
+        """Measure to the best score of an answer that is the same for all of some test patients of a fold."""
+        task, train = self.fitted[fold], next(one.train for one in self.study.folds.folds if one.name == fold)
+        # Who has the same label has the same score: one patient of each label, weighed by how many have it.
+        _, first, counts = np.unique(task.strata(truth), return_index=True, return_counts=True)
+        best: dict[str, float] = {}
+        for answer in task.constants(self.study.truth(train)):
+            columns = {column: np.repeat(value, len(first), axis=0) for column, value in answer.items()}
+            for name, score in task.metrics(_some(truth, first), columns, groups[first]).items():
+                value = float(score(counts[None].astype(np.float64))[0])
+                better = np.fmin if name.partition("/")[0] in LOWER_IS_BETTER else np.fmax
+                best[name] = float(better(best.get(name, np.nan), value))
+        return best
+
+    def chance(self, parts: Sequence[Part], measure: str) -> float | None:
+        """What the best constant answer gets by a measure, averaged as `score` is; None where that is not known."""
+        told = [part for part in parts if np.isfinite(part.chance.get(measure, np.nan))]
+        of_group = [
+            np.mean([part.chance[measure] for part in told if part.group == group])
+            for group in {part.group for part in told}
+        ]
+        if of_group:
+            return float(np.mean(of_group))
+        return self.task.chance if measure == self.task.primary else None
 
     def _predicted(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         start = f"{self.name}/"
@@ -98,20 +126,32 @@ class TaskEvaluation:
         return averaged([(everybody, score) for score in of_group]) if of_group else None
 
     def summary(self, parts: Sequence[Part], measure: str | None = None) -> dict[str, Any]:
-        """``n``, ``mean``, ``ci95`` and ``folds`` of a metric, by default the primary one."""
+        """``n``, ``mean``, ``ci95``, ``chance`` and ``folds`` of a metric, by default the primary one."""
         measure = measure or self.task.primary
         score = self.score(parts, measure)
         patients = len(np.unique(np.concatenate([part.at for part in parts]))) if parts else 0
         if score is None:
-            return {"n": patients, "mean": None, "ci95": [None, None], "folds": []}
+            return {
+                "n": patients,
+                "mean": None,
+                "ci95": [None, None],
+                "chance": self.chance(parts, measure),
+                "folds": [],
+            }
         mean, bounds = with_interval(score, len(self.study.tested), self._random())
         bounds = bounds if patients >= FEWEST else [None, None]
         folds = [
-            {"fold": fold, "n": sum(len(p.at) for p in here), "value": self._value(here, measure)}
+            {
+                "fold": fold,
+                "n": sum(len(p.at) for p in here),
+                "value": self._value(here, measure),
+                "chance": self.chance(here, measure),
+            }
             for fold in dict.fromkeys(part.fold for part in parts)
             if (here := [part for part in parts if part.fold == fold])
         ]
-        return {"n": patients, "mean": _number(mean), "ci95": bounds, "folds": folds}
+        chance = self.chance(parts, measure)
+        return {"n": patients, "mean": _number(mean), "ci95": bounds, "chance": chance, "folds": folds}
 
     def _value(self, parts: Sequence[Part], measure: str) -> float | None:
         score = self.score(parts, measure)

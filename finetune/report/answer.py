@@ -42,10 +42,16 @@ def best_baseline(entry: Entry) -> str | None:
 
 
 def beats_chance(score: Entry, chance: float) -> bool:
-    """Whether chance lies below a score and its interval; of a score without interval, whether it is higher."""
+    """Whether chance lies below a score and its interval; of a score without interval, whether it is higher.
+
+    Args:
+        score: With its own ``chance``, where its patients are others than those of the whole result.
+        chance: Of the whole result.
+    """
     if score.get("mean") is None:
         return False
-    return min([score["mean"], *_bounds(score)]) > chance
+    own = score.get("chance")
+    return min([score["mean"], *_bounds(score)]) > (chance if own is None else own)
 
 
 def measure_of(entry: Entry) -> str:

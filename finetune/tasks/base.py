@@ -18,6 +18,7 @@ from foundation.metrics.class_scores import mean_over_classes
 from foundation.metrics.score import Score
 from foundation.registry import Registry
 from foundation.report.page import Picture
+from foundation.wording import counted
 
 tasks: Registry = Registry("task", "task")
 
@@ -63,7 +64,7 @@ class Task(nn.Module, ABC):
         name: What it is about, for keys and headings: the endpoint.
         endpoints: Names of the endpoints that it reads.
         primary: The metric by which the result is reported; higher is better.
-        chance: The score of a constant answer by `primary`.
+        chance: The score of a constant answer by `primary`, where `constants` has none to be scored.
 
     Raises:
         ConfigError: The cohort has no such endpoint, or it is of another kind.
@@ -102,6 +103,21 @@ class Task(nn.Module, ABC):
         Raises:
             ConfigError: So it is.
         """
+
+    @abstractmethod
+    def untaught(self, endpoints: Truth) -> str:
+        """Why some patients teach nothing, such as that nobody had the event; empty where they teach something."""
+
+    def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
+        """Answers that are the same for every patient, of which the best is chance; none where `chance` needs no data.
+
+        Args:
+            endpoints: Of training patients.
+
+        Returns:
+            For each answer the columns of `predict`, of one patient [1].
+        """
+        return []
 
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Learn from the labels of training patients.
@@ -196,6 +212,32 @@ def average(scores: Sequence[Score]) -> Score:
         return mean_over_classes(np.nan_to_num(each_RK), np.isfinite(each_RK).astype(np.float64))
 
     return score
+
+
+def constant_probabilities(code_N: np.ndarray, classes: int) -> np.ndarray:
+    """[K + 1, K] the share of each class in training, which may be empty, and each class for certain.
+
+    Args:
+        code_N: [N] of training patients, -1 where unknown.
+        classes: K.
+    """
+    count_K = np.bincount(code_N[code_N >= 0], minlength=classes)
+    return np.concatenate([count_K[None] / max(1, count_K.sum()), np.eye(classes)])
+
+
+def only_class(code_N: np.ndarray, names: Sequence[str]) -> str:
+    """That nobody has a class, or all the same; empty where there are two.
+
+    Args:
+        code_N: [N], -1 where unknown.
+        names: Of the classes.
+    """
+    found, counts = np.unique(code_N[code_N >= 0], return_counts=True)
+    if not len(found):
+        return "no patient has a class"
+    if len(found) == 1:
+        return f"all of {counted(int(counts[0]), 'patient')} have the class '{names[int(found[0])]}'"
+    return ""
 
 
 def share_of_mean(own_sum: Tensor, own_count: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ from finetune.tasks.base import (
     TaskConfig,
     Truth,
     average,
+    constant_probabilities,
     declared_as,
     of_rows,
+    only_class,
     share_of_mean,
     tasks,
     to_numpy,
@@ -77,6 +79,16 @@ class Molecular(Task):
         """The combination of answers, of which a missing one is a third."""
         combined = (self._codes(endpoints) + 1) @ 3 ** np.arange(len(self.endpoints))
         return np.where(self.labelled(endpoints), combined, -1)
+
+    def untaught(self, endpoints: Truth) -> str:
+        """Whether each endpoint has both answers."""
+        reasons = {name: only_class(endpoints[name]["code"], ["no", self.yes[name]]) for name in self.endpoints}
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+
+    def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
+        """Of each endpoint the shares of its answers in training, and each answer for certain."""
+        rows = {name: constant_probabilities(endpoints[name]["code"], 2) for name in self.endpoints}
+        return [self.columns({name: {"probability": rows[name][[k]]} for name in self.endpoints}) for k in range(3)]
 
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Count the answers, so that the rarer can be given more weight."""

@@ -62,6 +62,13 @@ class Regression(Task):
         """Those whose value is known."""
         return np.isfinite(endpoints[self.name]["value"])
 
+    def untaught(self, endpoints: Truth) -> str:
+        """Whether there are two values."""
+        values = np.unique(endpoints[self.name]["value"][self.labelled(endpoints)])
+        if not len(values):
+            return "no patient has a value"
+        return f"all patients have the value {values[0]:g}" if len(values) == 1 else ""
+
     def strata(self, endpoints: Truth) -> np.ndarray:
         """The quarter of the values."""
         value_N, known = endpoints[self.name]["value"], self.labelled(endpoints)

@@ -18,8 +18,10 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
+    constant_probabilities,
     declared_as,
     of_rows,
+    only_class,
     share_of_mean,
     tasks,
     to_numpy,
@@ -94,6 +96,17 @@ class Response(Task):
     def strata(self, endpoints: Truth) -> np.ndarray:
         """The class."""
         return endpoints[self.name]["code"]
+
+    def untaught(self, endpoints: Truth) -> str:
+        """Whether there are two classes, and some of them respond and others do not."""
+        code_N = endpoints[self.name]["code"]
+        responds_N = np.where(code_N >= 0, self._responds(code_N), -1)
+        return only_class(code_N, self.classes) or only_class(responds_N, ["no responder", "responder"])
+
+    def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
+        """The shares of the classes in training, and each class for certain."""
+        rows = constant_probabilities(endpoints[self.name]["code"], len(self.classes))
+        return [self.columns({self.name: {"probability": row_K[None]}}) for row_K in rows]
 
     def head(self, width: int) -> nn.Module:
         """Log odds of being above each threshold [B, K - 1], or of responding [B, 1]."""

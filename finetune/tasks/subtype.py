@@ -18,8 +18,10 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
+    constant_probabilities,
     declared_as,
     of_rows,
+    only_class,
     share_of_mean,
     tasks,
     to_numpy,
@@ -64,6 +66,15 @@ class Subtype(Task):
     def strata(self, endpoints: Truth) -> np.ndarray:
         """The class."""
         return endpoints[self.name]["code"]
+
+    def untaught(self, endpoints: Truth) -> str:
+        """Whether there are two classes."""
+        return only_class(endpoints[self.name]["code"], self.classes)
+
+    def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
+        """The shares of the classes in training, and each class for certain."""
+        rows = constant_probabilities(endpoints[self.name]["code"], len(self.classes))
+        return [self._by_class(row_K[None]) for row_K in rows]
 
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Count the classes, so that rare ones can be given more weight."""

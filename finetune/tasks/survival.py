@@ -43,6 +43,7 @@ from foundation.metrics.survival_curves import Censoring, breslow
 from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
+from foundation.wording import counted
 
 YEAR = {"days": 365.25, "weeks": 52.1786, "months": 12.0, "years": 1.0}
 YEARS = (1, 2, 3)
@@ -128,6 +129,14 @@ class Survival(Task):
                 where=f"endpoint '{self.name}': times",
                 fix=f"the longest follow-up is {longest:g} {self.unit}: write times below it",
             )
+
+    def untaught(self, endpoints: Truth) -> str:
+        """Whether anybody had an event."""
+        known = self.labelled(endpoints)
+        if not known.any():
+            return "no patient has a time and an event"
+        happened = endpoints[self.name]["event"][known] > 0
+        return "" if happened.any() else f"none of {counted(len(happened), 'patient')} had the event"
 
     def strata(self, endpoints: Truth) -> np.ndarray:
         """The kind of event, and the third of its times."""

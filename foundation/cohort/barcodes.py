@@ -48,6 +48,27 @@ class _Candidate(NamedTuple):
     vial: int
 
 
+SEPARATORS = re.compile(r"[-_. ]")
+"""What stands between the parts of a barcode."""
+
+
+class Normalise(Config):
+    """How barcodes that differ in case or separators alone become one."""
+
+    case: Literal["upper", "lower"] | None = Field(
+        default=None, description="Which case all letters get; none stays as written."
+    )
+    separators: Literal["-", "_", "."] | None = Field(
+        default=None, description="What each hyphen, underscore, dot and blank becomes; none stays as written."
+    )
+
+    def __call__(self, barcode: str) -> str:
+        """The barcode in this case and with these separators, without blanks around it."""
+        if self.separators is not None:
+            barcode = SEPARATORS.sub(self.separators, barcode.strip())
+        return getattr(barcode, self.case)() if self.case else barcode
+
+
 class PatientRule(Config):
     """How a barcode names its patient (`patients:` in cohort.yaml)."""
 
@@ -55,6 +76,11 @@ class PatientRule(Config):
         default=r"(?P<patient>.+)",
         description="Regular expression matched at the start of a barcode; the group `patient` is required, "
         "`sample_type` and `vial` are optional.",
+    )
+    normalise: Normalise = Field(
+        default=Normalise(),
+        description="Case and separators of every barcode, folder name and row before `barcode` is matched: "
+        "{case: upper, separators: '-'}, or true for these two, makes tcga.02.0001 and TCGA-02-0001 one patient.",
     )
     leave_out: list[str] = Field(default=[], description="Sample types that are no tumour, such as TCGA's 10 and 11.")
     primary: list[str] = Field(
@@ -64,6 +90,11 @@ class PatientRule(Config):
         default="primary_first",
         description="One sample per patient (type by `primary`, then lowest vial), or the mean.",
     )
+
+    @field_validator("normalise", mode="before")
+    @classmethod
+    def _true_is_short_for_the_usual(cls, normalise: object) -> object:
+        return {"case": "upper", "separators": "-"} if normalise is True else normalise
 
     @field_validator("barcode")
     @classmethod
@@ -78,8 +109,28 @@ class PatientRule(Config):
 
     def patient(self, barcode: str) -> str | None:
         """The patient a barcode belongs to, or None where the expression does not match."""
-        match = re.match(self.barcode, barcode)
+        match = re.match(self.barcode, self.normalise(barcode))
         return match.group("patient") if match else None
+
+    def refuse_merged(self, barcodes: Iterable[str], *, where: str) -> None:
+        """Refuse different barcodes of one source that `normalise` makes the same.
+
+        Args:
+            barcodes: As they are written.
+            where: The source, for messages.
+
+        Raises:
+            DataError: There are two; it names them.
+        """
+        written: dict[str, str] = {}
+        for barcode in dict.fromkeys(barcodes):
+            other = written.setdefault(self.normalise(barcode), barcode)
+            if other != barcode:
+                raise DataError(
+                    f"'{other}' and '{barcode}' are both '{self.normalise(barcode)}' after patients.normalise",
+                    where=where,
+                    fix="rename one where they are different patients or samples; write them alike where they are one",
+                )
 
     def assign(self, samples: Sequence[str], *, where: str) -> Assignment:
         """Sort samples to patients and choose among several of one patient.
@@ -91,7 +142,7 @@ class PatientRule(Config):
             where: The table, for messages.
 
         Raises:
-            DataError: A barcode appears twice, or none matches the expression.
+            DataError: A barcode appears twice, two become one, or none matches the expression.
         """
         twice = [sample for sample, count in Counter(samples).items() if count > 1]
         if twice:
@@ -100,11 +151,13 @@ class PatientRule(Config):
                 where=where,
                 fix="keep one row or column per sample",
             )
+        self.refuse_merged(samples, where=where)
         expression = re.compile(self.barcode)
         assignment = Assignment()
         candidates: dict[str, list[_Candidate]] = {}
         for position, sample in enumerate(samples):
-            match = expression.match(sample)
+            barcode = self.normalise(sample)
+            match = expression.match(barcode)
             if match is None or not match.group("patient"):
                 assignment.unmatched.append(sample)
                 continue
@@ -113,7 +166,7 @@ class PatientRule(Config):
                 assignment.left_out.append(sample)
                 continue
             vial = match.start("vial") if named.get("vial") else 0
-            candidate = _Candidate(self._rank(sample, named), position, sample, vial)
+            candidate = _Candidate(self._rank(barcode, named), position, barcode, vial)
             candidates.setdefault(named["patient"], []).append(candidate)
         if samples and len(assignment.unmatched) == len(samples):
             raise DataError(

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from pydantic import Field
 
+from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.clinical import ClinicalTable, read_clinical
 from foundation.config import Config
 from foundation.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
+
+AS_WRITTEN = PatientRule()
+"""Changes no name."""
 
 
 class PublishedFolds(Config):
@@ -38,7 +42,7 @@ def find_folds(patterns: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def read_folds(
-    folds: PublishedFolds, paths: Iterable[tuple[str, Path]], patients: set[str]
+    folds: PublishedFolds, paths: Iterable[tuple[str, Path]], patients: set[str], rule: PatientRule = AS_WRITTEN
 ) -> dict[str, dict[str, str]]:
     """Fold to patient to split, over all groups.
 
@@ -46,13 +50,14 @@ def read_folds(
         folds: Which columns to read.
         paths: Fold and file.
         patients: Of the cohort.
+        rule: Whose case and separators patients get.
 
     Raises:
         DataError: A column is missing, a split is unknown, or a patient is a stranger or appears twice in a fold.
     """
     read: dict[str, dict[str, str]] = {}
     for fold, path in paths:
-        here, before = _read_fold(folds, path, patients), read.setdefault(fold, {})
+        here, before = _read_fold(folds, path, patients, rule), read.setdefault(fold, {})
         twice = sorted(set(here) & set(before))
         if twice:
             raise DataError(
@@ -64,11 +69,12 @@ def read_folds(
     return {fold: dict(sorted(read[fold].items())) for fold in sorted(read)}
 
 
-def _read_fold(folds: PublishedFolds, path: Path, patients: set[str]) -> dict[str, str]:
+def _read_fold(folds: PublishedFolds, path: Path, patients: set[str], rule: PatientRule) -> dict[str, str]:
     frame = read_clinical(ClinicalTable(files=path.name, patient=folds.patient), path)
     if folds.split not in frame:
         raise DataError(f"has no column '{folds.split}'", where=str(path), fix=nearest(folds.split, frame.columns))
-    fold = dict(zip(frame[folds.patient], frame[folds.split], strict=True))
+    rule.refuse_merged(frame[folds.patient], where=str(path))
+    fold = dict(zip(map(rule.normalise, frame[folds.patient]), frame[folds.split], strict=True))
     wrong = {split for split in fold.values() if split not in SPLITS}
     if wrong:
         raise DataError(

@@ -156,6 +156,7 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
         frame = read_clinical(spec.clinical, path)
         found.table_files.append(describe_file(path, spec.root))
         barcodes = frame[spec.clinical.patient].tolist()
+        spec.patients.refuse_merged(barcodes, where=str(path))
         patients = [spec.patients.patient(barcode) for barcode in barcodes]
         strange = [barcode for barcode, patient in zip(barcodes, patients, strict=True) if patient is None]
         if strange:
@@ -238,7 +239,9 @@ def _list_scans(
     """(patient, time point) to channel to scan."""
     listed: dict[tuple[str, str], dict[str, ScanChoice]] = {}
     for position, source in enumerate(sources):
-        for scan in source.list_scans():
+        scans = source.list_scans()
+        spec.patients.refuse_merged((scan.patient for scan in scans), where=source.config.files)
+        for scan in scans:
             found.counted[name] += 1
             item = below_root(scan.paths[0], spec.root)
             patient = spec.patients.patient(scan.patient)
@@ -296,7 +299,7 @@ def _read_folds(spec: CohortSpec, patients: set[str], found: _Findings) -> dict[
         return {}
     paths = list(find_folds(path for _, path in _paths(spec, spec.folds.files)))
     found.table_files += [describe_file(path, spec.root) for _, path in paths]
-    return read_folds(spec.folds, paths, patients)
+    return read_folds(spec.folds, paths, patients, spec.patients)
 
 
 def _union(lists: Iterable[list[str]]) -> list[str]:

@@ -48,12 +48,23 @@ def splits(page: Page, metrics: Entry) -> None:
     left_out = counts.get("left_out") or {}
     if left_out:
         page.table(["left out because of", "patients"], [[reason, count] for reason, count in left_out.items()])
+    for sentence in inner_folds_by_patient(counts.get("inner_by_patient") or []):
+        page.text(sentence)
     folds = counts.get("folds") or []
     if folds:
         rows = [[fold["fold"], fold["train"], fold["test"]] for fold in folds]
         table(page, ["fold", "training", "test"], rows, "Patients of each fold")
     if chosen:
         _chosen(page, chosen)
+
+
+def inner_folds_by_patient(folds: Sequence[str]) -> list[str]:
+    """That choices were not made by site, in a sentence; nothing where they were."""
+    if not folds:
+        return []
+    where = f"In {'fold' if len(folds) == 1 else 'folds'} {listed(folds)}"
+    why = "the training patients have too few sites for inner folds by site, or too few outcomes in some of them"
+    return [f"{where}, {why}: settings were chosen on inner folds by patient. No site is in both training and test."]
 
 
 def _how(counts: Entry) -> str:

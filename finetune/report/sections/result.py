@@ -29,6 +29,8 @@ def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     classes = entry.get("classes") or {}
     if classes:
         _classes(page, classes)
+    for remark in entry.get("remarks") or []:
+        page.text(remark)
     page.subsection("Beside its baselines")
     page.figures([_forest(entry)])
     baselines = entry.get("baselines") or {}
@@ -55,7 +57,8 @@ def _forest(entry: Entry) -> Picture:
     others = sorted((entry.get("baselines") or {}).items(), key=lambda item: -(item[1].get("mean") or 0))
     rows = [Row(name, score) for name, score in _own(entry).items()]
     rows += [Row(name, score, ours=False) for name, score in others]
-    caption = "Points with 95\u00a0% intervals by bootstrap over patients; all on the same folds and patients."
+    caption = "Points with 95\u00a0% intervals by bootstrap over patients; all on the same folds and patients. Chance: "
+    caption += "the best answer that is the same for all patients of a fold."
     if entry.get("oracle") is not None:
         caption += " Best possible: the score of an oracle that knows the truth behind this simulated cohort."
     return forest(rows, measure=measure_of(entry), chance=entry["chance"], oracle=entry.get("oracle"), caption=caption)
@@ -114,7 +117,7 @@ def _averaged(page: Page, both: Entry) -> None:
 def _metrics(page: Page, entry: Entry) -> None:
     rows = list(_metric_rows(entry.get("metrics") or {}))
     if rows:
-        page.table(["metric", "value", "95 % interval", "better when"], rows, f"All metrics of {THIS_MODEL}")
+        page.table(["metric", "value", "95 % interval", "chance", "better when"], rows, f"All metrics of {THIS_MODEL}")
 
 
 def _metric_rows(metrics: Entry) -> Iterable[list[str | Cell]]:
@@ -124,5 +127,6 @@ def _metric_rows(metrics: Entry) -> Iterable[list[str | Cell]]:
             plain_name(name),
             Cell(decimal(score.get("mean"))),
             Cell(interval(score.get("ci95"))),
+            Cell(decimal(score.get("chance"))),
             "lower" if lower else "higher",
         ]

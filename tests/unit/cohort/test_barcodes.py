@@ -128,3 +128,30 @@ def test_a_sample_twice():
 def test_bad_expressions(barcode, message):
     with pytest.raises(ValidationError, match=message):
         PatientRule(barcode=barcode)
+
+
+# Case and separators
+
+
+@pytest.mark.parametrize("written", ["tcga.02.0001.01a", "TCGA_02_0001_01A", " Tcga-02 0001-01A ", "TCGA-02-0001-01A"])
+def test_barcodes_that_differ_in_case_and_separators_are_one(written):
+    for normalise in (True, {"case": "upper", "separators": "-"}):
+        found = rule(normalise=normalise)
+        assert found.patient(written) == "TCGA-02-0001"
+        assert found.assign([written, "tcga.02.0001.10a"], where="t").by_patient == {"TCGA-02-0001": [0]}
+
+
+def test_only_what_is_asked_for_is_changed():
+    assert PatientRule(normalise={"case": "lower"}).patient("A-b") == "a-b"
+    assert PatientRule(normalise={"separators": "_"}).patient("A-b.c") == "A_b_c"
+    assert PatientRule().patient("A-b.c") == "A-b.c"
+    for wrong in ({"case": "title"}, {"separators": "/"}, {"cases": "upper"}):
+        with pytest.raises(ValidationError):
+            PatientRule(normalise=wrong)
+
+
+def test_two_barcodes_that_become_one_are_refused_by_name():
+    message = r"rna\.tsv: 'P_1' and 'P-1' are both 'P-1' after patients\.normalise"
+    with pytest.raises(DataError, match=message):
+        PatientRule(normalise=True).assign(["P_1", "P2", "P-1"], where="rna.tsv")
+    assert PatientRule().assign(["P_1", "P-1"], where="rna.tsv").by_patient == {"P-1": [1], "P_1": [0]}

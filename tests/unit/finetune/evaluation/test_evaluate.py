@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
 from finetune.config import FinetuneConfig
 from finetune.evaluation.evaluate import FEWEST, TaskEvaluation, where
@@ -205,7 +205,7 @@ def test_of_few_patients_a_mean_is_told_and_no_interval(patients, told):
 
 
 def test_of_nobody_there_is_nothing(evaluation, frames, study):
-    nothing = {"n": 0, "mean": None, "ci95": [None, None], "folds": []}
+    nothing = {"n": 0, "mean": None, "ci95": [None, None], "chance": 1 / 3, "folds": []}
     assert evaluation.summary(evaluation.parts({})) == nothing
     unknown = study.cohort.endpoint("subtype")["code"] < 0
     strangers = {fold: frame[unknown[frame["row"]]] for fold, frame in frames.items()}
@@ -344,3 +344,62 @@ def test_tested_patients_are_counted_by_class_or_event(study, evaluation):
 def test_a_fold_without_any_such_prediction_is_left_out(frames):
     mixed = {"0": frames["0"], "1": frames["1"].assign(seen="rna")}
     assert list(where(mixed, "seen", EVERYTHING)) == ["0"] and list(where(mixed, "seen", "rna")) == ["1"]
+
+
+# Chance
+
+
+def test_chance_is_what_the_best_constant_answer_gets_on_the_same_folds():
+    """Of class c one fold of one cancer has one patient, who is tested; scikit-learn scores the constant answers."""
+    cohort = Cohort()
+    code = cohort.parts["subtype"]["code"]
+    code[code == 2] = 0
+    code[0] = 2
+    rows = np.arange(PATIENTS)
+    study = study_of(cohort, {str(k): rows[rows % 3 == k] for k in range(3)})
+    evaluation = evaluation_of(study)
+    found = evaluation.summary(evaluation.parts(predicted(study, 2.0)))
+    expected: dict[str, dict[str, list[float]]] = {}
+    for fold in study.folds.folds:
+        for group in np.unique(cohort.groups):
+            here = fold.test[(cohort.groups[fold.test] == group) & (code[fold.test] >= 0)]
+            truth, there = code[here], np.unique(code[here])
+            answers = [np.full(len(here), k) for k in range(3)]
+            scores = {
+                "balanced_accuracy": max(recall_score(truth, a, average="macro", labels=there) for a in answers),
+                "macro_f1": max(f1_score(truth, a, average="macro", zero_division=0) for a in answers),
+                "auroc": 0.5,
+                "auprc": np.mean([average_precision_score(truth == k, np.ones(len(here))) for k in there]),
+            }
+            for name, score in scores.items():
+                expected.setdefault(name, {}).setdefault(group, []).append(score)
+    metrics = evaluation.metrics(evaluation.parts(predicted(study, 2.0)))
+    for name, of_group in expected.items():
+        by_hand = np.mean([np.mean(values) for values in of_group.values()])
+        assert metrics[name]["chance"] == pytest.approx(by_hand), name
+    assert found["chance"] == metrics["balanced_accuracy"]["chance"] > 1 / 3
+    assert [fold["chance"] for fold in found["folds"]] == [pytest.approx(x) for x in (5 / 12, 1 / 2, 1 / 2)]
+
+
+def test_chance_of_survival_needs_no_data(study):
+    evaluation = evaluation_of(study, "os")
+    assert evaluation.summary(evaluation.parts(predicted(study, 1.0)))["chance"] == 0.5
+
+
+@pytest.mark.parametrize("form", ["ordinal", "responder"])
+def test_chance_of_responses(form):
+    from finetune.tasks.response import Response, ResponseConfig
+
+    task = Response(
+        ResponseConfig(endpoint="r", form=form), {"r": {"kind": "response", "classes": dict.fromkeys("abcd")}}
+    )
+    truth = {"r": {"code": np.array([0, 0, 1, 2, 3, -1])}}
+    one_each = np.ones((1, 6))
+    best: dict[str, float] = {}
+    for answer in task.constants(truth):
+        columns = {name: np.repeat(value, 6, axis=0) for name, value in answer.items()}
+        for name, score in task.metrics(truth, columns, np.full(6, "")).items():
+            best[name] = np.fmax(best.get(name, np.nan), score(one_each)[0])
+    assert (best["auroc"], best["auprc"]) == (0.5, 0.4)
+    if form == "ordinal":
+        assert (best["balanced_accuracy"], best["quadratic_kappa"]) == (0.25, pytest.approx(0))

@@ -311,9 +311,9 @@ def test_few_labels_are_a_curve_that_ends_with_all_of_them(tmp_path, metrics):
 
 def test_measures_have_plain_names_and_say_which_way_is_better(tmp_path, metrics):
     page = write(tmp_path, metrics)
-    assert row(page, "Brier score at 365.25") == [["Brier score at 365.25", "0.151", "0.131 to 0.171", "lower"]]
+    assert row(page, "Brier score at 365.25") == [["Brier score at 365.25", "0.151", "0.131 to 0.171", "–", "lower"]]
     assert row(page, "C-index (Uno)")[0][-1] == "higher"
-    assert row(page, "integrated Brier score") == [["integrated Brier score", "–", "–", "lower"]]
+    assert row(page, "integrated Brier score") == [["integrated Brier score", "–", "–", "–", "lower"]]
     assert row(page, "calibration error (ECE)")[0][-1] == "lower"
 
 
@@ -425,3 +425,12 @@ def test_a_probe_that_predicts_the_same_is_not_the_best_baseline():
     )
     assert "the best baseline, clinical, has 0.600" in sentence
     assert sentence.rstrip(".").endswith("frozen probe makes the same predictions")
+
+
+def test_classes_that_folds_lack_and_choices_by_patient_are_told(tmp_path, metrics):
+    metrics["remarks"] = ["The class 'C' of os has 1 patient: in fold 2 no training patient has it."]
+    metrics["splits"]["inner_by_patient"] = ["0", "1"]
+    text = (write(tmp_path, metrics), (tmp_path / "report.html").read_text())[1]
+    assert "has 1 patient: in fold 2" in text
+    assert "In folds 0 and 1, the training patients have too few sites" in text
+    assert "the best answer that is the same for all patients of a fold" in text
