@@ -7,9 +7,9 @@ arXiv 2312.03732; all three as peft has them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from foundation.config import Config
 from foundation.model.multimodal import MultimodalModel
@@ -69,7 +69,14 @@ class Scratch(Config):
     mode: Literal["scratch"] = "scratch"
 
 
-AdaptConfig = Annotated[Lora | Frozen | Full | Scratch, Field(discriminator="mode")]
+def _of_earlier_versions(config: Any) -> Any:
+    """`scratch` was called `none`; configs that say so are still read."""
+    return {**config, "mode": "scratch"} if isinstance(config, dict) and config.get("mode") == "none" else config
+
+
+AdaptConfig = Annotated[
+    Lora | Frozen | Full | Scratch, Field(discriminator="mode"), BeforeValidator(_of_earlier_versions)
+]
 
 
 def leaving_blind(config: AdaptConfig, model: MultimodalModel, modalities: Iterable[str]) -> AdaptConfig:
