@@ -16,7 +16,7 @@ from foundation.cohort.folds import find_folds, read_folds
 from foundation.cohort.record_plans import GROUP, RecordPlan, ScanChoice, lay_out
 from foundation.cohort.sources.base import ImageSource, image_sources, table_sources
 from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe
-from foundation.cohort.staging import StagedTable, stage
+from foundation.cohort.staging import StagedTable, join_versions, stage
 from foundation.errors import ConfigError, DataError
 from foundation.progress import Progress
 
@@ -79,6 +79,8 @@ class _Findings:
     other_channels: dict[str, dict[str, int]] = field(default_factory=dict)
     remarks: dict[str, Counter[str]] = field(default_factory=dict)
 
+
+VERSIONS = "features that tables name in several Ensembl versions, joined under the id without a version"
 
 NO_BARCODE = "the barcode does not match patients.barcode", "correct patients.barcode, or the name"
 
@@ -215,6 +217,9 @@ def _stage_tables(
             ]
             found.faults += _seen_before(name, table, tables)
             tables.append(table)
+    joined = join_versions(tables)
+    if joined:
+        found.remarks[name][VERSIONS] = joined
     return tables
 
 

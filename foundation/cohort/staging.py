@@ -15,6 +15,8 @@ from typing import IO
 import numpy as np
 
 from foundation.cohort.barcodes import PatientRule
+from foundation.cohort.reading.feature_names import unversioned
+from foundation.cohort.reading.features import several_versions
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableSource
 from foundation.cohort.transforms import apply, parse
 from foundation.errors import DataError, writing
@@ -124,6 +126,21 @@ def stage(source: TableSource, rule: PatientRule, folder: Path, name: str, trans
     return _stage_anew(source, rule, path, transform, sha256, key)
 
 
+def join_versions(tables: Sequence[StagedTable]) -> int:
+    """Call features alike that differ, from table to table, by the version of an Ensembl id alone.
+
+    Where there is one such feature, the ids of all these tables lose their versions.
+
+    Returns:
+        How many features bore several versions.
+    """
+    versions = several_versions(name for table in tables for name in table.features)
+    if versions:
+        for table in tables:
+            table.features = [unversioned(name) for name in table.features]
+    return len(set(versions.values()))
+
+
 def _stage_anew(
     source: TableSource, rule: PatientRule, path: Path, transform: Sequence[str], sha256: str, key: str
 ) -> StagedTable:
@@ -139,6 +156,9 @@ def _stage_anew(
     others = [other for row in chosen for other in assignment.same.get(row, [])]
     if others:
         source.remarks["samples named at two lengths of their barcode, taken as one"] = len(others)
+    passed_over = len(listed) - sum(map(len, (assignment.unmatched, assignment.left_out, chosen, others)))
+    if passed_over:
+        source.remarks["further samples of the same patients, not used (patients.several)"] = passed_over
     if source.long:
         source.same = {listed[other]: listed[row] for row, same in assignment.same.items() for other in same}
         others = []

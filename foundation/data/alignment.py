@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from foundation.cohort.manifest import ImageEntry, OmicsEntry
+from foundation.cohort.reading.feature_names import match_names
 from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.data.presence import observed_N
@@ -67,7 +68,7 @@ class Aligned:
             elif isinstance(scaling, ImageScaling):
                 told += _tell_channels(name, [*self.cohort.image(name).channels], scaling.channels)
             else:
-                told.append(_tell_features(name, self.positions[name], len(self.cohort.features[name])))
+                told.append(_tell_features(name, self.positions[name], scaling.features, self.cohort.features[name]))
         unknown = [name for name in self.cohort.modalities if name not in self.preprocessing.modalities]
         return told + [f"'{name}': the model was trained without it, so it is not used." for name in unknown]
 
@@ -158,13 +159,16 @@ def _tell_channels(name: str, here: Sequence[str], known: Sequence[str]) -> list
     return told
 
 
-def _tell_features(name: str, position: np.ndarray, here: int) -> str:
-    known, wanted = int((position >= 0).sum()), len(position)
+def _tell_features(name: str, position: np.ndarray, features: Sequence[str], there: Sequence[str]) -> str:
+    known, wanted, here = int((position >= 0).sum()), len(position), len(there)
     if known < wanted:
         share = f"{known:,} of the {wanted:,} features that the model reads ({percent(known, wanted)})"
         told = f"'{name}': this cohort has {share}; the rest count as not measured."
     else:
         told = f"'{name}': this cohort has all {wanted:,} features that the model reads."
+    renamed = sum(there[place] != feature for place, feature in zip(position, features, strict=True) if place >= 0)
+    if renamed:
+        told += f" Matched by an Ensembl id of another version: {counted(renamed, 'feature')}."
     unknown = f" Not used: {counted(here - known, 'feature')} that the model does not know."
     return told + unknown if here > known else told
 
@@ -231,8 +235,7 @@ def _match_image(cohort: PreparedCohort, name: str, entry: ImageEntry, scaling: 
 
 def _match_omics(cohort: PreparedCohort, name: str, entry: OmicsEntry, scaling: OmicsScaling) -> np.ndarray:
     _check_agreement(cohort, name, entry, scaling, tuple(OmicsForm.model_fields))
-    place = {feature: i for i, feature in enumerate(cohort.features[name])}
-    positions = np.array([place.get(feature, -1) for feature in scaling.features], dtype=np.int64)
+    positions = match_names(scaling.features, cohort.features[name])
     overlap = float((positions >= 0).mean())
     if overlap < scaling.minimum_overlap:
         lacking = [f for f, p in zip(scaling.features, positions, strict=True) if p < 0][:3]

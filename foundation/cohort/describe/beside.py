@@ -124,7 +124,7 @@ def _place_h5ad(listing: Listing, findings: Findings, name: str) -> None:
     listing.take([name])
     source = {"format": "h5ad", "files": name}
     try:
-        part = H5adSource(H5adSource.Config(**source), listing.path(name))
+        part = H5adSource(H5adSource.Config.model_validate(source), listing.path(name))
         samples = part.list_samples()
         features = part.read(samples[:1]).features
     except ChiasmaError as error:

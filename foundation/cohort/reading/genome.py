@@ -78,7 +78,10 @@ ASSEMBLIES: dict[str, dict[str, Chromosome]] = {
 }
 
 _NUMBERED = {"23": "X", "24": "Y", "25": "M", "26": "M"}
-_NOT_PLACED = ("GL", "KI", "KB", "JH", "KN", "KQ", "KV", "KZ", "ML", "MU", "UN")
+_NOT_PLACED = (
+    *("GL", "KI", "KB", "JH", "KN", "KQ", "KV", "KZ", "ML", "MU", "UN", "HLA", "HS37D5", "HS38D1"),
+    *("EBV", "CMV", "HPV", "HBV", "HCV", "HIV", "HTLV", "KSHV", "MCV", "SV40", "PHIX"),
+)
 
 
 def chromosome(name: str) -> str | None:

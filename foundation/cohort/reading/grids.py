@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foundation.cohort.reading.feature_names import is_unnamed
 from foundation.cohort.reading.lines import PIECE_BYTES, Lines
 from foundation.cohort.reading.tables import (
     delimiter,
@@ -44,18 +45,25 @@ class Grid(ABC):
 
     Args:
         path: The file.
-        label: Name of the column that names the rows; the first (in Parquet, the index) where None.
+        label: Name of the column that names the rows, or of several, of which the first with a name counts; the first
+            (in Parquet, the index) where None.
 
     Attributes:
         columns: Names of all columns, as they stand.
-        label: Position of the column that names the rows.
+        named_by: Positions of the columns that name the rows.
     """
 
-    def __init__(self, path: Path, label: str | None) -> None:
+    def __init__(self, path: Path, label: str | Sequence[str] | None) -> None:
         self.path = path
         with reading(path):
             self.columns, default = self._open()
-        self.label = default if label is None else find_column(label, self.columns, path)
+        labels = [label] if isinstance(label, str) else label or []
+        self.named_by = [find_column(name, self.columns, path) for name in labels] or [default]
+
+    @property
+    def label(self) -> int:
+        """Position of the first column that names the rows."""
+        return self.named_by[0]
 
     @abstractmethod
     def _open(self) -> tuple[list[str], int]:
@@ -68,11 +76,14 @@ class Grid(ABC):
         Raises:
             DataError: The file is damaged, or a row has too few or too many cells.
         """
-        return self._read_labels()
+        names, *others = self._read_text(self.named_by)
+        for other in others:
+            names = [second if is_unnamed(first) else first for first, second in zip(names, other, strict=True)]
+        return names
 
     @abstractmethod
-    def _read_labels(self) -> list[str]:
-        """Names of the rows, as they stand."""
+    def _read_text(self, columns: Sequence[int]) -> list[list[str]]:
+        """Whole columns, as they stand."""
 
     @abstractmethod
     def rows(self, wanted: np.ndarray, columns: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -94,11 +105,12 @@ class Grid(ABC):
         return DataError(
             f"row '{row}', column '{self.columns[column]}': '{value}' is not a finite number",
             where=str(self.path),
-            fix="mend the cell, list a column of text in `leave_out_columns`, or correct `orientation`",
+            fix="mend the cell, list a column of text in `leave_out_columns`, a feature of text in "
+            "`leave_out_features`, or correct `orientation`",
         )
 
 
-def open_grid(path: Path, label: str | None) -> Grid:
+def open_grid(path: Path, label: str | Sequence[str] | None) -> Grid:
     """Open a text or Parquet file as a grid; see `Grid`."""
     return ParquetGrid(path, label) if is_parquet(path) else TextGrid(path, label)
 
@@ -115,20 +127,21 @@ class TextGrid(Grid):
             )
         return columns, 0
 
-    def _read_labels(self) -> list[str]:
+    def _read_text(self, columns: Sequence[int]) -> list[list[str]]:
         import pyarrow.compute as pc
 
-        names: list[str] = []
+        texts: list[list[str]] = [[] for _ in columns]
         for piece in self._pieces():
             lines = self._lines(piece)
             found = pc.count_substring(lines, CELL_END).to_numpy() + 1
             ragged = np.flatnonzero(found != len(self.columns))
             if len(ragged):
-                row = len(names) + int(ragged[0]) + 1
+                row = len(texts[0]) + int(ragged[0]) + 1
                 raise ragged_row(places(self.path, [row])[0], int(found[ragged[0]]), len(self.columns), self.path)
-            heads = pc.split_pattern(lines, CELL_END, max_splits=self.label + 1)
-            names += pc.list_element(heads, self.label).to_pylist()
-        return names
+            heads = pc.split_pattern(lines, CELL_END, max_splits=max(columns) + 1)
+            for text, column in zip(texts, columns, strict=True):
+                text += pc.list_element(heads, column).to_pylist()
+        return texts
 
     def rows(self, wanted: np.ndarray, columns: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Numbers of some rows and columns, a piece of the file at a time."""
@@ -212,14 +225,14 @@ class ParquetGrid(Grid):
         index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if name in names]
         return names, names.index(index[0]) if len(index) == 1 else 0
 
-    def _read_labels(self) -> list[str]:
+    def _read_text(self, columns: Sequence[int]) -> list[list[str]]:
         import pyarrow as pa
 
-        return [
-            name
-            for batch in self._batches([self.columns[self.label]])
-            for name in batch.column(0).cast(pa.string()).fill_null("").to_pylist()
-        ]
+        texts: list[list[str]] = [[] for _ in columns]
+        for batch in self._batches([self.columns[place] for place in columns]):
+            for text, cells in zip(texts, batch.columns, strict=True):
+                text += cells.cast(pa.string()).fill_null("").to_pylist()
+        return texts
 
     def rows(self, wanted: np.ndarray, columns: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Numbers of some rows and columns, a piece of the file at a time."""

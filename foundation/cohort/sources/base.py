@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from foundation.cohort.reading.feature_names import left_out_by
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError, nearest
 from foundation.registry import Registry
@@ -31,6 +33,16 @@ class SourceConfig(Config):
     """
 
     files: str
+
+
+class TableConfig(SourceConfig):
+    """What every table states beside its files: which of its features are not wanted."""
+
+    leave_out_features: list[str] = Field(
+        [],
+        description="Patterns of names of features to leave out, such as `ERCC-*`: `*` is any text, `?` one character, "
+        "`[ab]` one of these; upper and lower case differ.",
+    )
 
 
 @dataclass(frozen=True, order=True)
@@ -146,10 +158,10 @@ class TableSource(ABC):
         same: In a long table other names of its samples, to the name they are read by; given before `read`.
     """
 
-    Config: type[SourceConfig]
+    Config: type[TableConfig]
     long: ClassVar[bool] = False
 
-    def __init__(self, config: SourceConfig, path: Path) -> None:
+    def __init__(self, config: TableConfig, path: Path) -> None:
         self.config = config
         self.path = path
         self.remarks: Counter[str] = Counter()
@@ -167,6 +179,17 @@ class TableSource(ABC):
         Raises:
             DataError: The file is missing, truncated or has no header.
         """
+
+    def wanted(self, names: Sequence[str]) -> np.ndarray:
+        """Positions of the features that `leave_out_features` leaves; what it leaves out is remarked.
+
+        Raises:
+            DataError: It leaves none.
+        """
+        kept = np.flatnonzero(~left_out_by(self.config.leave_out_features, names, self.remarks))
+        if len(names) and not len(kept):
+            raise DataError("no feature is left", where=str(self.path), fix="correct leave_out_features")
+        return kept
 
     @abstractmethod
     def read(self, samples: Sequence[str]) -> Table:

@@ -22,7 +22,7 @@ from foundation.cohort.reading.tables import (
     places,
     read_frames,
 )
-from foundation.cohort.sources.base import Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import Block, Table, TableConfig, TableSource, table_sources
 from foundation.cohort.words import (
     Meanings,
     Missing,
@@ -113,7 +113,7 @@ class ScaleCovariate(NamedColumn):
 Covariate = Annotated[NumberCovariate | CategoryCovariate | ScaleCovariate, Field(discriminator="kind")]
 
 
-class ClinicalConfig(SourceConfig):
+class ClinicalConfig(TableConfig):
     """Which column names the patient, and which covariates to read."""
 
     format: Literal["clinical"]
@@ -168,11 +168,12 @@ class ClinicalSource(TableSource):
         target_of_row[positions_of(samples, listed, self.path)] = np.arange(len(samples))
         categories = self._categories()
         names = [feature for name in self.config.columns for feature in self._features(name, categories)]
+        kept = self.wanted(names)
         unread = _Unread(self._patients(), self.path)
-        return Table(names, self._blocks(target_of_row, categories, len(names), unread))
+        return Table([names[place] for place in kept], self._blocks(target_of_row, categories, kept, unread))
 
     def _blocks(
-        self, target_of_row: np.ndarray, categories: dict[str, list[str]], width: int, unread: _Unread
+        self, target_of_row: np.ndarray, categories: dict[str, list[str]], kept: np.ndarray, unread: _Unread
     ) -> Iterator[Block]:
         start = 0
         for frame in self._frames():
@@ -181,9 +182,9 @@ class ClinicalSource(TableSource):
             chosen = np.flatnonzero(target >= 0)
             frame = frame.iloc[chosen]
             columns = [self._values(name, frame, categories, unread) for name in self.config.columns]
-            values = np.concatenate(columns, axis=1, dtype=np.float32)
+            values = np.concatenate(columns, axis=1, dtype=np.float32)[:, kept]
             for piece, rows in runs(target[chosen]):
-                yield Block(rows, slice(0, width), values[piece])
+                yield Block(rows, slice(0, len(kept)), values[piece])
         unread.refuse()
 
     @cached_property

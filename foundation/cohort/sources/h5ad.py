@@ -13,14 +13,14 @@ from pydantic import Field
 from foundation.cohort.reading.features import DuplicateRule, Features
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.tables import Frame, find_column, reading
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import h5py
 
 
-class H5adConfig(SourceConfig):
+class H5adConfig(TableConfig):
     """What to read of an AnnData file."""
 
     format: Literal["h5ad"]
@@ -61,7 +61,13 @@ class H5adSource(TableSource):
                 where=str(self.path),
                 fix="write the file again with anndata",
             )
-        features = Features(names, self.config.duplicate_features, self.path)
+        features = Features(
+            names,
+            self.config.duplicate_features,
+            self.path,
+            self.remarks,
+            leave_out=self.config.leave_out_features,
+        )
         return Table(features.names, self._blocks(features, listed, samples))
 
     def _blocks(self, features: Features, listed: list[str], samples: Sequence[str]) -> Iterator[Block]:
@@ -71,7 +77,7 @@ class H5adSource(TableSource):
         with self._open() as file:
             matrix = self._matrix(file, self._places(file)[0])
             by_columns = getattr(matrix, "format", "csr") == "csc" and not features.repeated
-            pieces = _columns(matrix, rows) if by_columns else _rows(matrix, target_of_row, features)
+            pieces = _columns(matrix, rows, features) if by_columns else _rows(matrix, target_of_row, features)
             for block in pieces:
                 endless = np.argwhere(np.isinf(block.values))
                 if len(endless):
@@ -171,7 +177,8 @@ def _old_frame(table: h5py.Dataset) -> Frame:
 
     values = table[()]
     first, *others = values.dtype.names
-    columns = {name: _as_text(values[name]) if values[name].dtype.kind in "SO" else values[name] for name in others}
+    flat = {name: values[name] for name in others if values[name].ndim == 1}
+    columns = {name: _as_text(cells) if cells.dtype.kind in "SO" else cells for name, cells in flat.items()}
     return pd.DataFrame(columns, index=pd.Index(_as_text(values[first])))
 
 
@@ -195,14 +202,19 @@ def _rows(matrix: Any, target_of_row: np.ndarray, features: Features) -> Iterato
         chosen = np.flatnonzero(target >= 0)
         if len(chosen) == 0:
             continue
-        values = features.merge(_dense(matrix[start : start + step])[chosen])
+        values = _dense(matrix[start : start + step])[chosen]
+        values = features.merge(values if len(features.kept) == values.shape[1] else values[:, features.kept])
         for piece, samples in runs(target[chosen]):
             yield Block(samples, slice(0, len(features.names)), values[piece])
 
 
-def _columns(matrix: Any, rows: np.ndarray) -> Iterator[Block]:
+def _columns(matrix: Any, rows: np.ndarray, features: Features) -> Iterator[Block]:
     """Some features of all samples at a time: what a matrix compressed by columns is quick at."""
     step = max(1, BLOCK_VALUES // max(1, matrix.shape[0]))
+    of_listed = features.of_listed
     for start in range(0, matrix.shape[1], step):
-        values = _dense(matrix[:, start : start + step])[rows]
-        yield Block(slice(0, len(rows)), slice(start, start + values.shape[1]), values)
+        targets = of_listed[start : start + step]
+        kept = np.flatnonzero(targets >= 0)
+        if len(kept):
+            values = _dense(matrix[:, start : start + step])[rows][:, kept]
+            yield Block(slice(0, len(rows)), slice(int(targets[kept[0]]), int(targets[kept[-1]]) + 1), values)

@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.barcodes import only_new
+from foundation.cohort.reading.feature_names import UNNAMED, dates_among, remark_on_dates
+from foundation.cohort.reading.features import several_versions
 from foundation.cohort.reading.positions import SampleRows
 from foundation.cohort.reading.tables import (
-    MISSING,
     Column,
     Frame,
     mark_missing,
@@ -23,10 +24,10 @@ from foundation.cohort.reading.tables import (
     reading,
 )
 from foundation.cohort.reading.variant_classes import NON_SILENT, SILENT, VariantClasses
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError, nearest
 
-NO_GENE = (*MISSING, "Unknown", "unknown", "UNKNOWN", "NONE", ".", "-", "---", "?")
+NO_GENE = (*UNNAMED, "Unknown", "unknown", "UNKNOWN", "NONE")
 """What stands for the gene of a variant that lies in none; such a variant is no feature."""
 
 SEQUENCED = re.compile(r"(?:#+\s*sequenced[ _-]?samples?\b|case_list_ids)\s*[:=]?(.*)", re.IGNORECASE)
@@ -36,7 +37,7 @@ NAMED = 20
 """Unknown variant classes named one by one; of a column that holds something else there would be thousands."""
 
 
-class MafConfig(SourceConfig):
+class MafConfig(TableConfig):
     """Which columns to read, which variants count, and which genes become features."""
 
     format: Literal["maf"]
@@ -99,7 +100,7 @@ class MafSource(TableSource):
 
     def read(self, samples: Sequence[str]) -> Table:
         """Open the file for these samples; a gene is hit as often as they are."""
-        genes, pairs = self._hits(samples)
+        genes, pairs = self._features(*self._hits(samples))
         hits_of_gene = np.bincount(pairs % max(1, len(genes)), minlength=len(genes))
         frequent = [place for place in range(len(genes)) if hits_of_gene[place] >= self.config.min_patients]
         if not frequent:
@@ -148,6 +149,24 @@ class MafSource(TableSource):
         hits = np.concatenate(sample_pieces).astype(np.int64)
         return list(genes), np.unique(hits * len(genes) + np.concatenate(gene_pieces))
 
+    def _features(self, genes: list[str], pairs: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """The genes that are features, each once, and the hits among them."""
+        versions = several_versions(genes)
+        if versions:
+            number = len(set(versions.values()))
+            self.remarks["genes in several Ensembl versions, made one under the id without a version"] = number
+        listed = [versions.get(gene, gene) for gene in genes]
+        dates = dates_among(genes)
+        remark_on_dates(dates, "left out, as two genes may have become one", self.remarks)
+        names = [gene for gene in dict.fromkeys(listed) if gene not in dates]
+        names = [names[place] for place in self.wanted(names).tolist()]
+        if names == genes:
+            return genes, pairs
+        column = {gene: place for place, gene in enumerate(names)}
+        rows, places = np.divmod(pairs, len(genes))
+        columns = np.array([column.get(gene, -1) for gene in listed], dtype=np.int64)[places]
+        return names, np.unique(rows[columns >= 0] * len(names) + columns[columns >= 0])
+
     def _refuse_no_hit(self, found: Counter[str], unknown: Counter[str]) -> None:
         absent = [name for name in self.config.non_silent if name not in found]
         hint = f" ('{absent[0]}': {nearest(absent[0], found)})" if absent else ""
@@ -183,7 +202,7 @@ def _sequenced(lines: Iterable[str], *, in_comments: bool = False) -> list[str]:
     """Barcodes that lines list as sequenced: in comments of a MAF, in a case list, or one in each line."""
     listed = [match[1] for line in lines if (match := SEQUENCED.match(line))]
     if listed or in_comments:
-        return [barcode for text in listed for barcode in re.split(r"[\s,;]+", text) if barcode]
+        return [barcode for text in listed for barcode in re.split(r"[\s,;\"]+", text) if barcode]
     return [line.strip() for line in lines if line.strip()]
 
 

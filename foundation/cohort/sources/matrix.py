@@ -9,23 +9,25 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from foundation.cohort.reading.features import DuplicateRule, Features, Mean
+from foundation.cohort.reading.features import DuplicateRule, Features, Mean, UnnamedRule
 from foundation.cohort.reading.grids import Grid, open_grid
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.tables import find_column, parse_numbers
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError
 
 
-class MatrixConfig(SourceConfig):
+class MatrixConfig(TableConfig):
     """How a matrix is laid out."""
 
     format: Literal["matrix"]
     orientation: Literal["features_by_samples", "samples_by_features"] = Field(
         description="Whether a row is a feature (features_by_samples) or a sample."
     )
-    feature_column: str | None = Field(
-        None, description="Column that names the features of a features_by_samples table; the first by default."
+    feature_column: str | list[str] | None = Field(
+        None,
+        description="Column that names the features of a features_by_samples table, or several, such as [Hugo_Symbol, "
+        "Entrez_Gene_Id], of which the first with a name counts; the first of the table by default.",
     )
     sample_column: str | None = Field(
         None, description="Column that names the samples of a samples_by_features table; the first by default."
@@ -33,6 +35,9 @@ class MatrixConfig(SourceConfig):
     leave_out_columns: list[str] = Field([], description="Columns that are neither samples nor features.")
     duplicate_features: DuplicateRule = Field(
         "error", description="What a feature that stands several times means: an error, the mean, or the first."
+    )
+    unnamed_features: UnnamedRule = Field(
+        "leave_out", description="What a feature without a name means: it is left out, and counted, or an error."
     )
     numeric_names: bool = Field(
         False, description="The names in the header are numbers, such as Entrez ids, and no values."
@@ -65,14 +70,25 @@ class MatrixSource(TableSource):
         """Open the table for these samples."""
         grid = self._grid
         if self.config.orientation == "features_by_samples":
-            features = Features(grid.labels, self.config.duplicate_features, self.path)
+            features = self._features(grid.labels)
             places = self._values(grid)
             found = positions_of(samples, [grid.columns[place] for place in places], self.path)
             return Table(features.names, _by_feature(grid, features, places[found]))
         places = self._values(grid)
-        features = Features([grid.columns[place] for place in places], self.config.duplicate_features, self.path)
+        features = self._features([grid.columns[place] for place in places])
         rows = positions_of(samples, grid.labels, self.path)
-        return Table(features.names, _by_sample(grid, features, places, rows))
+        return Table(features.names, _by_sample(grid, features, places[features.kept], rows))
+
+    def _features(self, listed: list[str]) -> Features:
+        config = self.config
+        return Features(
+            listed,
+            config.duplicate_features,
+            self.path,
+            self.remarks,
+            leave_out=config.leave_out_features,
+            unnamed=config.unnamed_features,
+        )
 
     @cached_property
     def _grid(self) -> Grid:
@@ -92,7 +108,7 @@ class MatrixSource(TableSource):
     def _values(self, grid: Grid) -> np.ndarray:
         """Positions of the columns that hold values."""
         without = {find_column(name, grid.columns, self.path) for name in self.config.leave_out_columns}
-        without.add(grid.label)
+        without.update(grid.named_by)
         return np.array([place for place in range(len(grid.columns)) if place not in without], dtype=np.int64)
 
 
@@ -106,10 +122,11 @@ def _are_numbers(names: list[str]) -> bool:
 def _by_feature(grid: Grid, features: Features, columns: np.ndarray) -> Iterator[Block]:
     """Rows are features: each piece of the file is some features of all samples."""
     everyone = slice(0, len(columns))
-    single = np.zeros(len(features.of_listed), dtype=bool)
-    single[features.first] = True if features.rule == "first" else features.counts == 1
+    of_listed = features.of_listed
+    single = np.zeros(len(of_listed), dtype=bool)
+    single[features.kept[features.first]] = True if features.rule == "first" else features.counts == 1
     for rows, values in grid.rows(single, columns):
-        for piece, target in runs(features.of_listed[rows]):
+        for piece, target in runs(of_listed[rows]):
             yield Block(everyone, target, values[piece].T)
     if features.rule == "mean":
         yield from _means(grid, features, columns)
@@ -119,13 +136,14 @@ def _means(grid: Grid, features: Features, columns: np.ndarray) -> Iterator[Bloc
     """Features that are in several rows, as many at a time as fit: the file is read once for each such group."""
     repeated = np.flatnonzero(features.counts > 1)
     step = max(1, BLOCK_VALUES // len(columns)) if len(columns) else 1
+    of_listed = features.of_listed
     for start in range(0, len(repeated), step):
         group = repeated[start : start + step]
-        place = np.full(len(features.names), -1)
+        place = np.full(len(features.names) + 1, -1)  # The last is that of what is no feature, -1.
         place[group] = np.arange(len(group))
         total, number = Mean.empty((len(group), len(columns)))
-        for rows, values in grid.rows(place[features.of_listed] >= 0, columns):
-            Mean.add(total, number, place[features.of_listed[rows]], values)
+        for rows, values in grid.rows(place[of_listed] >= 0, columns):
+            Mean.add(total, number, place[of_listed[rows]], values)
         mean = Mean.of(total, number)
         for piece, target in runs(group):
             yield Block(slice(0, len(columns)), target, mean[piece].T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -14,7 +15,6 @@ from pydantic import Field, field_validator
 
 from foundation.cohort.reading.features import DuplicateRule, Features
 from foundation.cohort.reading.tables import (
-    MISSING,
     Column,
     Frame,
     column_names,
@@ -22,17 +22,11 @@ from foundation.cohort.reading.tables import (
     parse_numbers,
     read_frames,
 )
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.cohort.sources.maf import MafConfig, MafSource
 from foundation.cohort.sources.segments import SegmentsConfig, SegmentsSource
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError
-
-NO_FEATURES = re.compile(
-    r"N_(unmapped|multimapping|noFeature|ambiguous)$"
-    r"|__(no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)$"
-)
-"""Rows of counting programs that sum up what lies in no gene."""
 
 
 class EachValues(Config):
@@ -59,7 +53,7 @@ class EachSegments(SegmentsConfig):
     files: str = Field("", description="The sheet says which.")
 
 
-class PerSampleConfig(SourceConfig):
+class PerSampleConfig(TableConfig):
     """The sheet, which of its rows count, where each row's file is, and what such a file is."""
 
     format: Literal["per_sample"]
@@ -108,6 +102,9 @@ class PerSampleSource(TableSource):
         path_of = {file.sample: file.path for file in self._files}
         files = [SampleFile(sample, path_of[sample]) for sample in samples]
         each = self.config.each
+        if isinstance(each, EachMaf | EachSegments):
+            leave_out = [*each.leave_out_features, *self.config.leave_out_features]
+            each = each.model_copy(update={"leave_out_features": leave_out})
         if isinstance(each, EachMaf):
             return self._joined(_JoinedMaf(each, self.path, files), samples)
         if isinstance(each, EachSegments):
@@ -233,14 +230,14 @@ class _Values:
             group = self.files[start : start + step]
             values = np.full((len(group), len(names)), np.nan, dtype=np.float32)
             for row, file in enumerate(group):
-                features, kept, cells = self._features(file.path)
-                merged = features.merge(self._numbers(cells[kept], file.path)[None])[0]
+                features, cells = self._features(file.path)
+                merged = features.merge(self._numbers(cells.iloc[features.kept], file.path)[None])[0]
                 columns = slice(None) if features.names == names else [place[name] for name in features.names]
                 values[row, columns] = merged
             yield Block(slice(start, start + len(group)), slice(0, len(names)), values)
 
-    def _features(self, path: Path) -> tuple[Features, np.ndarray, Column]:
-        """The features of a file, which of its rows they are, and the cells of all rows."""
+    def _features(self, path: Path) -> tuple[Features, Column]:
+        """The features of a file, and the cells of all its rows."""
         import pandas as pd
 
         feature, value = self._columns(path)
@@ -249,13 +246,17 @@ class _Values:
             # Without a header the first row is read as one.
             frames.insert(0, pd.DataFrame({feature: [feature], value: [value]}, dtype=str))
         table = pd.concat(frames) if frames else pd.DataFrame({feature: [], value: []}, dtype=str)
-        labels = table[feature].str.strip()
-        kept = ~(labels.isin(MISSING) | labels.str.match(NO_FEATURES.pattern)).to_numpy(bool)
-        if not kept.all():
-            self.source.remarks["rows that name no feature, such as N_unmapped, left out of each file"] = int(
-                (~kept).sum()
-            )
-        return Features(labels[kept].tolist(), self.each.duplicate_features, path), kept, table[value]
+        remarks: Counter[str] = Counter()
+        features = Features(
+            table[feature].str.strip().tolist(),
+            self.each.duplicate_features,
+            path,
+            remarks,
+            leave_out=self.source.config.leave_out_features,
+        )
+        for what, number in remarks.items():
+            self.source.remarks[f"{what} (per file)"] = max(self.source.remarks[f"{what} (per file)"], number)
+        return features, table[value]
 
     def _columns(self, path: Path) -> tuple[str, str]:
         """Names of the two columns in a file."""

@@ -11,14 +11,14 @@ from pydantic import Field
 from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
 from foundation.cohort.reading.positions import SampleRows
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
-from foundation.cohort.sources.base import BLOCK_VALUES, Block, SourceConfig, Table, TableSource, table_sources
+from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError
 
 BEYOND_THE_END = 100_000
 """Base pairs a segment may reach beyond its chromosome: callers that work in windows round the last one up."""
 
 
-class SegmentsConfig(SourceConfig):
+class SegmentsConfig(TableConfig):
     """Which columns to read, in which assembly, and what the features are."""
 
     format: Literal["segments"]
@@ -94,9 +94,10 @@ class SegmentsSource(TableSource):
         if config.resolution in ("bins", "both"):
             tilings.append(bins(config.genome, config.bin_megabases))
         names = [name for tiling in tilings for name in tiling.names]
-        return Table(names, self._blocks(tilings, len(names), samples))
+        kept = self.wanted(names)
+        return Table([names[place] for place in kept], self._blocks(tilings, kept, samples))
 
-    def _blocks(self, tilings: list[Tiling], features: int, samples: Sequence[str]) -> Iterator[Block]:
+    def _blocks(self, tilings: list[Tiling], kept: np.ndarray, samples: Sequence[str]) -> Iterator[Block]:
         intervals = sum(len(tiling.borders) - 1 for tiling in tilings)
         step = max(1, BLOCK_VALUES // intervals)
         for start in range(0, len(samples), step):
@@ -105,8 +106,8 @@ class SegmentsSource(TableSource):
             for segments in self._segments(group):
                 for mean in means:
                     mean.add(segments)
-            values = np.concatenate([mean.values() for mean in means], axis=1)
-            yield Block(slice(start, start + len(group)), slice(0, features), values)
+            values = np.concatenate([mean.values() for mean in means], axis=1)[:, kept]
+            yield Block(slice(start, start + len(group)), slice(0, len(kept)), values)
 
     def _segments(self, samples: Sequence[str]) -> Iterator[Segments]:
         config = self.config

@@ -16,7 +16,7 @@ from foundation.cohort import staging
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.reading import grids
 from foundation.cohort.sources.base import TableSource, table_sources
-from foundation.cohort.staging import StagedTable, stage
+from foundation.cohort.staging import StagedTable, join_versions, stage
 from foundation.errors import ConfigError, DataError, WriteError
 
 RULE = PatientRule(barcode=r"(?P<patient>P\d+)-(?P<sample_type>\d\d)", leave_out=["10"], primary=["01"])
@@ -55,6 +55,7 @@ def test_rows_are_those_of_the_table(tmp_path, folder, monkeypatch, orientation,
     assert staged.samples == ["P3-01", "P1-01", "P4-02"]
     assert staged.unmatched == ["blank"]
     assert staged.left_out == ["P2-10", "P3-10"]
+    assert staged.remarks == {"further samples of the same patients, not used (patients.several)": 1}
     assert staged.sha256 == hashlib.sha256((tmp_path / "rna.tsv").read_bytes()).hexdigest()
     for patient, sample in {"P1": "P1-01", "P3": "P3-01", "P4": "P4-02"}.items():
         row = staged.row(patient)
@@ -87,13 +88,13 @@ AS_ONE = "samples named at two lengths of their barcode, taken as one"
 @pytest.mark.parametrize("several", ["primary_first", "mean"])
 def test_two_names_of_one_sample_are_one_row(tmp_path, folder, orientation, several):
     table = pd.DataFrame(
-        {TWO: [1.0, np.nan, 3.0, np.nan], OTHER: [7.0, 8.0, 9.0, 9.0], ONE: [1.0, 2.0, 4.0, np.nan]}, list("abcd")
+        {TWO: [1.0, np.nan, 3.0, 6.0], OTHER: [7.0, 8.0, 9.0, 9.0], ONE: [1.0, 2.0, 4.0, np.nan]}, list("abcd")
     )
     rule = TCGA_RULE.model_copy(update={"several": several})
     staged = stage(make(tmp_path / "rna.tsv", table, orientation=orientation), rule, folder, "rna", [])
     assert staged.by_patient.keys() == {"TCGA-AA-0001", "TCGA-AA-0002"}
     assert sorted(staged.samples) == [ONE, OTHER]
-    np.testing.assert_array_equal(staged.row("TCGA-AA-0001"), np.array([1, 2, 4, np.nan], np.float32))
+    np.testing.assert_array_equal(staged.row("TCGA-AA-0001"), np.array([1, 2, 4, 6], np.float32))
     np.testing.assert_array_equal(staged.row("TCGA-AA-0002"), np.array([7, 8, 9, 9], np.float32))
     assert staged.remarks[AS_ONE] == 1
     assert staged.remarks["values that differ between two names of one sample, of which the first is used"] == 1
@@ -126,6 +127,29 @@ def test_segments_under_two_names_are_those_of_one_sample(tmp_path, folder):
     staged = stage(source, TCGA_RULE, folder, "cnv", [])
     assert staged.row("TCGA-AA-0001")[staged.features.index("1p")] == pytest.approx(0.2)
     assert staged.row("TCGA-AA-0002")[staged.features.index("1p")] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("south", "common"),
+    [
+        (["ENSG00000000001.15", "ENSG00000000002.3"], ["ENSG00000000001", "ENSG00000000002"]),
+        (["ENSG00000000001", "ENSG00000000002.3"], ["ENSG00000000001", "ENSG00000000002"]),
+        (["ENSG00000000003.1", "ENSG00000000001.14"], None),
+        (["TP53.2", "TP53.3"], None),
+    ],
+    ids=["version", "none", "same", "no ids"],
+)
+def test_ids_that_differ_by_a_version_are_joined(tmp_path, folder, south, common):
+    north = ["ENSG00000000001.14", "ENSG00000000002.3"]
+    tables = [
+        stage(make(tmp_path / f"{n}.tsv", pd.DataFrame({f"P{n}-01": [1.0, 2.0]}, names)), RULE, folder, str(n), [])
+        for n, names in enumerate([north, south])
+    ]
+    joined = join_versions(tables)
+    assert joined == (1 if common else 0)
+    assert [table.features for table in tables] == ([common, common] if common else [north, south])
+    # What was written knows the names of the file, so that a second run finds it.
+    assert StagedTable.load(folder / "1.npy").features == south
 
 
 def test_transforms_are_applied_before_the_mean(tmp_path, folder):

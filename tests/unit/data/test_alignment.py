@@ -95,6 +95,24 @@ def test_features_are_matched_by_name_in_any_order(cohort, make_cohort):
     assert aligned.overlap["rna"] == 1.0
 
 
+def test_features_of_another_ensembl_version_are_matched_and_told(cohort, make_cohort):
+    def versions(first, others):
+        def change(records, modalities, features):
+            ids = [f"ENSG{i:011d}" for i in range(12)]
+            features["rna"] = [f"{name}.{first if i < 3 else others}" for i, name in enumerate(ids)]
+
+        return make_cohort(change=change)
+
+    trained = versions(14, 3)
+    aligned = align(fit(trained), versions(15, 3))
+    for mine, theirs in zip(
+        aligned.read_omics("rna", ALL), align(fit(trained), trained).read_omics("rna", ALL), strict=True
+    ):
+        assert np.array_equal(mine, theirs)
+    told = "'rna': this cohort has all 12 features that the model reads."
+    assert plain(aligned.sentences()[0]) == f"{told} Matched by an Ensembl id of another version: 3 features."
+
+
 def test_features_that_are_lacking_are_not_observed(cohort, make_cohort):
     def change(records, modalities, features):
         features["rna"] = [f"X{i}" if i in (2, 5, 7) else name for i, name in enumerate(features["rna"])]

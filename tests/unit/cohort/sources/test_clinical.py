@@ -43,6 +43,14 @@ def test_numbers_categories_and_scales(path, open_source, assemble, monkeypatch,
     np.testing.assert_array_equal(values, np.array(expected, dtype=np.float32))
 
 
+def test_features_left_out(path, open_source, assemble):
+    source = open_source(path, format="clinical", columns=COLUMNS, leave_out_features=["gender=M*", "age"])
+    features, values = assemble(source)
+    assert features == ["gender=FEMALE", "grade"]
+    nan = np.nan
+    np.testing.assert_array_equal(values, [[1, 2], [0, 3], [nan, nan], [nan, nan], [1, 4]])
+
+
 def test_the_first_column_with_a_value_counts(tmp_path, open_source, assemble):
     path = tmp_path / "clinical.tsv"
     path.write_text("patient\tpathologic\tclinical\nP1\tII\tI\nP2\tNA\tI\nP3\t \tII\nP4\t[Not Available]\t\n")

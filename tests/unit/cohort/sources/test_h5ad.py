@@ -165,6 +165,18 @@ def test_categories_as_anndata_0_7_kept_them(tmp_path, open_source):
     assert open_source(path, format="h5ad").list_samples()[0] == "S0"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block_values", [10**6, 20])
+def test_features_left_out(tmp_path, open_source, assemble, monkeypatch, kind, block_values):
+    monkeypatch.setattr(h5ad, "BLOCK_VALUES", block_values)
+    path = write(tmp_path / "t.h5ad", KINDS[kind](values()))
+    source = open_source(path, format="h5ad", leave_out_features=["P0", "P[34]"])
+    features, read = assemble(source)
+    assert features == ["P1", "P2", "P5", "P6"]
+    np.testing.assert_array_equal(read, values()[:, [1, 2, 5, 6]])
+    assert source.remarks["features left out by leave_out_features: 'P[34]'"] == 2
+
+
 def test_what_does_not_exist_names_the_nearest(tmp_path, open_source):
     path = write(tmp_path / "t.h5ad", values(), counts=values())
     with pytest.raises(DataError, match=r"no layer 'count'(.|\n)*did you mean 'counts'"):

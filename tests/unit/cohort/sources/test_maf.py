@@ -164,6 +164,24 @@ def test_the_listed_at_another_length_are_nobody_new(tmp_path, open_source):
     assert [sample[8:12] for sample in samples] == ["0001", "0002", "0003", "0004"]
 
 
+def test_genes_left_out_dates_and_versions(tmp_path, open_source, assemble):
+    rows = [
+        *[("TP53", "A"), ("TTN", "A"), ("MUC16", "B"), ("1-Mar", "A"), ("1-Mar", "B")],
+        *[("ENSG00000141510.14", "A"), ("ENSG00000141510.15", "B"), ("ENSG00000141510.15", "A")],
+    ]
+    text = "".join(f"{gene}\tMissense_Mutation\t{sample}\n" for gene, sample in rows)
+    (tmp_path / "t.maf").write_text(HEAD + text)
+    source = open_source(tmp_path / "t.maf", format="maf", leave_out_features=["TTN", "MUC*", "OR*"])
+    features, values = assemble(source)
+    assert features == ["ENSG00000141510", "TP53"]
+    assert values.tolist() == [[1, 1], [1, 0]]
+    told = "\n".join(source.remarks)
+    for word in ("'TTN'", "'MUC*'", "no feature: 'OR*'", "'1-Mar'", "several Ensembl versions"):
+        assert word in told, word
+    with pytest.raises(DataError, match="no feature is left"):
+        open_source(tmp_path / "t.maf", format="maf", leave_out_features=["*"]).read(["A"])
+
+
 def test_a_missing_list_of_the_sequenced(tmp_path, open_source):
     (tmp_path / "sequenced.txt").write_text("A\n")
     source = open_source(write(variants(), tmp_path / "t.maf"), format="maf", sequenced="sequencd.txt")

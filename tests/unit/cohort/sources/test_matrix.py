@@ -277,11 +277,108 @@ def test_a_row_of_the_wrong_length(tmp_path, open_source, row):
         open_source(path, **BY_FEATURES).read(["A"])
 
 
-def test_a_nameless_feature(tmp_path, open_source):
+ROWS = [
+    ("N_unmapped", "", "9\t9"),
+    ("ERCC-1", "", "bad\tcell"),
+    ("TP53", "7157", "1\t2"),
+    ("", "100130426", "3\tNA"),
+    ("", "100133144", "5\t6"),
+    ("A1CF", "29974", "1\t3"),
+    ("A1CF", "29974", "3\tNA"),
+    ("?", "", "8\t8"),
+]
+
+
+def write_rows(path: Path, orientation: str, names: list[str]) -> Path:
+    cells = [row[2].split("\t") for row in ROWS]
+    if orientation == "features_by_samples":
+        lines = [["gene", "id", "A", "B"], *([n, row[1], *c] for n, row, c in zip(names, ROWS, cells, strict=True))]
+    else:
+        lines = [["sample", *names], *([s, *(c[i] for c in cells)] for i, s in enumerate("AB"))]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("orientation", ["features_by_samples", "samples_by_features"])
+@pytest.mark.parametrize(("rule", "a1cf"), [("mean", [2, 3]), ("first", [1, 3])])
+@pytest.mark.parametrize("block_values", [10**6, 2])
+def test_what_is_no_feature_is_left_out_and_told(
+    tmp_path, open_source, assemble, monkeypatch, orientation, rule, a1cf, block_values
+):
+    monkeypatch.setattr(matrix, "BLOCK_VALUES", block_values)
+    path = write_rows(tmp_path / "t.tsv", orientation, [row[0] for row in ROWS])
+    given = {"leave_out_columns": ["id"]} if orientation == "features_by_samples" else {}
+    source = open_source(
+        path,
+        format="matrix",
+        orientation=orientation,
+        duplicate_features=rule,
+        leave_out_features=["ERCC*", "MT-*"],
+        **given,
+    )
+    features, values = assemble(source)
+    assert features == ["TP53", "A1CF"]
+    np.testing.assert_array_equal(values, np.array([[1, 2], a1cf]).T)
+    assert source.remarks == {
+        "features without a name, left out": 3,
+        "rows that count reads of no gene, such as 'N_unmapped', left out": 1,
+        f"features that appear more than once, of which the {rule} is used": 1,
+        "features left out by leave_out_features: 'ERCC*'": 1,
+        "patterns of leave_out_features that match no feature: 'MT-*'": 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["t.tsv", "t.parquet"])
+def test_features_named_by_the_next_column(tmp_path, open_source, assemble, name):
+    path = write_rows(tmp_path / "t.tsv", "features_by_samples", [row[0] for row in ROWS])
+    if name == "t.parquet":
+        frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace({"gene": {"": None}})
+        path = tmp_path / name
+        frame.to_parquet(path, index=False)
+    source = open_source(
+        path, **BY_FEATURES, feature_column=["gene", "id"], duplicate_features="first", leave_out_features=["ERCC*"]
+    )
+    assert source.list_samples() == ["A", "B"]
+    features, values = assemble(source)
+    assert features == ["TP53", "100130426", "100133144", "A1CF"]
+    np.testing.assert_array_equal(values, [[1, 3, 5, 1], [2, np.nan, 6, 3]])
+    assert source.remarks["features without a name, left out"] == 1
+
+
+def test_features_without_a_name_may_be_an_error(tmp_path, open_source):
     path = tmp_path / "t.tsv"
     path.write_text("gene\tA\nTP53\t1\n\t2\n")
-    with pytest.raises(DataError, match="feature 2 has no name"):
+    with pytest.raises(DataError, match=r"feature 2 has no name(.|\n)*unnamed_features: leave_out"):
+        open_source(path, **BY_FEATURES, unnamed_features="error").read(["A"])
+    path.write_text("gene\tA\n\t1\n\t2\n")
+    with pytest.raises(DataError, match="the table has no features"):
         open_source(path, **BY_FEATURES).read(["A"])
+
+
+@pytest.mark.parametrize("rule", ["error", "mean", "first"])
+def test_dates_are_never_made_one(tmp_path, open_source, assemble, rule):
+    path = tmp_path / "t.csv"
+    path.write_text("gene,A\nTP53,1\n1-Mar,4\n2-Sep,5\n1-Mar,400\n")
+    with pytest.raises(DataError, match=r"1 features are named by a date(.|\n)*spreadsheet(.|\n)*\['1-Mar'\]"):
+        open_source(path, **BY_FEATURES, duplicate_features=rule).read(["A"])
+    source = open_source(path, **BY_FEATURES, duplicate_features=rule, leave_out_features=["1-Mar"])
+    assert assemble(source)[0] == ["TP53", "2-Sep"]
+    told = [text for text in source.remarks if "date" in text and "spreadsheet" in text and "'2-Sep'" in text]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("orientation", ["features_by_samples", "samples_by_features"])
+def test_two_versions_of_a_gene_in_one_file(tmp_path, open_source, assemble, orientation):
+    names = ["ENSG00000141510.14", "ENSG00000141510.15", "ENSG00000182378.15", "ENSG00000182378.15_PAR_Y"]
+    frame = pd.DataFrame([[1.0, np.nan], [np.nan, 2.0], [3.0, 4.0], [0.0, 0.0]], names, ["A", "B"])
+    path = write(frame if orientation == "features_by_samples" else frame.T, tmp_path / "t.tsv")
+    with pytest.raises(DataError, match=r"first 'ENSG00000141510' \(in the Ensembl versions .*\.14, .*\.15\)"):
+        open_source(path, format="matrix", orientation=orientation).read(["A"])
+    source = open_source(path, format="matrix", orientation=orientation, duplicate_features="mean")
+    features, values = assemble(source)
+    assert features == ["ENSG00000141510", *names[2:]]
+    np.testing.assert_array_equal(values, [[1, 3, 0], [2, 4, 0]])
+    assert source.remarks["features in several Ensembl versions, made one under the id without a version"] == 1
 
 
 def test_not_text(tmp_path, open_source):

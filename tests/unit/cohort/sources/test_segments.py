@@ -67,6 +67,21 @@ def slow_means(rows: list[tuple], samples: list[str], features: dict[str, tuple[
     return result
 
 
+def test_features_left_out(tmp_path, open_source, assemble):
+    path = write(random_rows("hg19"), tmp_path / "t.seg")
+    whole, values = assemble(open_source(path, format="segments", genome="hg19"))
+    source = open_source(path, format="segments", genome="hg19", leave_out_features=["X?", "1[0-9]q"])
+    features, chosen = assemble(source)
+    places = [
+        place
+        for place, name in enumerate(whole)
+        if name[0] != "X" and not (name[0] == "1" and len(name) == 3 and name[2] == "q")
+    ]
+    assert features == [whole[place] for place in places]
+    assert len(whole) - len(features) == 12
+    np.testing.assert_array_equal(chosen, values[:, places])
+
+
 @pytest.mark.parametrize("genome", ["hg19", "hg38"])
 @pytest.mark.parametrize("small", [False, True])
 def test_against_a_slow_reference(tmp_path, open_source, assemble, monkeypatch, genome, small):
@@ -143,7 +158,16 @@ def test_which_features(tmp_path, open_source):
     ("name", "meant"),
     [
         *[("chr1", "1"), ("Chr22", "22"), ("23", "X"), ("chrX", "X"), (" x", "X"), ("24", ""), ("Y", ""), ("MT", "")],
-        *[("chrUn_KI270302v1", ""), ("GL000195.1", ""), ("chr1_random", ""), ("0", None), ("foo", None), ("1.0", None)],
+        *[
+            ("chrUn_KI270302v1", ""),
+            ("GL000195.1", ""),
+            ("chr1_random", ""),
+            ("chrEBV", ""),
+            ("hs37d5", ""),
+            ("0", None),
+            ("foo", None),
+            ("1.0", None),
+        ],
     ],
 )
 def test_names_of_chromosomes(name, meant):
