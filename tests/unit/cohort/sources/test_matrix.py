@@ -273,7 +273,7 @@ def test_no_column_of_values(tmp_path, open_source):
 def test_a_row_of_the_wrong_length(tmp_path, open_source, row):
     path = tmp_path / "t.tsv"
     path.write_text(f"gene\tA\tB\nTP53\t1\t2\n{row}\n")
-    with pytest.raises(DataError, match=r"row 2 has \d cells, the header has 3"):
+    with pytest.raises(DataError, match=r"line 3 has \d cells, the header has 3"):
         open_source(path, **BY_FEATURES).read(["A"])
 
 
