@@ -168,7 +168,8 @@ class ClinicalSource(TableSource):
         target_of_row[positions_of(samples, listed, self.path)] = np.arange(len(samples))
         categories = self._categories()
         names = [feature for name in self.config.columns for feature in self._features(name, categories)]
-        kept, unread = self.wanted(names), _Unread(self._patients(), self.path)
+        kept = self.wanted(names)
+        unread = _Unread(self._patients(), self.path)
         return Table([names[place] for place in kept], self._blocks(target_of_row, categories, kept, unread))
 
     def _blocks(

@@ -258,8 +258,8 @@ class _Values:
             remarks,
             leave_out=self.source.config.leave_out_features,
         )
-        # Files of one kind say the same, so that the most that one of them says stands for all.
-        self.source.remarks |= remarks
+        for what, number in remarks.items():
+            self.source.remarks[f"{what} (per file)"] = max(self.source.remarks[f"{what} (per file)"], number)
         return features, table[value]
 
     def _columns(self, path: Path) -> tuple[str, str]:

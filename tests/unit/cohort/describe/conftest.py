@@ -92,7 +92,12 @@ def cbioportal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbered = list(zip(GENES, ENTREZ, strict=True))
     write(
         folder / "data_mrna_seq_v2_rsem.txt",
-        [[*head, *samples[:20]], *([*numbered[g], *rsem[g]] for g in range(10)), ["TP53", 7157, *([1.0] * 20)]],
+        [
+            [*head, *samples[:20]],
+            *([*numbered[g], *rsem[g]] for g in range(10)),
+            ["TP53", 7157, *([1.0] * 20)],
+            ["", 100130426, *([0] * 20)],
+        ],
     )
     scores = (rsem - rsem.mean(1, keepdims=True)) / rsem.std(1, keepdims=True)
     write(

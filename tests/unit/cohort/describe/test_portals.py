@@ -83,6 +83,7 @@ def test_cbioportal_values(of_cbioportal, cbioportal):
     # A symbol in two rows is their mean.
     twice = column[column["Hugo_Symbol"] == "TP53"].iloc[:, 1].astype(float)
     assert len(twice) == 2
+    assert len(cohort.features["rna"]) == 10  # a row without a symbol is no feature
     assert value(cohort, "rna", "TCGA-AB-0003", "TP53") == pytest.approx(np.log2(1 + twice.mean()), rel=1e-5)
     assert value(cohort, "cnv", "TCGA-AB-0003", "1p") == pytest.approx(0.25)
     assert [value(cohort, "mutation", "TCGA-AB-0003", gene) for gene in ("IDH1", "TP53")] == [1, 1]

@@ -51,7 +51,7 @@ def test_files_are_joined_by_feature(counts):
     np.testing.assert_array_equal(joined["KRAS"], [4, np.nan])
     np.testing.assert_array_equal(joined["EGFR"], [5, np.nan])
     assert list(joined) == ["KRAS", "EGFR", "TP53"]
-    assert all("reads of no gene" in remark for remark in table.remarks) and table.remarks
+    assert any("N_unmapped" in what for what in table.remarks)
     assert sorted(path.parent.name for path in table.companions) == ["a", "b"]
 
 
