@@ -72,7 +72,7 @@ def auprc(positive_N: np.ndarray, score_N: np.ndarray) -> Score:
     """Average precision, the area under the steps of precision over recall."""
     order = np.argsort(-score_N, kind="stable")
     # Equal scores are one threshold: a curve has a point where the next score is lower.
-    last = np.flatnonzero(np.append(np.diff(score_N[order]) != 0, True))
+    last = np.flatnonzero(np.append(np.diff(score_N[order]) != 0, True)[: len(order)])
     positive = positive_N[order].astype(np.float64)
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def auprc(positive_N: np.ndarray, score_N: np.ndarray) -> Score:
         called = np.cumsum(sorted_RN, axis=1)[:, last]
         precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
         gained = np.diff(found, axis=1, prepend=0)
-        return share(np.sum(gained * precision, axis=1), found[:, -1])
+        return share(np.sum(gained * precision, axis=1), sorted_RN @ positive)
 
     return score
 

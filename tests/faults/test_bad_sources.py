@@ -186,7 +186,7 @@ def test_event_of_two(source):
     without_images(source)
     _, event = survival_columns(source)
     clinical(source, lambda table: table.update(pd.DataFrame({event: ["2"]}, index=[1])))
-    assert "0 or 1" in failure(source)
+    assert "'2' for SIM-01-0002 is no event that is known, such as 1 or 0" in failure(source)
 
 
 def test_unknown_class_names_the_nearest(source):

@@ -276,6 +276,6 @@ def test_nothing_half_written_remains(tmp_path, stop):
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError) as caught:
+    with pytest.raises(ConfigError, match="file: is a file, not a folder") as caught:
         simulate(tmp_path / "file" / "cohort", 10, 0, silent)
     assert caught.value.fix
