@@ -11,7 +11,7 @@ from foundation.files.whole import make_folder
 from foundation.simulation import tables
 from foundation.simulation.anatomy import paint
 from foundation.simulation.biology import draw_biology
-from foundation.simulation.describe import cohort_yaml, readme
+from foundation.simulation.guide import cohort_yaml, readme
 from foundation.simulation.scans import reorient, write_localizer, write_mask, write_scan
 from foundation.simulation.streams import stream
 from foundation.simulation.subject import Subject, draw_subject
