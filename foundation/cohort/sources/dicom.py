@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from foundation.cohort.reading.dicom_frames import Frame, files_below, frames_below
 from foundation.cohort.reading.dicom_pixels import read_voxels
 from foundation.cohort.reading.scans import find_scans, only_file, refuse_non_finite
-from foundation.cohort.reading.stacks import slice_distance, stack
+from foundation.cohort.reading.stacks import has_spacing, slice_distance, stack
 from foundation.cohort.sources.base import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError, nearest
@@ -47,7 +47,12 @@ class SeriesRule(Config):
     def rank(self, slices: Sequence[Frame]) -> tuple[float, str]:
         """The lowest is preferred."""
         first = slices[0]
-        by = {"most_slices": -len(slices), "thinnest": slice_distance(slices), "first": first.series_number}
+        # Frames that cannot be used count too: a scan that has to be refused must not give way to a lesser series.
+        by = {
+            "most_slices": -sum({item.path: item.frames for item in slices}.values()),
+            "thinnest": slice_distance(slices),
+            "first": first.series_number,
+        }
         return by[self.prefer], first.series
 
 
@@ -148,6 +153,8 @@ class DicomSource(ImageSource):
                     fix="make the `description` of one exclude the other, such as '^(?!.*gd).*t1'",
                 )
         ordered, affine, placed = stack(chosen, self.config.slice_tolerance, folder)
+        if not placed and not has_spacing(ordered[0]):
+            self.remarks["DICOM images that do not say how far apart pixels are: taken to be 1 mm"] += 1
         voxels = read_voxels(ordered)
         refuse_non_finite(voxels, folder)
         return Volume(voxels if placed else voxels[:, :, 0], affine, placed)

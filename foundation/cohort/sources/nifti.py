@@ -60,12 +60,31 @@ class NiftiSource(ImageSource):
                 fix="split it into one file per channel or time point",
             )
         refuse_non_finite(voxels, path)
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        affine = _affine(data, header, path)
         if not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
             raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
         affine = np.diag([*[_millimetres(header, path)] * 3, 1.0]) @ affine
         placed = any(int(header[code]) > 0 for code in ("sform_code", "qform_code"))
         return Volume(voxels, affine, placed)
+
+
+def _affine(data: bytes, header: "Nifti1Header", path: Path) -> np.ndarray:
+    """The affine of the sform, else of the qform, else of the voxel sizes alone, in the header's unit."""
+    raw = type(header)(data[: header.sizeof_hdr], check=False)
+    sizes = raw["pixdim"][1 : 1 + min(len(header.get_data_shape()), 3)]
+    # nibabel takes a size of 0 for 1.
+    if int(header["sform_code"]) <= 0 and not (np.abs(sizes) > 0).all():
+        raise DataError(
+            f"the header says that voxels measure {' x '.join(f'{size:g}' for size in sizes)}",
+            where=str(path),
+            fix="write the true size of a voxel into pixdim, for example with nibabel's `header.set_zooms`",
+        )
+    try:
+        return np.asarray(header.get_best_affine(), dtype=np.float64)
+    except ValueError as error:
+        raise DataError(
+            f"the header's qform is damaged: {error}", where=str(path), fix="export the scan again"
+        ) from None
 
 
 def _is_invertible(axes: np.ndarray) -> bool:
@@ -115,6 +134,8 @@ def _header(data: bytes, path: Path) -> "Nifti1Header":
         raise _no_single_file(data, path)
     try:
         header = kind(data[: kind.template_dtype.itemsize])
+        # Some programs write a 0 for an axis after the third that the scan does not have.
+        header["dim"][4:] = np.where(header["dim"][4:] == 0, 1, header["dim"][4:])
         start, shape, dtype = header.get_data_offset(), header.get_data_shape(), header.get_data_dtype()
         header.get_slope_inter()
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
@@ -144,6 +165,8 @@ def _no_single_file(data: bytes, path: Path) -> DataError:
         )
         care = "" if pair else "; Analyze does not say which side is left, so check it on a scan whose sides are known"
         return DataError(what, where=str(path), fix=f"write both as one file: {join}{care}")
+    if data.startswith(b"version https://git-lfs"):
+        return DataError("stands for a file that was not fetched", where=str(path), fix="git lfs pull")
     if data[128:132] == b"DICM":
         return DataError("is DICOM", where=str(path), fix="set `format: dicom` and let `files` name its folder")
     return DataError("is no NIfTI in one file", where=str(path), fix=f"if nibabel opens it, write it as NIfTI: {join}")
