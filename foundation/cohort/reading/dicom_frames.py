@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,7 @@ class Frame:
         shape: Rows and columns.
         pixel_spacing: Millimetres from row to row and from column to column.
         position, orientation: As in the header, LPS millimetres; empty where it does not say.
+        marked: The words of ImageType for which it is left aside; such a frame is no part of the scan.
         whole: Name of the object of which the file is one part, and of how many; empty and 1 where it is all of it.
     """
 
@@ -117,6 +118,7 @@ class Frame:
     slope: float
     intercept: float
     whole: tuple[str, int] = ("", 1)
+    marked: str = ""
 
 
 def files_below(folder: Path, closed: Callable[[OSError], None] | None = None) -> list[Path]:
@@ -127,10 +129,11 @@ def files_below(folder: Path, closed: Callable[[OSError], None] | None = None) -
         closed: Called with what forbids to list a folder, which is else taken for empty.
     """
     found: list[Path] = []
-    entered: set[str] = set()
+    entered = {os.path.realpath(folder)}
     for place, folders, names in os.walk(folder, onerror=closed, followlinks=True):
-        entered.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in entered]
+        once = {os.path.realpath(Path(place, name)): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(once[real] for real in once.keys() - entered)
+        entered |= once.keys()
         paths = (Path(place, name) for name in names)
         found += [path for path in paths if path.is_file() or path.is_symlink()]
     return sorted(found)
@@ -143,7 +146,7 @@ def _refuse_closed_folder(error: OSError) -> None:
 
 
 def frames_below(folder: Path, leave_out: set[str], aside: Counter[str]) -> list[Frame]:
-    """The frames of all acquired images below a folder; a second copy of one is left aside.
+    """The frames of all images below a folder, those left aside for their ImageType marked; a copy is left aside.
 
     Args:
         folder: Holds the files of a patient.
@@ -156,6 +159,7 @@ def frames_below(folder: Path, leave_out: set[str], aside: Counter[str]) -> list
     found: dict[tuple, Frame] = {}
     doubtful: list[Path] = []
     endings: set[str] = set()
+    copies: set[tuple[Path, Path]] = set()
     for path in files_below(folder, _refuse_closed_folder):
         kind = _kind(path)
         if kind is None:
@@ -166,10 +170,12 @@ def frames_below(folder: Path, leave_out: set[str], aside: Counter[str]) -> list
             endings.add(path.suffix.lower())
             for frame in _frames_of(path, leave_out, aside):
                 # Archives repeat instance numbers; a copy lies at the same place of the same series too.
-                key = frame.series, frame.instance, frame.frame, frame.position
+                key = frame.series, frame.instance, frame.frame, frame.position, frame.marked
                 if found.setdefault(key, frame) is not frame:
-                    _refuse_another_image(found[key].path, path)
-                    aside["second copies of an image"] += 1
+                    copies.add((found[key].path, path))
+                    aside["second copies of an image"] += not frame.marked
+    for first, second in sorted(copies):
+        _refuse_another_image(first, second)
     for path in doubtful:
         _refuse_lost_slice(path, endings)
         aside[f"files that are no DICOM ({path.suffix.lower()})"] += 1
@@ -234,10 +240,11 @@ def _pixels(path: Path) -> str:
 def _frames_of(path: Path, leave_out: set[str], aside: Counter[str]) -> list[Frame]:
     with _damage_named(path):
         header = _read_header(path)
-        reason = _why_aside(header, leave_out)
-        if reason:
-            aside[reason] += 1
-            return []
+        reason = _why_aside(header)
+        marked = " and ".join(sorted({str(word).upper() for word in _several(header, "ImageType")} & leave_out))
+        if reason or marked:
+            aside[reason or f"images marked {marked}"] += 1
+            return _marked_frames(header, path, marked)
         return _to_frames(header, path)
 
 
@@ -265,8 +272,16 @@ def _read_header(path: Path) -> Dataset:
     return header
 
 
-def _why_aside(header: Dataset, leave_out: set[str]) -> str:
-    """Why an object is no acquired image that is wanted; empty where it is one.
+def _marked_frames(header: Dataset, path: Path, marked: str) -> list[Frame]:
+    """The frames of an image that is left aside; none where its header does not say enough."""
+    try:
+        return [replace(frame, marked=marked) for frame in _to_frames(header, path)] if marked else []
+    except DAMAGED:
+        return []
+
+
+def _why_aside(header: Dataset) -> str:
+    """Why an object is no acquired image; empty where it is one.
 
     Raises:
         EOFError: It ends before it says what it is; to pass it over could lose the last slice unseen.
@@ -278,15 +293,15 @@ def _why_aside(header: Dataset, leave_out: set[str]) -> str:
         if kind and "SeriesInstanceUID" in header and not kind.name.endswith("Image Storage"):
             return f"objects that are no images ({kind.name})"
         raise EOFError
-    words = {str(word).upper() for word in _several(header, "ImageType")} & leave_out
-    if words:
-        return f"images marked {' and '.join(sorted(words))}"
     modality = header.get("Modality")
     return f"computed objects ({modality})" if modality in NO_SCANS else ""
 
 
 def _to_frames(header: Dataset, path: Path) -> list[Frame]:
     frames = int(header.get("NumberOfFrames") or 1)
+    shape = int(header["Rows"].value), int(header["Columns"].value)
+    if min(shape) < 1:
+        raise ValueError(f"{shape[0]} rows and {shape[1]} columns")
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = list(header.get("SharedFunctionalGroupsSequence") or [])
     wrong = ""
@@ -315,7 +330,7 @@ def _to_frames(header: Dataset, path: Path) -> list[Frame]:
                 modality=str(header.get("Modality") or "").upper(),
                 description=str(header.get("SeriesDescription") or ""),
                 grey=grey,
-                shape=(int(header["Rows"].value), int(header["Columns"].value)),
+                shape=shape,
                 pixel_spacing=_numbers(places, "PixelMeasuresSequence", "PixelSpacing")
                 or _numbers(places, "", "ImagerPixelSpacing"),
                 thickness=(_numbers(places, "PixelMeasuresSequence", "SliceThickness") or (0.0,))[0],

@@ -38,7 +38,9 @@ def read_voxels(ordered: Sequence[Frame]) -> np.ndarray:
         stored = _decode(path, ordered[indices[0]])
         for index in indices:
             item = ordered[index]
-            voxels_ZYX[index] = stored[item.frame] * np.float64(item.slope) + np.float64(item.intercept)
+            # What becomes endless is refused by name later.
+            with np.errstate(over="ignore"):
+                voxels_ZYX[index] = stored[item.frame] * np.float64(item.slope) + np.float64(item.intercept)
     return voxels_ZYX.transpose(2, 1, 0)
 
 

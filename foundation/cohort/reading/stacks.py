@@ -53,6 +53,34 @@ def stack(frames: Sequence[Frame], tolerance: float, folder: Path) -> tuple[list
     return ordered, LPS_TO_RAS @ affine, True
 
 
+def refuse_left_out_ends(ordered: Sequence[Frame], left_out: Sequence[Frame], tolerance: float, folder: Path) -> None:
+    """Refuse a stack that goes on in images of its series which were left out for their ImageType: its ends are lost.
+
+    Args:
+        ordered: The stack, as `stack` gives it.
+        left_out: Marked frames of the same series.
+        tolerance: Millimetres.
+        folder: For messages.
+
+    Raises:
+        DataError: One lies where the next slice would.
+    """
+    if len(ordered) < 2:
+        return
+    first, last = np.array(ordered[0].position), np.array(ordered[-1].position)
+    step = (last - first) / (len(ordered) - 1)
+    plane = ordered[0].shape, *np.round(ordered[0].orientation + ordered[0].pixel_spacing, 3)
+    for item in left_out:
+        if (item.shape, *np.round(item.orientation + item.pixel_spacing, 3)) != plane or len(item.position) != 3:
+            continue
+        if min(np.linalg.norm(first - step - item.position), np.linalg.norm(last + step - item.position)) <= tolerance:
+            raise DataError(
+                f"the chosen series goes on in {item.path.name}, which `leave_out` leaves out as {item.marked}",
+                where=str(folder),
+                fix=f"take {item.marked} out of `leave_out` if that image is a slice, else take it out of the folder",
+            )
+
+
 def has_spacing(item: Frame) -> bool:
     """Whether the header says how far apart pixels are."""
     return len(item.pixel_spacing) == 2 and min(item.pixel_spacing) > 0

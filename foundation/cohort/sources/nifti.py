@@ -182,6 +182,7 @@ def _scaled(data: bytes, header: "Nifti1Header") -> np.ndarray:
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
     voxels = np.empty(stored.shape, dtype=np.float32, order="F")
     # Slice by slice: the double-precision intermediate of a whole CT would not fit beside it.
-    for last in range(stored.shape[-1]):
-        voxels[..., last] = stored[..., last] * np.float64(slope) + np.float64(intercept)
+    with np.errstate(over="ignore"):
+        for last in range(stored.shape[-1]):
+            voxels[..., last] = stored[..., last] * np.float64(slope) + np.float64(intercept)
     return voxels

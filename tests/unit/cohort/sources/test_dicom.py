@@ -610,6 +610,20 @@ def test_an_object_in_several_files_is_read_whole_or_refused(tmp_path, stored):
         read_one(tmp_path)
 
 
+@pytest.mark.parametrize(("height", "refused"), [(40, True), (28, False), (37, False), (60, False)])
+def test_a_series_does_not_lose_its_ends_to_words_of_image_type(tmp_path, stored, height, refused):
+    write_series(tmp_path / "A", stored)
+    across = (0, 1, 0, 0, 0, -1) if height == 28 else (1, 0, 0, 0, 1, 0)
+    marked = ("DERIVED", "PRIMARY", "AXIAL")
+    write_slice(tmp_path / "A/more.dcm", stored[0], (-10, -20, height), orientation=across, image_type=marked)
+    if refused:
+        with pytest.raises(DataError, match=r"goes on in more\.dcm, which `leave_out` leaves out as DERIVED"):
+            read_one(tmp_path, leave_out=["DERIVED", "SCOUT"])
+        assert read_one(tmp_path, leave_out=["SCOUT"]).voxels.shape[2] == 6
+    else:
+        assert read_one(tmp_path).voxels.shape[2] == 5
+
+
 # How pixels are stored
 
 
@@ -689,6 +703,12 @@ def test_a_slope_of_zero_and_a_file_without_pixels_are_refused(tmp_path, stored)
         read_one(tmp_path)
     write_series(tmp_path / "A", stored, PixelData=None)
     with pytest.raises(DataError, match="a header and no pixels"):
+        read_one(tmp_path)
+
+
+def test_an_image_of_no_rows_is_refused_by_name(tmp_path, stored):
+    write_slice(tmp_path / "A/x.dcm", stored[0], (0, 0, 0), Rows=0)
+    with pytest.raises(DataError, match=r"x\.dcm.*0 rows and 7 columns"):
         read_one(tmp_path)
 
 
