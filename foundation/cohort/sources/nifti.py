@@ -22,6 +22,10 @@ SMALLEST_VOLUME = 1e-6
 """Of the box between three axes of length one, below which they lie in a plane."""
 
 
+FAR = 0.5
+"""Voxels between two places that are not taken for one."""
+
+
 @image_sources.register("nifti")
 class NiftiSource(ImageSource):
     """NIfTI-1 and NIfTI-2 files, gzipped or not, of two or three dimensions."""
@@ -61,6 +65,8 @@ class NiftiSource(ImageSource):
             )
         refuse_non_finite(voxels, path)
         affine = _affine(data, header, path)
+        if _disagrees_with_qform(header, affine):
+            self.remarks["NIfTI files whose sform and qform place voxels differently: the sform was taken"] += 1
         if not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
             raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
         affine = np.diag([*[_millimetres(header, path)] * 3, 1.0]) @ affine
@@ -85,6 +91,22 @@ def _affine(data: bytes, header: "Nifti1Header", path: Path) -> np.ndarray:
         raise DataError(
             f"the header's qform is damaged: {error}", where=str(path), fix="export the scan again"
         ) from None
+
+
+def _disagrees_with_qform(header: "Nifti1Header", affine: np.ndarray) -> bool:
+    """Whether a header has both forms, and its qform would place a corner half a voxel or more from `affine`'s.
+
+    Only forms that speak of one space are compared.
+    """
+    if not int(header["sform_code"]) == int(header["qform_code"]) > 0 or not _is_invertible(affine[:3, :3]):
+        return False
+    shape = (*header.get_data_shape(), 1, 1)[:3]
+    corners = np.array([[*place, 1] for place in np.ndindex(2, 2, 2)], dtype=float) * [*np.subtract(shape, 1), 1]
+    try:
+        there = np.linalg.solve(affine, header.get_qform() @ corners.T)
+    except ValueError:
+        return False
+    return bool(np.abs(there - corners.T).max() >= FAR)
 
 
 def _is_invertible(axes: np.ndarray) -> bool:

@@ -263,3 +263,15 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path):
     with pytest.raises(DataError, match="not fetched") as refused:
         read_one(tmp_path)
     assert refused.value.fix == "git lfs pull"
+
+
+@pytest.mark.parametrize(("qform", "code", "told"), [([2, 3, 4], 1, 0), ([-2, 3, 4], 1, 1), ([-2, 3, 4], 2, 0)])
+def test_forms_that_disagree_are_told(tmp_path, voxels, qform, code, told):
+    image = nibabel.Nifti1Image(voxels, np.eye(4))
+    image.set_sform(np.diag([2.0, 3.0, 4.0, 1.0]), 1)
+    image.set_qform(np.diag([*qform, 1.0]), code)
+    (tmp_path / "A").mkdir()
+    nibabel.save(image, tmp_path / "A/t1.nii.gz")
+    one = source(tmp_path, channels=["t1"])
+    np.testing.assert_allclose(one.read(one.list_scans()[0]).affine, np.diag([2.0, 3.0, 4.0, 1.0]))
+    assert sum(one.remarks.values()) == told
