@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foundation.errors import DataError
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -16,6 +18,9 @@ SAME_SPACING = 1e-4
 """Relative difference of spacing below which there is nothing to resample: headers keep six or seven digits."""
 LARGEST_SKEW = 0.25
 """Voxels that the far end of one axis may lie off a right angle to another: positions are rounded."""
+
+MOST_VOXELS = 2**30
+"""Voxels of one channel after resampling, 4 GB, beyond which the stated size of its voxels is wrong."""
 
 
 def zooms(affine: np.ndarray) -> np.ndarray:
@@ -37,11 +42,15 @@ def to_spacing(voxels: np.ndarray, affine: np.ndarray, spacing: np.ndarray) -> t
         voxels: [X, Y] or [X, Y, Z].
         affine: Of as many axes.
         spacing: Millimetres for each axis.
+
+    Raises:
+        DataError: It would have more than `MOST_VOXELS`.
     """
     steps = spacing / zooms(affine)
     if np.allclose(steps, 1, rtol=SAME_SPACING, atol=0):
         return voxels, affine
     counts = np.rint((np.array(voxels.shape) - 1) / steps + 1).astype(int)
+    _refuse_too_many(counts, affine)
     for axis, (count, step) in enumerate(zip(counts, steps, strict=True)):
         voxels = _along(voxels, axis, int(count), 0.0, float(step))
     scale = np.diag([*steps, 1.0])
@@ -99,6 +108,9 @@ def upright_grid(affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray
 
     Returns:
         Affine [4, 4] and shape.
+
+    Raises:
+        DataError: It would have more than `MOST_VOXELS`.
     """
     sizes, spacing = np.array(shape), zooms(affine)
     units = affine[:3, :3] / spacing
@@ -117,7 +129,18 @@ def upright_grid(affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray
     target = np.eye(4)
     target[:3, :3], target[:3, 3] = axes * spacing, affine[:3, 3]
     long = (np.ceil(along.max(axis=0) - SAME_PLACE) - low).astype(int) + 1
+    _refuse_too_many(long, affine)
     return moved(target, low), tuple(long.tolist())
+
+
+def _refuse_too_many(counts: np.ndarray, affine: np.ndarray) -> None:
+    if np.prod(counts, dtype=np.float64) > MOST_VOXELS:
+        measures = " x ".join(f"{zoom:g}" for zoom in zooms(affine))
+        raise DataError(
+            f"resampled it would have {' x '.join(map(str, counts))} voxels, as its header says that one measures "
+            f"{measures} mm",
+            fix="correct the header's unit or voxel size, or state a larger `spacing`",
+        )
 
 
 def is_same_grid(one: tuple[np.ndarray, tuple[int, ...]], other: tuple[np.ndarray, tuple[int, ...]]) -> bool:
@@ -152,18 +175,21 @@ def _matrix(length: int, count: int, start: float, step: float) -> csr_array:
 
     Beyond the first and the last voxel values are those of the edge.
     """
-    from scipy.ndimage import gaussian_filter1d
     from scipy.sparse import csr_array
 
     places = np.clip(start + step * np.arange(count), 0, length - 1)
     below = np.minimum(places.astype(int), max(length - 2, 0))
-    share = places - below
-    rows, columns = np.tile(np.arange(count), 2), np.concatenate([below, np.minimum(below + 1, length - 1)])
-    weights = csr_array((np.concatenate([1 - share, share]), (rows, columns)), shape=(count, length))
-    width = _width(step)
-    if width:
-        weights = csr_array(weights @ gaussian_filter1d(np.eye(length), width, axis=0, mode="nearest"))
-    return csr_array(weights, dtype=np.float32)
+    share, width = places - below, _width(step)
+    reach = int(4 * width + 0.5)
+    taps = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (taps / (width or 1.0)) ** 2)
+    kernel /= kernel.sum()
+    rows = np.repeat(np.arange(count), 2 * len(taps))
+    columns = np.clip(below[:, None, None] + np.array([0, 1])[:, None] + taps, 0, length - 1)
+    weights = np.stack([1 - share, share], axis=1)[:, :, None] * kernel
+    matrix = csr_array((weights.ravel().astype(np.float32), (rows, columns.ravel())), shape=(count, length))
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def _width(step: float) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,9 @@ HEADER_TAGS = [
     "PhotometricInterpretation",
     "RescaleSlope",
     "RescaleIntercept",
+    "ModalityLUTSequence",
+    "ConcatenationUID",
+    "InConcatenationTotalNumber",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
@@ -65,6 +71,11 @@ OTHER_KINDS = {
     b"MM\x00*": "TIFF",
     b"PK\x03\x04": "ZIP",
     b"MZ": "program",
+    b"7z\xbc\xaf": "7z",
+    b"BZh": "bzip2",
+    b"\x89HDF": "HDF5",
+    b"\xff\xfe": "text",
+    b"\xfe\xff": "text",
     b"\xd0\xcf\x11\xe0": "Office document",
 }
 """How files begin that lie beside scans on discs and in archives, and are no DICOM."""
@@ -85,6 +96,8 @@ class Frame:
         shape: Rows and columns.
         pixel_spacing: Millimetres from row to row and from column to column.
         position, orientation: As in the header, LPS millimetres; empty where it does not say.
+        marked: The words of ImageType for which it is left aside; such a frame is no part of the scan.
+        whole: Name of the object of which the file is one part, and of how many; empty and 1 where it is all of it.
     """
 
     path: Path
@@ -104,15 +117,36 @@ class Frame:
     orientation: tuple[float, ...]
     slope: float
     intercept: float
+    whole: tuple[str, int] = ("", 1)
+    marked: str = ""
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def files_below(folder: Path, closed: Callable[[OSError], None] | None = None) -> list[Path]:
+    """Every file below a folder, sorted, and every link to nothing; linked folders are entered, each once.
+
+    Args:
+        folder: Holds the files.
+        closed: Called with what forbids to list a folder, which is else taken for empty.
+    """
+    found: list[Path] = []
+    entered = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, onerror=closed, followlinks=True):
+        once = {os.path.realpath(Path(place, name)): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(once[real] for real in once.keys() - entered)
+        entered |= once.keys()
+        paths = (Path(place, name) for name in names)
+        found += [path for path in paths if path.is_file() or path.is_symlink()]
+    return sorted(found)
+
+
+def _refuse_closed_folder(error: OSError) -> None:
+    raise DataError(
+        f"the folder cannot be listed: {error.strerror}", where=str(error.filename), fix="check its permissions"
+    )
 
 
 def frames_below(folder: Path, leave_out: set[str], aside: Counter[str]) -> list[Frame]:
-    """The frames of all acquired images below a folder; a second copy of one is left aside.
+    """The frames of all images below a folder, those left aside for their ImageType marked; a copy is left aside.
 
     Args:
         folder: Holds the files of a patient.
@@ -125,7 +159,8 @@ def frames_below(folder: Path, leave_out: set[str], aside: Counter[str]) -> list
     found: dict[tuple, Frame] = {}
     doubtful: list[Path] = []
     endings: set[str] = set()
-    for path in files_below(folder):
+    copies: set[tuple[Path, Path]] = set()
+    for path in files_below(folder, _refuse_closed_folder):
         kind = _kind(path)
         if kind is None:
             doubtful.append(path)
@@ -134,10 +169,13 @@ def frames_below(folder: Path, leave_out: set[str], aside: Counter[str]) -> list
         else:
             endings.add(path.suffix.lower())
             for frame in _frames_of(path, leave_out, aside):
-                # Archives repeat instance numbers; a copy lies at the same place too.
-                key = frame.instance, frame.frame, frame.position
-                aside["second copies of an image"] += key in found
-                found.setdefault(key, frame)
+                # Archives repeat instance numbers; a copy lies at the same place of the same series too.
+                key = frame.series, frame.instance, frame.frame, frame.position, frame.marked
+                if found.setdefault(key, frame) is not frame:
+                    copies.add((found[key].path, path))
+                    aside["second copies of an image"] += not frame.marked
+    for first, second in sorted(copies):
+        _refuse_another_image(first, second)
     for path in doubtful:
         _refuse_lost_slice(path, endings)
         aside[f"files that are no DICOM ({path.suffix.lower()})"] += 1
@@ -148,8 +186,15 @@ def _kind(path: Path) -> str | None:
     """Why a file is plainly no DICOM; empty where it begins as DICOM does, None where nobody can tell."""
     if path.name.startswith("._") or path.name.lower() in BESIDE:
         return "files of an operating system, such as ._ or Thumbs.db"
-    with path.open("rb") as file:
-        start = file.read(512)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise DataError(
+            f"cannot be opened, and may be a slice: {error.strerror}",
+            where=str(path),
+            fix="check its permissions; if it is a link, fetch what it links to",
+        ) from None
     if start[128:132] == b"DICM" or start.startswith(FIRST_GROUPS):
         return ""
     for magic, kind in OTHER_KINDS.items():
@@ -163,7 +208,8 @@ def _kind(path: Path) -> str | None:
 def _refuse_lost_slice(path: Path, endings: set[str]) -> None:
     """Refuse a file that is no DICOM but is named as slices are: as those beside it, or without a telling ending."""
     ending = path.suffix.lower()
-    if ending in SUFFIXES | endings or not ending[1:].isalpha():
+    within = {suffix.lower() for suffix in path.suffixes}
+    if within & SUFFIXES or ending in endings or not ending.strip(".0123456789"):
         size = path.stat().st_size
         what = f"is cut short to {size} bytes" if size < 132 else "does not begin as DICOM does"
         raise DataError(
@@ -171,21 +217,47 @@ def _refuse_lost_slice(path: Path, endings: set[str]) -> None:
         )
 
 
-def _frames_of(path: Path, leave_out: set[str], aside: Counter[str]) -> list[Frame]:
-    try:
-        # Breaches of the standard that do no harm here are none of the user's concern.
-        with warnings.catch_warnings(action="ignore"):
-            header = _read_header(path)
-            reason = _why_aside(header, leave_out)
-            if reason:
-                aside[reason] += 1
-                return []
-            return _to_frames(header, path)
-    except DAMAGED as error:
+def _refuse_another_image(first: Path, second: Path) -> None:
+    """Refuse two files that bear the same number and place and hold different pixels: one would be lost."""
+    if first != second and _pixels(first) != _pixels(second):
         raise DataError(
-            f"the DICOM header is truncated or damaged ({type(error).__name__})",
-            where=str(path),
-            fix="copy the file again",
+            f"bears the instance number, series and place of {first.name}, and holds other pixels",
+            where=str(second),
+            fix="take the one that is not wanted out of the folder, or give each echo or phase a series of its own",
+        )
+
+
+def _pixels(path: Path) -> str:
+    """A hash of the stored pixels."""
+    from pydicom import dcmread
+
+    names = ["PixelData", "FloatPixelData", "DoubleFloatPixelData"]
+    with _damage_named(path):
+        dataset = dcmread(path, force=True, specific_tags=names)  # type: ignore[arg-type]
+        return hashlib.sha256(b"".join(dataset[name].value for name in names if name in dataset)).hexdigest()
+
+
+def _frames_of(path: Path, leave_out: set[str], aside: Counter[str]) -> list[Frame]:
+    with _damage_named(path):
+        header = _read_header(path)
+        reason = _why_aside(header)
+        marked = " and ".join(sorted({str(word).upper() for word in _several(header, "ImageType")} & leave_out))
+        if reason or marked:
+            aside[reason or f"images marked {marked}"] += 1
+            return _marked_frames(header, path, marked)
+        return _to_frames(header, path)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Name the file whose bytes break the standard; breaches that do no harm are none of the user's concern."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except DAMAGED as error:
+        words = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())[:120]]))
+        raise DataError(
+            f"the DICOM header is truncated or damaged ({words})", where=str(path), fix="copy the file again"
         ) from None
 
 
@@ -194,13 +266,22 @@ def _read_header(path: Path) -> Dataset:
     from pydicom import dcmread
 
     header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=HEADER_TAGS)  # type: ignore[arg-type]
-    if "SOPClassUID" not in header and not {"Rows", "Modality"} <= set(header.dir()):
+    table_of_contents = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
+    if "SOPClassUID" not in header and not table_of_contents and not {"Rows", "Modality"} <= set(header.dir()):
         raise EOFError
     return header
 
 
-def _why_aside(header: Dataset, leave_out: set[str]) -> str:
-    """Why an object is no acquired image that is wanted; empty where it is one.
+def _marked_frames(header: Dataset, path: Path, marked: str) -> list[Frame]:
+    """The frames of an image that is left aside; none where its header does not say enough."""
+    try:
+        return [replace(frame, marked=marked) for frame in _to_frames(header, path)] if marked else []
+    except DAMAGED:
+        return []
+
+
+def _why_aside(header: Dataset) -> str:
+    """Why an object is no acquired image; empty where it is one.
 
     Raises:
         EOFError: It ends before it says what it is; to pass it over could lose the last slice unseen.
@@ -212,15 +293,15 @@ def _why_aside(header: Dataset, leave_out: set[str]) -> str:
         if kind and "SeriesInstanceUID" in header and not kind.name.endswith("Image Storage"):
             return f"objects that are no images ({kind.name})"
         raise EOFError
-    words = {str(word).upper() for word in _several(header, "ImageType")} & leave_out
-    if words:
-        return f"images marked {' and '.join(sorted(words))}"
     modality = header.get("Modality")
     return f"computed objects ({modality})" if modality in NO_SCANS else ""
 
 
 def _to_frames(header: Dataset, path: Path) -> list[Frame]:
     frames = int(header.get("NumberOfFrames") or 1)
+    shape = int(header["Rows"].value), int(header["Columns"].value)
+    if min(shape) < 1:
+        raise ValueError(f"{shape[0]} rows and {shape[1]} columns")
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = list(header.get("SharedFunctionalGroupsSequence") or [])
     wrong = ""
@@ -235,6 +316,8 @@ def _to_frames(header: Dataset, path: Path) -> list[Frame]:
     for frame, group in enumerate(groups or [None]):
         # What stands once at the top holds for every frame that does not say otherwise.
         places = [*filter(None, [group]), *shared, header]
+        # A table of values is applied with the pixels, and leaves nothing to scale.
+        scales = [] if header.get("ModalityLUTSequence") else places
         found.append(
             Frame(
                 path=path,
@@ -247,14 +330,15 @@ def _to_frames(header: Dataset, path: Path) -> list[Frame]:
                 modality=str(header.get("Modality") or "").upper(),
                 description=str(header.get("SeriesDescription") or ""),
                 grey=grey,
-                shape=(int(header["Rows"].value), int(header["Columns"].value)),
+                shape=shape,
                 pixel_spacing=_numbers(places, "PixelMeasuresSequence", "PixelSpacing")
                 or _numbers(places, "", "ImagerPixelSpacing"),
                 thickness=(_numbers(places, "PixelMeasuresSequence", "SliceThickness") or (0.0,))[0],
                 position=_numbers(places, "PlanePositionSequence", "ImagePositionPatient"),
                 orientation=_numbers(places, "PlaneOrientationSequence", "ImageOrientationPatient"),
-                slope=(_numbers(places, "PixelValueTransformationSequence", "RescaleSlope") or (1.0,))[0],
-                intercept=(_numbers(places, "PixelValueTransformationSequence", "RescaleIntercept") or (0.0,))[0],
+                slope=(_numbers(scales, "PixelValueTransformationSequence", "RescaleSlope") or (1.0,))[0],
+                intercept=(_numbers(scales, "PixelValueTransformationSequence", "RescaleIntercept") or (0.0,))[0],
+                whole=(str(header.get("ConcatenationUID") or ""), int(header.get("InConcatenationTotalNumber") or 1)),
             )
         )
     return found

@@ -39,7 +39,7 @@ def stack(frames: Sequence[Frame], tolerance: float, folder: Path) -> tuple[list
     """
     _refuse_what_is_no_stack(frames, folder)
     if not frames[0].position:
-        down, across = frames[0].pixel_spacing or (1.0, 1.0)
+        down, across = frames[0].pixel_spacing if has_spacing(frames[0]) else (1.0, 1.0)
         return list(frames), LPS_TO_RAS @ np.diag([across, down, 1.0, 1.0]), False
     normal = _normal(frames[0])
     ordered = sorted(frames, key=lambda s: (float(np.dot(s.position, normal)), s.path, s.frame))
@@ -51,6 +51,39 @@ def stack(frames: Sequence[Frame], tolerance: float, folder: Path) -> tuple[list
     affine[:3, 2] = step
     affine[:3, 3] = origin
     return ordered, LPS_TO_RAS @ affine, True
+
+
+def refuse_left_out_ends(ordered: Sequence[Frame], left_out: Sequence[Frame], tolerance: float, folder: Path) -> None:
+    """Refuse a stack that goes on in images of its series which were left out for their ImageType: its ends are lost.
+
+    Args:
+        ordered: The stack, as `stack` gives it.
+        left_out: Marked frames of the same series.
+        tolerance: Millimetres.
+        folder: For messages.
+
+    Raises:
+        DataError: One lies where the next slice would.
+    """
+    if len(ordered) < 2:
+        return
+    first, last = np.array(ordered[0].position), np.array(ordered[-1].position)
+    step = (last - first) / (len(ordered) - 1)
+    plane = ordered[0].shape, *np.round(ordered[0].orientation + ordered[0].pixel_spacing, 3)
+    for item in left_out:
+        if (item.shape, *np.round(item.orientation + item.pixel_spacing, 3)) != plane or len(item.position) != 3:
+            continue
+        if min(np.linalg.norm(first - step - item.position), np.linalg.norm(last + step - item.position)) <= tolerance:
+            raise DataError(
+                f"the chosen series goes on in {item.path.name}, which `leave_out` leaves out as {item.marked}",
+                where=str(folder),
+                fix=f"take {item.marked} out of `leave_out` if that image is a slice, else take it out of the folder",
+            )
+
+
+def has_spacing(item: Frame) -> bool:
+    """Whether the header says how far apart pixels are."""
+    return len(item.pixel_spacing) == 2 and min(item.pixel_spacing) > 0
 
 
 def slice_distance(frames: Sequence[Frame]) -> float:
@@ -76,12 +109,27 @@ def _refuse_what_is_no_stack(frames: Sequence[Frame], folder: Path) -> None:
             where=str(folder),
             fix="export the series again as single slices, or correct `series` so that it picks another",
         )
+    _refuse_lost_part(frames, folder)
     if not all(s.grey for s in frames):
         raise _no_stack("is in colour", folder)
+    if not all(s.slope for s in frames):
+        raise _no_stack("has a rescale slope of 0, which makes all its values one", folder)
     if len(shapes) > 1:
         raise _no_stack(f"has slices of {' and '.join(f'{r} x {c}' for r, c in shapes[:2])}", folder)
     if len(frames) > 1 or first.position:
         _refuse_impossible_geometry(frames, folder)
+
+
+def _refuse_lost_part(frames: Sequence[Frame], folder: Path) -> None:
+    """Refuse an object that was written in several files, of which some are not there."""
+    for name, parts in {s.whole for s in frames if s.whole[0]}:
+        found = len({s.instance for s in frames if s.whole[0] == name})
+        if found < parts:
+            raise DataError(
+                f"holds {found} of the {parts} files that make up one object of the chosen series",
+                where=str(folder),
+                fix="fetch the whole series from the archive again",
+            )
 
 
 def _refuse_impossible_geometry(frames: Sequence[Frame], folder: Path) -> None:

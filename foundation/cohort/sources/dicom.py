@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from foundation.cohort.reading.dicom_frames import Frame, files_below, frames_below
 from foundation.cohort.reading.dicom_pixels import read_voxels
 from foundation.cohort.reading.scans import find_scans, only_file, refuse_non_finite
-from foundation.cohort.reading.stacks import slice_distance, stack
+from foundation.cohort.reading.stacks import has_spacing, refuse_left_out_ends, slice_distance, stack
 from foundation.cohort.sources.base import ImageSource, Scan, SourceConfig, Volume, image_sources
 from foundation.config import Config
 from foundation.errors import ConfigError, DataError, nearest
@@ -47,7 +47,12 @@ class SeriesRule(Config):
     def rank(self, slices: Sequence[Frame]) -> tuple[float, str]:
         """The lowest is preferred."""
         first = slices[0]
-        by = {"most_slices": -len(slices), "thinnest": slice_distance(slices), "first": first.series_number}
+        # Frames that cannot be used count too: a scan that has to be refused must not give way to a lesser series.
+        by = {
+            "most_slices": -sum({item.path: item.frames for item in slices}.values()),
+            "thinnest": slice_distance(slices),
+            "first": first.series_number,
+        }
         return by[self.prefer], first.series
 
 
@@ -81,6 +86,7 @@ class DicomSource(ImageSource):
     def __init__(self, config: SourceConfig, root: Path, channels: Sequence[str], groups: Sequence[str] = ()) -> None:
         super().__init__(config, root, channels, groups)
         self._read_last: tuple[Path, dict[str, list[Frame]]] | None = None
+        self._left_out: dict[str, list[Frame]] = {}
         self._in_one_folder = "{channel}" not in self.config.files
         for channel in self.config.series:
             if channel not in self.channels:
@@ -148,6 +154,11 @@ class DicomSource(ImageSource):
                     fix="make the `description` of one exclude the other, such as '^(?!.*gd).*t1'",
                 )
         ordered, affine, placed = stack(chosen, self.config.slice_tolerance, folder)
+        if placed:
+            left_out = self._left_out.get(ordered[0].series, [])
+            refuse_left_out_ends(ordered, left_out, self.config.slice_tolerance, folder)
+        if not placed and not has_spacing(ordered[0]):
+            self.remarks["DICOM images that do not say how far apart pixels are: taken to be 1 mm"] += 1
         voxels = read_voxels(ordered)
         refuse_non_finite(voxels, folder)
         return Volume(voxels if placed else voxels[:, :, 0], affine, placed)
@@ -163,8 +174,9 @@ class DicomSource(ImageSource):
         if self._read_last is None or self._read_last[0] != folder:
             series: dict[str, list[Frame]] = {}
             aside: Counter[str] = Counter()
+            self._left_out = {}
             for frame in frames_below(folder, {word.upper() for word in self.config.leave_out}, aside):
-                series.setdefault(frame.series, []).append(frame)
+                (self._left_out if frame.marked else series).setdefault(frame.series, []).append(frame)
             self._read_last = folder, series
             picked = [_choose(series, rule) for rule in self._rules().values()]
             chosen = {frames[0].series for frames in picked if frames}

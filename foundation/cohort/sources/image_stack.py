@@ -17,9 +17,24 @@ from foundation.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 GREY_MODES = {"1", "L", "I", "F"}
+ORIENTATION = 274
+"""Number of the tag that says how an image is to be turned, in TIFF and in the EXIF data of others."""
+TURNS = {
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+"""What the tag's values ask for: rows and columns swapped, then the direction of rows and of columns."""
+SLICE_AXES = {"Z", "Q", "I"}
+"""Letters that tifffile gives to pages that are slices, or of which a file says nothing."""
 DAMAGED = (OSError, ValueError, SyntaxError, RuntimeError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 """What Pillow and tifffile raise on bytes that break the format."""
 
@@ -32,7 +47,7 @@ class ImageStackSource(ImageSource):
     rows from anterior to posterior. Slices run from inferior to superior in the order of the one number that tells
     their names apart, without gaps. A scan of one file is a 2D image, or a stack where the file is a TIFF of several
     pages. Grey values of 8, 16 or 32 bits and floats are kept as they are; a colour image whose three planes
-    are equal is grey.
+    are equal is grey. Where a file says how it is to be turned, as cameras write it, it is turned.
     """
 
     class Config(SourceConfig):
@@ -169,8 +184,9 @@ def _read_pages(path: Path, *, rgb: bool) -> list[np.ndarray]:
         pages = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else [_read_picture(path)]
     except DAMAGED as error:
         reason = " ".join(str(error).split()).replace(str(path), path.name)[:160]
-        install = "pip install imagecodecs" if "imagecodecs" in reason else "copy the file again"
-        raise DataError(f"the image cannot be read: {reason}", where=str(path), fix=install) from None
+        what, _, remedy = reason.partition("; ")
+        install = "pip install imagecodecs" if "imagecodecs" in reason else remedy or "copy the file again"
+        raise DataError(f"the image cannot be read: {what}", where=str(path), fix=install) from None
     for page in pages:
         refuse_non_finite(page, path)
     return [_with_colours(page, path, rgb=rgb) for page in pages]
@@ -203,7 +219,23 @@ def _read_picture(path: Path) -> np.ndarray:
             raise ValueError(str(error)) from None
 
 
-def _to_array(image: "Image") -> np.ndarray:
+def _to_array(image: "ImageFile") -> np.ndarray:
+    held = int(getattr(image, "n_frames", 1))
+    # The others of a camera's picture are its previews.
+    if held > 1 and image.format != "MPO":
+        raise ValueError(f"it holds {held} images, of which one would be read; write each into its own file")
+    if any(";16" in str(tile.args) for tile in image.tile) and not image.mode.startswith("I"):
+        raise ValueError("it has 16 bits a value and colours or transparency; write it as 16-bit grey values or TIFF")
+    return _turned(_values(image), int(image.getexif().get(ORIENTATION) or 1))
+
+
+def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """An array [rows, columns, …] as its orientation tag wants it shown."""
+    swapped, down, across = TURNS.get(orientation, (False, 1, 1))
+    return (array.swapaxes(0, 1) if swapped else array)[::down, ::across]
+
+
+def _values(image: "Image") -> np.ndarray:
     if image.mode in GREY_MODES or image.mode.startswith("I;16"):
         array = np.asarray(image)
         array = array.astype(np.uint8) if image.mode == "1" else array
@@ -217,14 +249,16 @@ def _read_tiff(path: Path) -> list[np.ndarray]:
     try:
         with TiffFile(path) as tiff:
             if len(tiff.series) != 1:
-                raise ValueError(f"its pages form {len(tiff.series)} images of different sizes")
+                raise ValueError(f"its pages form {len(tiff.series)} images of different sizes; keep one in the file")
             series = tiff.series[0]
             photometric = series.keyframe.photometric
             if photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB):
                 raise ValueError(
-                    f"its values mean {PHOTOMETRIC(photometric).name}; only grey (MINISBLACK) and RGB are read"
+                    f"its values mean {PHOTOMETRIC(photometric).name}; write it as grey (MINISBLACK) or RGB"
                 )
             axes, array = series.axes, series.asarray()
+            tag = series.keyframe.tags.get(ORIENTATION)
+            orientation = 1 if tag is None else int(tag.value)
     except TiffFileError as error:
         raise ValueError(str(error)) from None
     if axes.endswith("YXS"):
@@ -232,10 +266,12 @@ def _read_tiff(path: Path) -> list[np.ndarray]:
     elif axes.endswith("SYX"):
         array = np.moveaxis(array, -3, -1)[..., :3]
     elif not axes.endswith("YX"):
-        raise ValueError(f"its axes {axes} are not understood")
+        raise ValueError(f"its axes {axes} are not understood; write it as slices of grey values")
     colours = 1 if "S" in axes else 0
     lead = array.ndim - 2 - colours
+    if lead == 1 and axes[0] not in SLICE_AXES:
+        raise ValueError(f"its pages are no slices (axes {axes}); write each channel or time point into its own file")
     if lead > 1 or (colours and array.shape[-1] != 3):
-        raise ValueError(f"its axes {axes} are not understood")
+        raise ValueError(f"its axes {axes} are not understood; write it as slices of grey values")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return list(array) if lead else [array]
+    return [_turned(page, orientation) for page in (array if lead else [array])]

@@ -22,6 +22,10 @@ SMALLEST_VOLUME = 1e-6
 """Of the box between three axes of length one, below which they lie in a plane."""
 
 
+FAR = 0.5
+"""Voxels between two places that are not taken for one."""
+
+
 @image_sources.register("nifti")
 class NiftiSource(ImageSource):
     """NIfTI-1 and NIfTI-2 files, gzipped or not, of two or three dimensions."""
@@ -60,12 +64,49 @@ class NiftiSource(ImageSource):
                 fix="split it into one file per channel or time point",
             )
         refuse_non_finite(voxels, path)
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        affine = _affine(data, header, path)
+        if _disagrees_with_qform(header, affine):
+            self.remarks["NIfTI files whose sform and qform place voxels differently: the sform was taken"] += 1
         if not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
             raise DataError("the header's affine has no inverse", where=str(path), fix="export the scan again")
         affine = np.diag([*[_millimetres(header, path)] * 3, 1.0]) @ affine
         placed = any(int(header[code]) > 0 for code in ("sform_code", "qform_code"))
         return Volume(voxels, affine, placed)
+
+
+def _affine(data: bytes, header: "Nifti1Header", path: Path) -> np.ndarray:
+    """The affine of the sform, else of the qform, else of the voxel sizes alone, in the header's unit."""
+    raw = type(header)(data[: header.sizeof_hdr], check=False)
+    sizes = raw["pixdim"][1 : 1 + min(len(header.get_data_shape()), 3)]
+    # nibabel takes a size of 0 for 1.
+    if int(header["sform_code"]) <= 0 and not (np.abs(sizes) > 0).all():
+        raise DataError(
+            f"the header says that voxels measure {' x '.join(f'{size:g}' for size in sizes)}",
+            where=str(path),
+            fix="write the true size of a voxel into pixdim, for example with nibabel's `header.set_zooms`",
+        )
+    try:
+        return np.asarray(header.get_best_affine(), dtype=np.float64)
+    except ValueError as error:
+        raise DataError(
+            f"the header's qform is damaged: {error}", where=str(path), fix="export the scan again"
+        ) from None
+
+
+def _disagrees_with_qform(header: "Nifti1Header", affine: np.ndarray) -> bool:
+    """Whether a header has both forms, and its qform would place a corner half a voxel or more from `affine`'s.
+
+    Only forms that speak of one space are compared.
+    """
+    if not int(header["sform_code"]) == int(header["qform_code"]) > 0 or not _is_invertible(affine[:3, :3]):
+        return False
+    shape = (*header.get_data_shape(), 1, 1)[:3]
+    corners = np.array([[*place, 1] for place in np.ndindex(2, 2, 2)], dtype=float) * [*np.subtract(shape, 1), 1]
+    try:
+        there = np.linalg.solve(affine, header.get_qform() @ corners.T)
+    except ValueError:
+        return False
+    return bool(np.abs(there - corners.T).max() >= FAR)
 
 
 def _is_invertible(axes: np.ndarray) -> bool:
@@ -115,6 +156,8 @@ def _header(data: bytes, path: Path) -> "Nifti1Header":
         raise _no_single_file(data, path)
     try:
         header = kind(data[: kind.template_dtype.itemsize])
+        # Some programs write a 0 for an axis after the third that the scan does not have.
+        header["dim"][4:] = np.where(header["dim"][4:] == 0, 1, header["dim"][4:])
         start, shape, dtype = header.get_data_offset(), header.get_data_shape(), header.get_data_dtype()
         header.get_slope_inter()
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
@@ -144,6 +187,8 @@ def _no_single_file(data: bytes, path: Path) -> DataError:
         )
         care = "" if pair else "; Analyze does not say which side is left, so check it on a scan whose sides are known"
         return DataError(what, where=str(path), fix=f"write both as one file: {join}{care}")
+    if data.startswith(b"version https://git-lfs"):
+        return DataError("stands for a file that was not fetched", where=str(path), fix="git lfs pull")
     if data[128:132] == b"DICM":
         return DataError("is DICOM", where=str(path), fix="set `format: dicom` and let `files` name its folder")
     return DataError("is no NIfTI in one file", where=str(path), fix=f"if nibabel opens it, write it as NIfTI: {join}")
@@ -159,6 +204,7 @@ def _scaled(data: bytes, header: "Nifti1Header") -> np.ndarray:
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
     voxels = np.empty(stored.shape, dtype=np.float32, order="F")
     # Slice by slice: the double-precision intermediate of a whole CT would not fit beside it.
-    for last in range(stored.shape[-1]):
-        voxels[..., last] = stored[..., last] * np.float64(slope) + np.float64(intercept)
+    with np.errstate(over="ignore"):
+        for last in range(stored.shape[-1]):
+            voxels[..., last] = stored[..., last] * np.float64(slope) + np.float64(intercept)
     return voxels

@@ -438,3 +438,14 @@ def test_a_shear_of_rounding_is_none(voxels):
     image = one(voxels, voxels.shape, affine, stored_as="uint8")
     np.testing.assert_array_equal(image.voxels[0], voxels)
     assert image.remarks == ()
+
+
+def test_a_wrong_unit_of_space_is_refused_before_it_fills_memory(voxels):
+    with pytest.raises(DataError, match=r"would have 5001 x 6001 x 7001 voxels.*measures 1000 x 1000 x 1000 mm"):
+        one(voxels, [6, 7, 8], np.diag([1000.0, 1000, 1000, 1]), spacing=[1, 1, 1])
+
+
+def test_steps_of_thousands_of_voxels_take_no_more_than_the_image():
+    ramp = np.arange(100_000, dtype=np.float32).reshape(-1, 1, 1)
+    image = one(ramp, [10, 1, 1], np.diag([0.0001, 1, 1, 1]), spacing=[1, 1, 1])
+    np.testing.assert_allclose(image.voxels[0, 3:-3, 0, 0], 10_000.0 * np.arange(3, 7), rtol=0.02)

@@ -1,5 +1,6 @@
 """DICOM series: choice, order, geometry, scale, damage."""
 
+import gzip
 import zlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     CTImageStorage,
@@ -17,6 +18,7 @@ from pydicom.uid import (
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     JPEGLSLossless,
+    MediaStorageDirectoryStorage,
     RLELossless,
 )
 
@@ -299,7 +301,7 @@ def test_refuses_a_file_cut_anywhere(tmp_path, stored):
     data = file.read_bytes()
     for length in [*range(0, len(data), 7), len(data) - 1]:
         file.write_bytes(data[:length])
-        with pytest.raises(DataError, match=r"cut short|truncated or damaged|slices without") as caught:
+        with pytest.raises(DataError, match=r"cut short|truncated or damaged|slices without|no pixels") as caught:
             read_one(tmp_path)
         assert "SENTINEL" not in str(caught.value)
 
@@ -522,3 +524,213 @@ def frame(position, orientation, number):
         slope=1.0,
         intercept=0.0,
     )
+
+
+# What lies in a folder
+
+
+def test_a_table_of_contents_as_discs_have_it_is_left_aside(tmp_path, stored):
+    write_series(tmp_path / "A", stored)
+    contents = pydicom.Dataset()
+    contents.file_meta = FileMetaDataset()
+    contents.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    contents.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    contents.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    contents.DirectoryRecordSequence = Sequence([group(DirectoryRecordType="IMAGE")])
+    contents.save_as(tmp_path / "A/DICOMDIR", enforce_file_format=True)
+    one = source(tmp_path)
+    assert one.read(one.list_scans()[0]).voxels.shape[2] == 5
+    assert one.remarks["left aside beside DICOM scans: DICOMDIR"] == 1
+
+
+def test_linked_files_and_folders_are_read_and_links_to_nothing_refused(tmp_path, stored):
+    files = write_series(tmp_path / "store", stored)
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A/series").symlink_to(tmp_path / "store")
+    (tmp_path / "A/round").symlink_to(tmp_path / "A")
+    np.testing.assert_array_equal(read_one(tmp_path, files="{patient}/series").voxels, read_one(tmp_path).voxels)
+    files[-1].unlink()
+    files[-1].symlink_to(tmp_path / "annex/not-fetched")
+    with pytest.raises(DataError, match=r"004\.dcm.*cannot be opened, and may be a slice"):
+        read_one(tmp_path)
+
+
+def test_a_slice_packed_by_itself_is_not_passed_over(tmp_path, stored):
+    files = write_series(tmp_path / "A", stored)
+    (tmp_path / "A/004.dcm.gz").write_bytes(gzip.compress(files[-1].read_bytes()))
+    files[-1].unlink()
+    with pytest.raises(DataError, match=r"004\.dcm\.gz.*may be a slice"):
+        read_one(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("film.mp4", b"\0\0\0\x18ftyp" + bytes(500)), ("a.h5", b"\x89HDF" + bytes(500)), ("README", b"\xff\xfeH\0i\0")],
+)
+def test_other_files_of_every_day_do_not_cost_a_scan(tmp_path, stored, name, content):
+    write_series(tmp_path / "A", stored)
+    (tmp_path / "A" / name).write_bytes(content)
+    assert read_one(tmp_path).voxels.shape[2] == 5
+
+
+def test_two_images_of_one_number_are_no_copies(tmp_path, stored):
+    write_series(tmp_path / "A", stored)
+    item = pydicom.dcmread(tmp_path / "A/002.dcm")
+    item.PixelData = (stored[2] + 1).astype("<u2").tobytes()
+    item.save_as(tmp_path / "A/echo.dcm")
+    with pytest.raises(DataError, match=r"echo\.dcm: bears the instance number, series and place of 002\.dcm"):
+        read_one(tmp_path)
+
+
+def test_numbers_that_two_series_share_cost_neither_a_slice(tmp_path, stored):
+    for file in write_series(tmp_path / "A", stored)[:3]:
+        item = pydicom.dcmread(file)
+        item.SeriesInstanceUID, item.PixelData = "1.2.3.0", bytes(2 * 6 * 7)
+        item.save_as(file.with_name("0" + file.name))
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, stored.transpose(2, 1, 0) - 1024)
+
+
+def test_a_scan_that_must_be_refused_does_not_give_way_to_a_lesser_series(tmp_path, stored):
+    write_slice(tmp_path / "A/all.dcm", stored, (0, 0, 0), NumberOfFrames=5)
+    write_series(tmp_path / "A/two", stored[:2], series="1.2.3.2")
+    with pytest.raises(DataError, match="does not say where each of them lies"):
+        read_one(tmp_path)
+
+
+def test_an_object_in_several_files_is_read_whole_or_refused(tmp_path, stored):
+    for part, frames in enumerate((slice(0, 2), slice(2, 5))):
+        name = tmp_path / f"A/{part}.dcm"
+        write_enhanced(name, stored[frames], [2.0 * height for height in range(5)][frames])
+        item = pydicom.dcmread(name)
+        item.ConcatenationUID, item.InConcatenationNumber, item.InConcatenationTotalNumber = "1.2.9", part + 1, 2
+        item.save_as(name)
+    assert read_one(tmp_path).voxels.shape[2] == 5
+    (tmp_path / "A/1.dcm").unlink()
+    with pytest.raises(DataError, match="holds 1 of the 2 files that make up one object"):
+        read_one(tmp_path)
+
+
+@pytest.mark.parametrize(("height", "refused"), [(40, True), (28, False), (37, False), (60, False)])
+def test_a_series_does_not_lose_its_ends_to_words_of_image_type(tmp_path, stored, height, refused):
+    write_series(tmp_path / "A", stored)
+    across = (0, 1, 0, 0, 0, -1) if height == 28 else (1, 0, 0, 0, 1, 0)
+    marked = ("DERIVED", "PRIMARY", "AXIAL")
+    write_slice(tmp_path / "A/more.dcm", stored[0], (-10, -20, height), orientation=across, image_type=marked)
+    if refused:
+        with pytest.raises(DataError, match=r"goes on in more\.dcm, which `leave_out` leaves out as DERIVED"):
+            read_one(tmp_path, leave_out=["DERIVED", "SCOUT"])
+        assert read_one(tmp_path, leave_out=["SCOUT"]).voxels.shape[2] == 6
+    else:
+        assert read_one(tmp_path).voxels.shape[2] == 5
+
+
+# How pixels are stored
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_compressed_pixels_without_a_syntax_are_refused(tmp_path, stored, flat):
+    noise = np.random.default_rng(2).integers(0, 4000, (64, 64))
+    path = write_slice(tmp_path / "A/x.dcm", np.full((64, 64), 7) if flat else noise, (0, 0, 0))
+    item = pydicom.dcmread(path)
+    item.compress(RLELossless)
+    item.save_as(path)
+    # The two names are of one length.
+    path.write_bytes(path.read_bytes().replace(RLELossless.encode(), ExplicitVRLittleEndian.encode()))
+    with pytest.raises(DataError, match="does not say how they are compressed"):
+        read_one(tmp_path)
+
+
+def test_run_lengths_without_a_table_of_offsets_are_read(tmp_path, stored):
+    path = write_slice(tmp_path / "A/x.dcm", stored[0], (0, 0, 0))
+    item = pydicom.dcmread(path)
+    item.compress(RLELossless)
+    item.PixelData = encapsulate(list(generate_frames(item.PixelData, number_of_frames=1)), has_bot=False)
+    item.save_as(path)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels[:, :, 0], stored[0].T - 1024)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_frames_beyond_those_said_are_found_without_a_table_of_offsets(tmp_path, stored, table):
+    path = write_slice(tmp_path / "A/x.dcm", stored, (0, 0, 0), NumberOfFrames=5)
+    item = pydicom.dcmread(path)
+    item.compress(RLELossless)
+    item.PixelData = encapsulate(list(generate_frames(item.PixelData, number_of_frames=5)), has_bot=table)
+    item.NumberOfFrames = 1
+    item.save_as(path)
+    with pytest.raises(DataError, match="says that it has 1 frame and holds 5"):
+        read_one(tmp_path)
+
+
+def stored_as(path, plane, **tags):
+    return write_slice(path, plane.astype("<i8").astype("<u2"), (0, 0, 0), scale=(1, 0), **tags)
+
+
+def test_numbers_lie_where_the_header_says(tmp_path, stored):
+    plane, signed = stored[0], stored[0] - 2000
+    cases = {
+        "left": (plane << 4, {"HighBit": 15}, plane),
+        "signed": (signed & 0xFFFF, {"PixelRepresentation": 1}, signed),
+        "short": (signed & 0x0FFF, {"PixelRepresentation": 1}, signed),
+        "signed_left": ((signed << 4) & 0xFFFF, {"PixelRepresentation": 1, "HighBit": 15}, signed),
+    }
+    for name, (bits, tags, _) in cases.items():
+        stored_as(tmp_path / name / "x.dcm", bits, **tags)
+    one = source(tmp_path)
+    for scan in one.list_scans():
+        np.testing.assert_array_equal(one.read(scan).voxels[:, :, 0], cases[scan.patient][2].T, err_msg=scan.patient)
+
+
+def test_an_old_overlay_in_the_upper_bits_is_no_part_of_the_numbers(tmp_path, stored):
+    path = stored_as(tmp_path / "A/x.dcm", stored[0] | 0x8000)
+    with pytest.raises(DataError, match="have 12 bits"):
+        read_one(tmp_path)
+    item = pydicom.dcmread(path)
+    item.add_new(0x60000102, "US", 15)
+    item.save_as(path)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels[:, :, 0], stored[0].T)
+
+
+@pytest.mark.parametrize(("plane", "high"), [(0x1000, 11), (0x0001, 15)])
+def test_numbers_beyond_the_stored_bits_are_refused(tmp_path, stored, plane, high):
+    stored_as(tmp_path / "A/x.dcm", stored[0] * 0 + plane, HighBit=high)
+    with pytest.raises(DataError, match="says that its values have 12 bits"):
+        read_one(tmp_path)
+
+
+def test_a_slope_of_zero_and_a_file_without_pixels_are_refused(tmp_path, stored):
+    write_series(tmp_path / "A", stored, scale=(0, -1024))
+    with pytest.raises(DataError, match="slope of 0"):
+        read_one(tmp_path)
+    write_series(tmp_path / "A", stored, PixelData=None)
+    with pytest.raises(DataError, match="a header and no pixels"):
+        read_one(tmp_path)
+
+
+def test_an_image_of_no_rows_is_refused_by_name(tmp_path, stored):
+    write_slice(tmp_path / "A/x.dcm", stored[0], (0, 0, 0), Rows=0)
+    with pytest.raises(DataError, match=r"x\.dcm.*0 rows and 7 columns"):
+        read_one(tmp_path)
+
+
+def test_pixels_may_be_floats(tmp_path, stored):
+    floats = (stored[0] / 3).astype("<f4")
+    more = {"PixelData": None, "FloatPixelData": floats.tobytes(), "BitsAllocated": 32}
+    write_slice(tmp_path / "A/x.dcm", stored[0], (0, 0, 0), scale=(1, 0), **more)
+    np.testing.assert_array_equal(read_one(tmp_path).voxels[:, :, 0], floats.T)
+
+
+def test_a_table_of_values_leaves_nothing_to_scale(tmp_path, stored):
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [4096, 0, 16], "US"
+    item.add_new("LUTData", "OW", (np.arange(4096) * 3).astype("<u2").tobytes())
+    write_series(tmp_path / "A", stored, ModalityLUTSequence=[item], scale=(2, -1024))
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, stored.transpose(2, 1, 0) * 3)
+
+
+@pytest.mark.parametrize("spacing", [None, [0, 0]])
+def test_an_image_that_does_not_say_its_spacing_is_told(tmp_path, stored, spacing):
+    gone = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "PixelSpacing": spacing}
+    write_slice(tmp_path / "A/x.dcm", stored[0], (0, 0, 0), Modality="DX", **gone)
+    one = source(tmp_path)
+    np.testing.assert_array_equal(one.read(one.list_scans()[0]).affine, np.diag([-1, -1, 1, 1]))
+    assert one.remarks["DICOM images that do not say how far apart pixels are: taken to be 1 mm"] == 1

@@ -1,5 +1,8 @@
 """Slices in picture files: order, convention, colours, damage."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -194,3 +197,65 @@ def test_refuses_an_image_larger_than_pillow_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15)
     with pytest.raises(DataError, match="exceeds limit"):
         read_one(tmp_path, files="{patient}.png")
+
+
+def write_png(path, rows, kind):
+    """A PNG of 16 bits a value, `rows` [rows, columns, values]; Pillow writes none in colour."""
+    height, width = rows.shape[:2]
+    pixels = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
+    data = b"\x89PNG\r\n\x1a\n"
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    for name, content in ((b"IHDR", head), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")):
+        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("rgb", [True, False])
+def test_refuses_sixteen_bits_of_which_pillow_reads_eight(tmp_path, kind, count, rgb):
+    write_png(tmp_path / "A.png", np.repeat(EIGHT[0][:, :, None] * np.uint16(257), count, axis=2), kind)
+    channels = ("r", "g", "b") if rgb else ("xray",)
+    with pytest.raises(DataError, match="16 bits a value and colours or transparency") as refused:
+        read_all(tmp_path, files="{patient}.png", rgb=rgb, channels=channels)
+    assert "TIFF" in refused.value.fix
+
+
+@pytest.mark.parametrize("name", ["A.gif", "A.png"])
+def test_refuses_images_in_one_file_of_which_one_would_be_read(tmp_path, name):
+    more = [Image.fromarray(EIGHT[1])]
+    save(tmp_path / name, EIGHT[0], save_all=True, append_images=more)
+    with pytest.raises(DataError, match="holds 2 images"):
+        read_one(tmp_path, files="{patient}" + name[1:])
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shown"),
+    [
+        (1, EIGHT[0]),
+        (2, EIGHT[0][:, ::-1]),
+        (3, np.rot90(EIGHT[0], 2)),
+        (4, EIGHT[0][::-1]),
+        (5, EIGHT[0].T),
+        (6, np.rot90(EIGHT[0], -1)),
+        (7, np.rot90(EIGHT[0], 2).T),
+        (8, np.rot90(EIGHT[0])),
+    ],
+)
+def test_an_image_is_turned_as_its_file_says(tmp_path, orientation, shown):
+    exif = Image.Exif()
+    exif[274] = orientation
+    save(tmp_path / "A.png", EIGHT[0], exif=exif)
+    np.testing.assert_array_equal(read_one(tmp_path, files="{patient}.png").voxels, shown.T)
+    save(tmp_path / "A.tif", EIGHT[0], extratags=[(274, 3, 1, orientation, True)])
+    np.testing.assert_array_equal(read_one(tmp_path, files="{patient}.tif").voxels, shown.T)
+
+
+@pytest.mark.parametrize("axes", ["CYX", "TYX"])
+@pytest.mark.parametrize("dialect", ["ome", "imagej"])
+def test_channels_and_time_points_are_no_slices(tmp_path, axes, dialect):
+    more = {dialect: True, "photometric": "minisblack"}
+    save(tmp_path / "A.tif", EIGHT[:3], metadata={"axes": axes}, **more)
+    with pytest.raises(DataError, match="pages are no slices"):
+        read_one(tmp_path, files="{patient}.tif")
+    save(tmp_path / "A.tif", EIGHT[:3], metadata={"axes": "ZYX"}, **more)
+    np.testing.assert_array_equal(read_one(tmp_path, files="{patient}.tif").voxels, EIGHT[:3].transpose(2, 1, 0))

@@ -224,3 +224,54 @@ def test_a_pair_is_refused_with_advice_that_works(tmp_path, voxels, kind, monkey
     monkeypatch.chdir(tmp_path / "A")
     exec(code)
     np.testing.assert_array_equal(read_one(tmp_path).voxels, voxels.astype(np.int16))
+
+
+def patched(path, voxels, code, **fields):
+    """A file with a qform or neither form, some of whose header's fields are overwritten."""
+    image = nibabel.Nifti1Image(voxels, np.diag([2.0, 3.0, 4.0, 1.0]))
+    image.set_sform(None, 0)
+    image.set_qform(np.diag([2.0, 3.0, 4.0, 1.0]), code)
+    data = bytearray(image.to_bytes())
+    header = np.frombuffer(data, dtype=image.header.template_dtype, count=1)
+    for name, value in fields.items():
+        header[name][0] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_refuses_voxels_of_no_size(tmp_path, voxels, code):
+    patched(tmp_path / "A/t1.nii.gz", voxels, code, pixdim=[1, 2, 0, 4, 0, 0, 0, 0])
+    with pytest.raises(DataError, match="voxels measure 2 x 0 x 4"):
+        read_one(tmp_path)
+
+
+def test_refuses_an_impossible_qform(tmp_path, voxels):
+    patched(tmp_path / "A/t1.nii.gz", voxels, 1, quatern_b=2)
+    with pytest.raises(DataError, match="qform is damaged"):
+        read_one(tmp_path)
+
+
+def test_a_length_of_zero_after_the_third_axis_is_one(tmp_path, voxels):
+    patched(tmp_path / "A/t1.nii.gz", voxels, 1, dim=[4, *voxels.shape, 0, 0, 0, 0])
+    np.testing.assert_array_equal(read_one(tmp_path).voxels, voxels)
+
+
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A/t1.nii.gz").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    with pytest.raises(DataError, match="not fetched") as refused:
+        read_one(tmp_path)
+    assert refused.value.fix == "git lfs pull"
+
+
+@pytest.mark.parametrize(("qform", "code", "told"), [([2, 3, 4], 1, 0), ([-2, 3, 4], 1, 1), ([-2, 3, 4], 2, 0)])
+def test_forms_that_disagree_are_told(tmp_path, voxels, qform, code, told):
+    image = nibabel.Nifti1Image(voxels, np.eye(4))
+    image.set_sform(np.diag([2.0, 3.0, 4.0, 1.0]), 1)
+    image.set_qform(np.diag([*qform, 1.0]), code)
+    (tmp_path / "A").mkdir()
+    nibabel.save(image, tmp_path / "A/t1.nii.gz")
+    one = source(tmp_path, channels=["t1"])
+    np.testing.assert_allclose(one.read(one.list_scans()[0]).affine, np.diag([2.0, 3.0, 4.0, 1.0]))
+    assert sum(one.remarks.values()) == told
