@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from foundation.config import Config
 from foundation.errors import DataError
+from foundation.wording import counted
 
 _CUTS = re.compile(r"[-._: /]|(?<=[-._]\d\d)[A-Z](?=[-._]|$)")
 """Where a barcode may end earlier and still name the same: before a separator, or before the vial after a type."""
@@ -147,7 +148,7 @@ class PatientRule(Config):
         twice = [sample for sample, count in Counter(samples).items() if count > 1]
         if twice:
             raise DataError(
-                f"{len(twice)} samples appear twice, first '{twice[0]}'",
+                f"{counted(len(twice), 'sample')} named more than once, first '{twice[0]}'",
                 where=where,
                 fix="keep one row or column per sample",
             )

@@ -9,6 +9,7 @@ from foundation.cohort.reading.tables import Frame, find_column, mark_missing, n
 from foundation.cohort.words import Missing, without
 from foundation.config import Config
 from foundation.errors import DataError
+from foundation.wording import counted
 
 
 class ClinicalTable(Config):
@@ -52,7 +53,7 @@ def read_clinical(table: ClinicalTable, path: Path) -> Frame:
     twice = patients[patients.duplicated()].unique()
     if len(twice):
         raise DataError(
-            f"{len(twice)} patients appear twice, first '{twice[0]}'",
+            f"{counted(len(twice), 'patient')} with several rows, first '{twice[0]}'",
             where=str(path),
             fix="keep one row per patient, or set `repeated: first`: of each column a patient's first value counts",
         )

@@ -19,6 +19,7 @@ from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe
 from foundation.cohort.staging import StagedTable, join_versions, stage
 from foundation.errors import ConfigError, DataError
 from foundation.progress import Progress
+from foundation.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +154,9 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
         return None
     frames = []
     for group, path in _paths(spec, spec.clinical.files):
+        if not path.is_file():
+            what = f"no such file (the clinical table{f' of group {group}' if group else ''})"
+            raise DataError(what, where=str(path), fix="correct `clinical.files` or `root`")
         frame = read_clinical(spec.clinical, path)
         found.table_files.append(describe_file(path, spec.root))
         barcodes = frame[spec.clinical.patient].tolist()
@@ -170,7 +174,7 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
     twice = clinical.index[clinical.index.duplicated()].unique()
     if len(twice):
         raise DataError(
-            f"{len(twice)} patients appear twice, first '{twice[0]}'",
+            f"{counted(len(twice), 'patient')} with several rows, first '{twice[0]}'",
             where=spec.clinical.files,
             fix="keep one row per patient; time points belong to the scans",
         )

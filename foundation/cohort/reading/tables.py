@@ -162,7 +162,7 @@ def ragged_row(row: str, found: int, expected: int, path: Path) -> DataError:
     return DataError(
         f"{row} has {found} cells, the header has {expected}",
         where=str(path),
-        fix="mend that row: quote a cell that holds the delimiter; give the first column a name",
+        fix="mend that row: close an open quote; quote a cell that holds the delimiter; give the first column a name",
     )
 
 

@@ -120,7 +120,7 @@ def test_nothing_matches():
 
 
 def test_a_sample_twice():
-    with pytest.raises(DataError, match=r"rna\.tsv: 1 samples appear twice, first 'A'"):
+    with pytest.raises(DataError, match=r"rna\.tsv: 1 sample named more than once, first 'A'"):
         PatientRule().assign(["A", "B", "A"], where="rna.tsv")
 
 

@@ -18,7 +18,7 @@ def test_the_clinical_table_comes_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("patient\tsite\nP1\t1\nP2\t1\nP1\t2\n", "1 patients appear twice, first 'P1'"),
+        ("patient\tsite\nP1\t1\nP2\t1\nP1\t2\n", "1 patient with several rows, first 'P1'"),
         ("patient\tsite\nP1\t1\n\t2\n", "line 3 has no 'patient'"),
         ("patients\tsite\nP1\t1\n", "did you mean 'patients'"),
         ("patient\tsiet\nP1\t1\n", "did you mean 'siet'"),

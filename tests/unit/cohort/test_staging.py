@@ -281,7 +281,7 @@ def test_nobody_is_left(tmp_path, folder):
         stage(make(tmp_path / "rna.tsv", frame()[["P2-10", "P3-10"]]), RULE, folder, "rna", [])
     with pytest.raises(DataError, match="none of 1 barcodes matches"):
         stage(make(tmp_path / "rna.tsv", frame()[["blank"]]), RULE, folder, "rna", [])
-    with pytest.raises(DataError, match="appear twice"):
+    with pytest.raises(DataError, match="named more than once"):
         stage(make(tmp_path / "rna.tsv", frame()[["P1-01", "P1-01"]]), RULE, folder, "rna", [])
 
 

@@ -75,7 +75,7 @@ def test_a_patient_planted_in_both_sides_of_a_published_fold_is_caught(tmp_path)
     with pytest.raises(DataError, match="1 patients are also in another file of fold 0"):
         read_folds(folds, paths, set("abcd"))
     (tmp_path / "fold0.csv").write_text("patient,split\na,train\nb,train\nc,val\na,val\n")
-    with pytest.raises(DataError, match="1 patients appear twice"):
+    with pytest.raises(DataError, match="1 patient with several rows"):
         read_folds(folds, paths[:1], set("abcd"))
     # And where it came past the files: another record of a patient who is tested.
     config = SplitConfig(published=True)
