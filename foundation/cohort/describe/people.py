@@ -17,7 +17,8 @@ from foundation.cohort.describe.heads import is_number
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.endpoint_columns import parse_endpoint
 from foundation.cohort.endpoints import Endpoint
-from foundation.cohort.reading.tables import Frame, mark_missing
+from foundation.cohort.reading.tables import Frame, column_names, mark_missing
+from foundation.cohort.spec import Quarantine
 from foundation.errors import DataError
 from foundation.wording import counted, listed, shortened
 
@@ -79,6 +80,9 @@ def place_patients(findings: Findings, listing: Listing, file: str, patient: str
         notes.append(f"`site` is the hospital of a patient, for folds by site: is '{site}' that?")
     else:
         notes.append("No column looks like a hospital; name it under `site` if there is one, for folds by site.")
+    repeated = [name for name, count in Counter(column_names(listing.path(file))).items() if count > 1]
+    if repeated:
+        notes.append(f"Columns that appear more than once are not read: {listed([repr(name) for name in repeated])}.")
     findings.patients = FoundPatients(file, patient, table[patient].tolist(), recipe, notes)
     return table
 
@@ -266,13 +270,19 @@ def _tried(name: str, found: FoundEndpoint, table: Frame, patient: str) -> Found
 def _problem(name: str, recipe: dict[str, Any], table: Frame, patient: str) -> str:
     """What stands against an endpoint, or nothing."""
     try:
-        parse_endpoint(name, TypeAdapter(Endpoint).validate_python(recipe), table, patient)
+        values = parse_endpoint(name, TypeAdapter(Endpoint).validate_python(recipe), table, patient)
     except DataError as error:
         # Its message names patients, whom a file that is passed on must not.
         return re.sub(r" for [^,;]+?(?=,| and \d| is )", "", f"{error.what}. {error.fix}.")
     except ValidationError as error:
         return f"{error.errors()[0]['msg']}."
-    return ""
+    half = len(values.incomplete)
+    if half <= Quarantine().stop_above * len(table):
+        return ""
+    return (
+        f"{half} of {counted(len(table), 'patient')} have a time without an event or an event without a time, more "
+        "than quarantine.stop_above allows. Are these the right columns? If so, raise it."
+    )
 
 
 def _event_counts(table: Frame, event: str) -> str:

@@ -52,7 +52,12 @@ def choose_rule(
         if kept and not wrong and right > best[0]:
             best = right, {"barcode": expression.replace(r"\-", "-")}
     lost = len(names) - best[0]
-    if lost:
+    if lost and not patients:
+        notes.append(
+            f"{lost} of {len(names)} samples do not name their patient by it, and each is a patient of its own: where "
+            "somebody has several, folds would not keep them together."
+        )
+    elif lost:
         notes.append(
             f"{lost} of {len(names)} samples do not name a patient of the clinical table by it and go to quarantine; "
             "quarantine.stop_above is the share that is allowed."

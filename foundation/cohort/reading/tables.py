@@ -58,6 +58,9 @@ Frame: TypeAlias = Any
 Column: TypeAlias = Any
 """A pandas Series."""
 
+POINTER = "version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for one which Git LFS has not yet fetched."""
+
 ROWS = 200_000
 """Rows of a long Parquet table read at a time."""
 
@@ -205,6 +208,12 @@ def read_header(stream: Lines, path: Path) -> tuple[list[str], int]:
     if not text.strip():
         raise DataError("the table is empty", where=str(path), fix="name a table with a header and rows")
     apart = delimiter(path)
+    if text.startswith(POINTER):
+        raise DataError(
+            "is a pointer of Git LFS, not the file itself",
+            where=str(path),
+            fix="run `git lfs pull` where it was cloned",
+        )
     names = open_cells(text).split("\t") if apart == "\t" else next(csv.reader([text], delimiter=apart))
     for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other in text:

@@ -54,6 +54,21 @@ def test_what_has_no_place_is_named(hospital):
     assert "gene sets" in aside["pathways.gmt"]
 
 
+def test_links_pointers_and_repeated_columns_are_named(hospital):
+    (hospital / "elsewhere").symlink_to(hospital, target_is_directory=True)
+    (hospital / "gone.tsv").symlink_to(hospital / "nowhere.tsv")
+    (hospital / "pointer.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    aside = dict(describe(hospital, Silent()).findings.aside)
+    assert "a link to a folder" in aside["* (2 files)"]
+    assert "git lfs pull" in aside["pointer.txt"]
+
+
+def test_columns_that_appear_twice_are_told(tmp_path):
+    rows = "".join(f"P{n},{40 + n},x,y\n" for n in range(8))
+    (tmp_path / "clinical.csv").write_text("patient,age,note,note\n" + rows)
+    assert "not read: 'note'" in describe(tmp_path, Silent()).yaml(".")
+
+
 def test_nothing_of_use_is_refused_with_what_is_there(tmp_path, capsys):
     (tmp_path / "thesis.docx").write_bytes(b"PK")
     assert main(["describe", str(tmp_path)]) == 2
