@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
-from foundation.cohort.reading.tables import Frame, column_names, find_column, mark_missing, no_patient, read_frames
+from foundation.cohort.reading.tables import (
+    Column,
+    Frame,
+    column_names,
+    find_column,
+    mark_missing,
+    no_patient,
+    read_frames,
+)
 from foundation.cohort.words import Missing, without
 from foundation.config import Config
 from foundation.errors import DataError
@@ -51,7 +59,7 @@ def read_clinical(table: ClinicalTable, path: Path, wanted: Sequence[str] = ()) 
     for column in filter(None, (table.patient, table.site)):
         find_column(column, list(frame.columns), path)
     frame = frame.assign(**{str(name): without(frame[name].str.strip(), table.missing) for name in frame.columns})
-    patients = frame[table.patient]
+    patients: Column = frame[table.patient]
     if mark_missing(patients).any():
         raise no_patient(mark_missing(patients), table.patient, path)
     if table.repeated == "first":

@@ -48,6 +48,9 @@ GRADE = re.compile(r"(.*[._ ])?grade$", re.IGNORECASE)
 SITE = re.compile(
     r"(site|center|centre|hospital|institution|cohort_site|tissue_source_site|.*tissue_source_site)$", re.IGNORECASE
 )
+TABLES = {"cases", "demographic", "diagnoses", "exposures", "follow_ups", "project", "treatments", "xena_derived"}
+"""What the GDC writes before a column's name, and Xena behind it: demographic.gender, gender.demographic."""
+
 CLASSES_LIKELY = re.compile(
     r"subtype|idh|mgmt|codel|msi|molecular|cluster|pam50|her2|receptor|mutation_status|diagnosis$", re.IGNORECASE
 )
@@ -144,11 +147,12 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
 def _covariate(column: str, words: pd.Series) -> tuple[str, dict[str, Any]] | None:
     """A column as a covariate: its name and what it is; None where it is none of those known."""
     different = sorted(words.unique())
-    if AGE.match(column) and different and all(map(is_number, different)):
+    named = _without_table(column)
+    if AGE.match(named) and different and all(map(is_number, different)):
         return "age", {"kind": "number", "column": column}
-    if SEX.match(column) and 1 < len(different) <= 4:
+    if SEX.match(named) and 1 < len(different) <= 4:
         return "sex", {"kind": "category", "column": column, "categories": different}
-    scale = _scale(column, different)
+    scale = _scale(named, different)
     return (scale[0], {"kind": "scale", "column": column, "map": scale[1]}) if scale else None
 
 
@@ -178,6 +182,11 @@ def _grade(word: str) -> int | None:
     if not match:
         return None
     return int(match[1]) if match[1].isdigit() else {"I": 1, "II": 2, "III": 3, "IV": 4}[match[1].upper()]
+
+
+def _without_table(column: str) -> str:
+    """The name of a column without that of the GDC's table that it is from."""
+    return ".".join(part for part in column.split(".") if part not in TABLES) or column
 
 
 def _tokens(column: str) -> list[str]:
@@ -232,7 +241,7 @@ def _event_of(stem: list[str], time: str, table: Frame) -> str | None:
 
 def _vital_status(table: Frame) -> dict[str, tuple[dict[str, Any], str]]:
     """GDC's overall survival: a time for those who died, another for those who did not."""
-    lower = {re.sub(r".*\.", "", column.lower()): column for column in table.columns}
+    lower = {re.sub(r".*\.", "", _without_table(column.lower())): column for column in table.columns}
     status, death = lower.get("vital_status"), lower.get("days_to_death")
     alive = lower.get("days_to_last_follow_up") or lower.get("days_to_last_followup")
     if not (status and death and alive):

@@ -259,6 +259,20 @@ def test_xena_values(of_xena, xena):
     np.testing.assert_array_equal(cohort.endpoint("pfi")["time"], survival["PFI.time"])
 
 
+def test_covariates_are_known_whichever_table_of_the_gdc_their_names_tell(tmp_path):
+    for behind in (False, True):
+        names = [("age_at_index", "demographic"), ("gender", "demographic"), ("ajcc_pathologic_stage", "diagnoses")]
+        header = [".".join(pair if behind else pair[::-1]) for pair in names]
+        folder = tmp_path / str(behind)
+        folder.mkdir()
+        rows = [f"P{n}\t{40 + n}\t{('male', 'female')[n % 2]}\tStage {'I' * (1 + n % 2)}" for n in range(8)]
+        (folder / "patients.tsv").write_text("\n".join(["\t".join(["patient", *header]), *rows, ""]))
+        recipe = describe(folder, Silent()).findings.modalities["clinical"].recipe
+        assert {name: column["column"] for name, column in recipe["source"]["columns"].items()} == dict(
+            zip(["age", "sex", "stage"], header, strict=True)
+        )
+
+
 # All of them
 
 
