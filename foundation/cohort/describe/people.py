@@ -55,6 +55,13 @@ CLASSES_LIKELY = re.compile(
     r"subtype|idh|mgmt|codel|msi|molecular|cluster|pam50|her2|receptor|mutation_status|diagnosis$", re.IGNORECASE
 )
 
+NOTHING = re.compile(
+    r"\[?(unknown|unspecified|undetermined|missing|n\.?[ade]\.?|[?.-]|not[ _](available|reported|evaluable|evaluated|"
+    r"applicable|allowed to collect|done|determined|tested|assessed))\]?",
+    re.IGNORECASE,
+)
+"""Words that say that nothing is known of a class or a number."""
+
 MOST_CLASSES = 8
 FEWEST_IN_CLASS = 2
 MOST_PROPOSALS = 12
@@ -72,7 +79,8 @@ def place_patients(findings: Findings, listing: Listing, file: str, patient: str
     try:
         table = read_clinical(ClinicalTable(**recipe), listing.path(file))
     except DataError as error:
-        findings.put_aside(file, f"looks like the table of patients, but {error.what} ({error.fix})")
+        what = _without_names(error.what)
+        findings.put_aside(file, f"looks like the table of patients, but {what} ({error.fix})")
         return None
     site = next(
         (name for name in table.columns if SITE.match(name) and 1 < table[name].nunique() < len(table) / 2), None
@@ -121,10 +129,14 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
     """Add age, sex, stage and grade as a modality, where the table has them."""
     columns: dict[str, dict[str, Any]] = {}
     known: dict[str, int] = {}
+    notes = ["Covariates. Add what was known at the time of the scan, and nothing that tells the outcome."]
     for column in table.columns:
         text = table[column].str.strip()
         words = text[~mark_missing(text)]
         found = _covariate(column, words)
+        if found is None and AGE.match(_without_table(column)) and len(words):
+            odd = sorted({word for word in words if not is_number(word)})
+            notes.append(f"'{column}' is not taken, for words that are no numbers, such as '{shortened(odd[0], 40)}'.")
         # Of several columns of one meaning, the one that most patients have.
         if found and len(words) > known.get(found[0], 0):
             known[found[0]], columns[found[0]] = len(words), found[1]
@@ -139,7 +151,7 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
             },
             where=file,
             holds=listed(list(columns)),
-            notes=["Covariates. Add what was known at the time of the scan, and nothing that tells the outcome."],
+            notes=notes,
         ),
     )
 
@@ -148,8 +160,10 @@ def _covariate(column: str, words: pd.Series) -> tuple[str, dict[str, Any]] | No
     """A column as a covariate: its name and what it is; None where it is none of those known."""
     different = sorted(words.unique())
     named = _without_table(column)
-    if AGE.match(named) and different and all(map(is_number, different)):
-        return "age", {"kind": "number", "column": column}
+    numbers = [word for word in different if is_number(word)]
+    nothing = [word for word in different if NOTHING.fullmatch(word)]
+    if AGE.match(named) and numbers and len(numbers) + len(nothing) == len(different):
+        return "age", {"kind": "number", "column": column} | ({"missing": nothing} if nothing else {})
     if SEX.match(named) and 1 < len(different) <= 4:
         return "sex", {"kind": "category", "column": column, "categories": different}
     scale = _scale(named, different)
@@ -263,11 +277,27 @@ def _classes(column: str, counts: pd.Series) -> FoundEndpoint | None:
         if unknown:
             return FoundEndpoint(recipe, values, False, f"Decide what {listed(unknown)} mean.")
         return FoundEndpoint(recipe, values, len(recipe["classes"]) > 1, why)
-    recipe = {"kind": "subtype", "column": column, "classes": words}
+    recipe = _subtype(column, words)
+    if len(recipe["classes"]) < 2:
+        return None
     if all(map(is_number, words)) and not CLASSES_LIKELY.search(column):
         return FoundEndpoint(recipe, values, False, "Numbers: classes, an event, or a count?")
     likely = bool(CLASSES_LIKELY.search(column)) and int(counts.min()) >= FEWEST_IN_CLASS
     return FoundEndpoint(recipe, values, likely, "" if likely else "Remove the # if this is what you want to predict.")
+
+
+def _subtype(column: str, words: list[str]) -> dict[str, Any]:
+    """Words of a column as classes: those that differ in case alone are one, and some say that nothing is known."""
+    alike: dict[str, list[str]] = {}
+    for word in words:
+        if not NOTHING.fullmatch(word):
+            alike.setdefault(word.casefold(), []).append(word)
+    classes = [spellings[0] for spellings in alike.values()]
+    named: Any = (
+        classes if len(classes) == sum(map(len, alike.values())) else dict(zip(classes, alike.values(), strict=True))
+    )
+    nothing = [word for word in words if NOTHING.fullmatch(word)]
+    return {"kind": "subtype", "column": column, "classes": named} | ({"missing": nothing} if nothing else {})
 
 
 def _tried(name: str, found: FoundEndpoint, table: Frame, patient: str) -> FoundEndpoint:
@@ -281,8 +311,7 @@ def _problem(name: str, recipe: dict[str, Any], table: Frame, patient: str) -> s
     try:
         values = parse_endpoint(name, TypeAdapter(Endpoint).validate_python(recipe), table, patient)
     except DataError as error:
-        # Its message names patients, whom a file that is passed on must not.
-        return re.sub(r" for [^,;]+?(?=,| and \d| is )", "", f"{error.what}. {error.fix}.")
+        return _without_names(f"{error.what}. {error.fix}.")
     except ValidationError as error:
         return f"{error.errors()[0]['msg']}."
     half = len(values.incomplete)
@@ -292,6 +321,11 @@ def _problem(name: str, recipe: dict[str, Any], table: Frame, patient: str) -> s
         f"{half} of {counted(len(table), 'patient')} have a time without an event or an event without a time, more "
         "than quarantine.stop_above allows. Are these the right columns? If so, raise it."
     )
+
+
+def _without_names(message: str) -> str:
+    """A message without the patients that it names, whom a file that is passed on must not."""
+    return re.sub(r" for [^,;]+?(?=,| and \d| is )|, first '[^']*'", "", message)
 
 
 def _event_counts(table: Frame, event: str) -> str:
