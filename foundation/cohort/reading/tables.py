@@ -255,10 +255,17 @@ def find_column(name: str, columns: Sequence[str], path: Path) -> int:
     """
     found = [position for position, column in enumerate(columns) if column == name]
     if not found:
-        raise DataError(f"has no column '{name}'", where=str(path), fix=nearest(name, columns))
+        fix = "its line begins with #, as a comment does: take the # away" if _commented(name, path) else ""
+        raise DataError(f"has no column '{name}'", where=str(path), fix=fix or nearest(name, columns))
     if len(found) > 1:
         raise DataError(f"column '{name}' appears {len(found)} times", where=str(path), fix="rename or remove one")
     return found[0]
+
+
+def _commented(name: str, path: Path) -> bool:
+    """Whether the last comment of a table looks like its header, since it names a column."""
+    comments = read_comments(path) if path.is_file() else []
+    return bool(comments) and name in re.split(r"[\t,]", comments[-1].lstrip("# "))
 
 
 def read_frames(path: Path, columns: Sequence[str] | None = None) -> Iterator[Frame]:
