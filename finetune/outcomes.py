@@ -35,7 +35,7 @@ def refuse_nothing_to_learn(study: Study) -> None:
                     raise ConfigError(
                         f"nothing can be chosen on an inner fold of fold {fold.name}: {reason}",
                         where=f"endpoint '{task.name}'",
-                        fix="write another number of `splits.inner_folds`, or leave the task out",
+                        fix="write another number of `splits.inner_folds`, or leave that endpoint out of `tasks`",
                     )
 
 
@@ -50,11 +50,11 @@ def _remarks(study: Study, endpoint: str) -> Iterator[str]:
         quiet = [fold.name for fold in study.folds.folds if not (parts["event"][fold.test] > 0).any()]
         if quiet:
             yield f"In {_folds(quiet)} no test patient had {endpoint} happen: no order can be scored there."
+        yield from _remarks_on_causes(study, endpoint, parts["event"])
     if "code" not in parts:
         return
     code_N = parts["code"]
-    everybody = np.unique(np.concatenate([rows for fold in study.folds.folds for rows in (fold.train, fold.test)]))
-    code_P = code_N[study.one_each(everybody)]
+    code_P = code_N[_everybody(study)]
     for k, name in enumerate(study.cohort.manifest.endpoints[endpoint]["classes"]):
         patients = int((code_P == k).sum())
         if not patients:
@@ -67,6 +67,25 @@ def _remarks(study: Study, endpoint: str) -> Iterator[str]:
             told.append(f"in {_folds(untaught)} no training patient has it, so that it cannot be predicted there")
         if told:
             yield f"The class '{name}' of {endpoint} has {counted(patients, 'patient')}: {'; '.join(told)}."
+
+
+def _remarks_on_causes(study: Study, endpoint: str, event_N: np.ndarray) -> Iterator[str]:
+    """Of several kinds of event those that nobody had, or nobody to learn from in some folds."""
+    event_P = event_N[_everybody(study)]
+    for number, cause in enumerate(study.cohort.manifest.endpoints[endpoint].get("causes") or (), start=1):
+        patients = int((event_P == number).sum())
+        untaught = [fold.name for fold in study.folds.folds if not (event_N[fold.train] == number).any()]
+        if not patients:
+            yield f"Nobody had the cause '{cause}' of {endpoint}: it cannot be predicted, and is in no score."
+        elif untaught:
+            had = f"The cause '{cause}' of {endpoint} happened to {counted(patients, 'patient')}"
+            yield f"{had}: in {_folds(untaught)} no training patient had it, so that it cannot be predicted there."
+
+
+def _everybody(study: Study) -> np.ndarray:
+    """One row of each patient who takes part."""
+    rows = np.unique(np.concatenate([rows for fold in study.folds.folds for rows in (fold.train, fold.test)]))
+    return study.one_each(rows)
 
 
 def _folds(names: list[str]) -> str:

@@ -234,7 +234,7 @@ def _refuse_nothing_to_learn(built: Sequence[Task], cohort: PreparedCohort, read
             raise ConfigError(
                 f"nothing can be learned of the patients who have any of the modalities: {reason}",
                 where=f"endpoint '{task.name}'",
-                fix="leave the task out, or check what the cohort's YAML says of the endpoint's words",
+                fix="leave that endpoint out of `tasks`, or check what the cohort's YAML says of its words",
             )
 
 

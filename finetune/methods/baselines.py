@@ -86,7 +86,7 @@ def predict(
     images = images or ImageFeatures(cohort)
     found = {}
     for column, of_cause in _causes(entry, parts).items():
-        learner = LEARNERS[entry["kind"]](of_cause, cohort.groups)
+        learner = LEARNERS[entry["kind"]](of_cause, cohort.groups, len(entry.get("classes", ())))
         for part, values in _predict(learner, cohort, names, images, fold, inner).items():
             found[part + column] = values
     return found

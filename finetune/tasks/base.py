@@ -18,7 +18,6 @@ from foundation.metrics.class_scores import mean_over_classes
 from foundation.metrics.score import Score
 from foundation.registry import Registry
 from foundation.report.page import Picture
-from foundation.wording import counted
 
 tasks: Registry = Registry("task", "task")
 
@@ -236,7 +235,8 @@ def only_class(code_N: np.ndarray, names: Sequence[str]) -> str:
     if not len(found):
         return "no patient has a class"
     if len(found) == 1:
-        return f"all of {counted(int(counts[0]), 'patient')} have the class '{names[int(found[0])]}'"
+        everybody = f"all of {counts[0]:,} patients have" if counts[0] > 1 else "the only patient has"
+        return f"{everybody} the class '{names[int(found[0])]}'"
     return ""
 
 

@@ -65,8 +65,9 @@ class Normalise(Config):
 
     def __call__(self, barcode: str) -> str:
         """The barcode in this case and with these separators, without blanks around it."""
+        barcode = barcode.strip()
         if self.separators is not None:
-            barcode = SEPARATORS.sub(self.separators, barcode.strip())
+            barcode = SEPARATORS.sub(self.separators, barcode)
         return getattr(barcode, self.case)() if self.case else barcode
 
 
@@ -127,8 +128,10 @@ class PatientRule(Config):
         for barcode in dict.fromkeys(barcodes):
             other = written.setdefault(self.normalise(barcode), barcode)
             if other != barcode:
+                blanks = other.strip() == barcode.strip()
+                made = "without the blanks around them" if blanks else "after patients.normalise"
                 raise DataError(
-                    f"'{other}' and '{barcode}' are both '{self.normalise(barcode)}' after patients.normalise",
+                    f"'{other}' and '{barcode}' are both '{self.normalise(barcode)}' {made}",
                     where=where,
                     fix="rename one where they are different patients or samples; write them alike where they are one",
                 )

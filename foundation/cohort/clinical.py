@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
-from foundation.cohort.reading.tables import Frame, find_column, mark_missing, no_patient, read_frames
+from foundation.cohort.reading.tables import (
+    Column,
+    Frame,
+    column_names,
+    find_column,
+    mark_missing,
+    no_patient,
+    read_frames,
+)
 from foundation.cohort.words import Missing, without
 from foundation.config import Config
 from foundation.errors import DataError
@@ -22,29 +32,35 @@ class ClinicalTable(Config):
     repeated: RepeatedRows = "error"
 
 
-def read_clinical(table: ClinicalTable, path: Path) -> Frame:
+def read_clinical(table: ClinicalTable, path: Path, wanted: Sequence[str] = ()) -> Frame:
     """Read the table of patients as text.
 
     Args:
         table: Which columns hold the patient and the site, and what several rows of a patient mean.
         path: The file, ``{group}`` already filled in.
+        wanted: Further columns that are to be read; they must not appear twice.
 
     Returns:
-        A frame of str with one row per patient, in the order of the file; what is missing stays as written,
-        but for the words of `missing`, which become empty.
+        A frame of str with one row per patient, in the order of the file, without blanks around cells; what is missing
+        stays as written, but for the words of `missing`, which become empty. A column that appears twice is left out.
 
     Raises:
-        DataError: A column is missing, a row has no patient, or a patient appears twice.
+        DataError: A column is missing, or appears twice and is needed; a row has no patient, or a patient appears
+            twice.
     """
     import pandas as pd
 
-    frame = pd.concat(list(read_frames(path)) or [pd.DataFrame()])
+    names = Counter(column_names(path))
+    for column in wanted:
+        if names[column] > 1:
+            find_column(column, list(names.elements()), path)
+    frame = pd.concat(list(read_frames(path, _read(table, names))) or [pd.DataFrame()])
     if frame.empty:
         raise DataError("holds no patient", where=str(path), fix="name a table with a header and one row per patient")
     for column in filter(None, (table.patient, table.site)):
         find_column(column, list(frame.columns), path)
-    frame = frame.assign(**{str(name): without(frame[name], table.missing) for name in frame.columns})
-    patients = frame[table.patient].str.strip()
+    frame = frame.assign(**{str(name): without(frame[name].str.strip(), table.missing) for name in frame.columns})
+    patients: Column = frame[table.patient]
     if mark_missing(patients).any():
         raise no_patient(mark_missing(patients), table.patient, path)
     if table.repeated == "first":
@@ -58,3 +74,8 @@ def read_clinical(table: ClinicalTable, path: Path) -> Frame:
             fix="keep one row per patient, or set `repeated: first`: of each column a patient's first value counts",
         )
     return frame.assign(**{table.patient: patients}).reset_index(drop=True)
+
+
+def _read(table: ClinicalTable, names: Counter[str]) -> list[str]:
+    """Columns to read: those that appear once, and those of the patient and the site however often."""
+    return [name for name, count in names.items() if count == 1 or name in (table.patient, table.site)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from foundation.cohort.endpoints import ClassEndpoint, Endpoint, EndpointValues, SurvivalEndpoint
+from foundation.cohort.endpoints import UNKNOWN_EVENTS, ClassEndpoint, Endpoint, EndpointValues, SurvivalEndpoint
 from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers
 from foundation.cohort.words import Meanings, count_values, without
 from foundation.errors import DataError, nearest
@@ -147,7 +147,7 @@ class _Parser:
         """0 or the number of the cause, NaN where missing."""
         text = self._column(endpoint.event)
         codes = {word: endpoint.code(word) for word in text[~mark_missing(text)].unique()}
-        unknown = [word for word, code in codes.items() if code is None]
+        unknown = [word for word, code in codes.items() if code is None and word.lower() not in UNKNOWN_EVENTS]
         if unknown and endpoint.causes:
             self._refuse(
                 text.isin(unknown),

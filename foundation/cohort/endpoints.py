@@ -18,6 +18,9 @@ KNOWN = {
 }
 """What portals and programs write for an event, in lower case, to 1 where it happened and 0 where it was censored."""
 
+UNKNOWN_EVENTS = ("unknown", "not allowed to collect")
+"""What the GDC writes where it is not known whether somebody lives, in lower case; of a class it may be one."""
+
 PREFIXED = re.compile(r"([01])\s*:\s*(.*)")
 """An event with its number before it, as cBioPortal writes it: `1:DECEASED`, `0:LIVING`."""
 
@@ -64,6 +67,10 @@ class ClassEndpoint(EndpointConfig):
         refuse_two_meanings({f"the class '{name}'": words for name, words in self.classes.items()}, any_case=False)
         refuse_two_meanings({"`classes`": self.words(), "`missing`": self.missing})
         return self
+
+    def columns(self) -> list[str]:
+        """Columns of the clinical table that it is read from."""
+        return [self.column]
 
     def words(self) -> list[str]:
         """Values of the column that mean a class."""
@@ -123,6 +130,10 @@ class SurvivalEndpoint(EndpointConfig):
         )
         return self
 
+    def columns(self) -> list[str]:
+        """Columns of the clinical table that it is read from."""
+        return [*([self.time] if isinstance(self.time, str) else self.time), self.event]
+
     def words(self) -> list[str]:
         """Values of the event column that the YAML explains."""
         return [*self.happened, *self.censored, *(word for words in self.causes.values() for word in words)]
@@ -148,6 +159,10 @@ class NumberEndpoint(EndpointConfig):
     kind: Literal["regression"]
     column: str
     unit: str = ""
+
+    def columns(self) -> list[str]:
+        """Columns of the clinical table that it is read from."""
+        return [self.column]
 
 
 Endpoint = Annotated[ClassEndpoint | SurvivalEndpoint | NumberEndpoint, Field(discriminator="kind")]

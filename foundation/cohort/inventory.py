@@ -153,11 +153,12 @@ def _read_clinical_tables(spec: CohortSpec, found: _Findings) -> pd.DataFrame | 
     if spec.clinical is None:
         return None
     frames = []
+    wanted = [column for endpoint in spec.endpoints.values() for column in endpoint.columns()]
     for group, path in _paths(spec, spec.clinical.files):
         if not path.is_file():
             what = f"no such file (the clinical table{f' of group {group}' if group else ''})"
             raise DataError(what, where=str(path), fix="correct `clinical.files` or `root`")
-        frame = read_clinical(spec.clinical, path)
+        frame = read_clinical(spec.clinical, path, wanted)
         found.table_files.append(describe_file(path, spec.root))
         barcodes = frame[spec.clinical.patient].tolist()
         spec.patients.refuse_merged(barcodes, where=str(path))

@@ -32,14 +32,16 @@ class Learner(ABC):
     Args:
         parts: The endpoint of all patients, [N] each.
         groups: [N] names.
+        classes: How many a ``code`` is one of, of which the last may be nobody's; as many as occur by default.
     """
 
     penalties: ClassVar[tuple[float, ...]]
     """The most cautious first."""
 
-    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
+    def __init__(self, parts: Parts, groups: np.ndarray, classes: int = 0) -> None:
         self.parts = parts
         self.groups = groups.astype(str)
+        self.classes = max(classes, int(parts["code"].max(initial=-1)) + 1) if "code" in parts else 0
 
     def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
         """Fit on rows whose inputs are `x_ND`; what comes back predicts from the inputs of any."""
@@ -94,10 +96,6 @@ class LogisticLearner(Learner):
     """Classes by multinomial logistic regression; every class weighs the same, in the fit and in what counts."""
 
     penalties = tuple(10.0**power for power in range(4, -2, -1))
-
-    def __init__(self, parts: Parts, groups: np.ndarray) -> None:
-        super().__init__(parts, groups)
-        self.classes = int(parts["code"].max()) + 1
 
     def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
         """Fit the probability of every class."""

@@ -36,6 +36,12 @@ def to_yaml(findings: Findings, root: str) -> str:
         lines += ["", *_comments(findings.rule_notes)]
     if findings.patients:
         lines += ["", *_comments(findings.patients.notes), *_block("clinical", findings.patients.recipe)]
+    if findings.stop_above:
+        why = (
+            "CHECK: so many samples are of patients who are not in the table of patients, and go to quarantine. "
+            "Complete the table, or correct `patients.barcode`."
+        )
+        lines += ["", *_comments([why]), *_block("quarantine", {"stop_above": findings.stop_above})]
     lines += ["", "modalities:"]
     ordered = sorted(findings.modalities.items(), key=lambda item: _order(item[0], item[1].recipe["kind"]))
     for number, (name, modality) in enumerate(ordered):

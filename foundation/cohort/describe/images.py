@@ -75,10 +75,11 @@ def _place_nifti(listing: Listing, findings: Findings, series: Series, progress:
     chosen = [name for channel in channels for name in series.channels[channel]]
     form, broken = _nifti_form([listing.path(chosen[place]) for place in evenly(len(chosen), LOOKED_AT)])
     if broken:
-        what = f"{len(broken)} of {counted(LOOKED_AT, 'header')} read"
-        findings.put_aside(series.pattern, f"{what} are damaged, and their scans go to quarantine: {broken[0]}")
+        what = f"of {counted(min(LOOKED_AT, len(chosen)), 'header')} read {len(broken)}"
+        findings.put_aside(series.pattern, f"{what} damaged, whose scans go to quarantine: {broken[0]}")
     if form is None:
-        findings.put_aside(series.pattern, f"none of {LOOKED_AT} headers that were read is one of an image")
+        read = counted(min(LOOKED_AT, len(chosen)), "header")
+        findings.put_aside(series.pattern, f"of {read} read none is one of an image")
         return
     source = {"format": "nifti", "files": series.pattern}
     recipe, notes = image_recipe(channels if channels != [""] else ["scan"], source, form)

@@ -26,6 +26,7 @@ class Listing:
         sizes: Path below the folder to its bytes, sorted; files of operating systems are left out.
         beside: How many files of operating systems there are.
         closed: Folders that may not be listed.
+        links: Links to folders, which are not followed, and links to nothing.
         taken: Files that somebody has placed, or said why not.
 
     Raises:
@@ -39,6 +40,7 @@ class Listing:
         self.folder = folder
         self.beside = 0
         self.closed: list[str] = []
+        self.links: list[str] = []
         self.taken: set[str] = set()
         found: dict[str, int] = {}
         progress.start("listing files", None, "files")
@@ -60,6 +62,8 @@ class Listing:
                     found[name] = entry.stat().st_size
                     if len(found) % PROGRESS_FILES == 0:
                         progress.advance(PROGRESS_FILES)
+                else:
+                    self.links.append(name)
         progress.finish()
         self.sizes = dict(sorted(found.items()))
         if not self.sizes:

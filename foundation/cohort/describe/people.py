@@ -17,7 +17,8 @@ from foundation.cohort.describe.heads import is_number
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.endpoint_columns import parse_endpoint
 from foundation.cohort.endpoints import Endpoint
-from foundation.cohort.reading.tables import Frame, mark_missing
+from foundation.cohort.reading.tables import Frame, column_names, mark_missing
+from foundation.cohort.spec import Quarantine
 from foundation.errors import DataError
 from foundation.wording import counted, listed, shortened
 
@@ -47,9 +48,19 @@ GRADE = re.compile(r"(.*[._ ])?grade$", re.IGNORECASE)
 SITE = re.compile(
     r"(site|center|centre|hospital|institution|cohort_site|tissue_source_site|.*tissue_source_site)$", re.IGNORECASE
 )
+TABLES = {"cases", "demographic", "diagnoses", "exposures", "follow_ups", "project", "treatments", "xena_derived"}
+"""What the GDC writes before a column's name, and Xena behind it: demographic.gender, gender.demographic."""
+
 CLASSES_LIKELY = re.compile(
     r"subtype|idh|mgmt|codel|msi|molecular|cluster|pam50|her2|receptor|mutation_status|diagnosis$", re.IGNORECASE
 )
+
+NOTHING = re.compile(
+    r"\[?(unknown|unspecified|undetermined|missing|n\.?[ade]\.?|[?.-]|not[ _](available|reported|evaluable|evaluated|"
+    r"applicable|allowed to collect|done|determined|tested|assessed))\]?",
+    re.IGNORECASE,
+)
+"""Words that say that nothing is known of a class or a number."""
 
 MOST_CLASSES = 8
 FEWEST_IN_CLASS = 2
@@ -68,7 +79,8 @@ def place_patients(findings: Findings, listing: Listing, file: str, patient: str
     try:
         table = read_clinical(ClinicalTable(**recipe), listing.path(file))
     except DataError as error:
-        findings.put_aside(file, f"looks like the table of patients, but {error.what} ({error.fix})")
+        what = _without_names(error.what)
+        findings.put_aside(file, f"looks like the table of patients, but {what} ({error.fix})")
         return None
     site = next(
         (name for name in table.columns if SITE.match(name) and 1 < table[name].nunique() < len(table) / 2), None
@@ -79,6 +91,9 @@ def place_patients(findings: Findings, listing: Listing, file: str, patient: str
         notes.append(f"`site` is the hospital of a patient, for folds by site: is '{site}' that?")
     else:
         notes.append("No column looks like a hospital; name it under `site` if there is one, for folds by site.")
+    repeated = [name for name, count in Counter(column_names(listing.path(file))).items() if count > 1]
+    if repeated:
+        notes.append(f"Columns that appear more than once are not read: {listed([repr(name) for name in repeated])}.")
     findings.patients = FoundPatients(file, patient, table[patient].tolist(), recipe, notes)
     return table
 
@@ -114,10 +129,14 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
     """Add age, sex, stage and grade as a modality, where the table has them."""
     columns: dict[str, dict[str, Any]] = {}
     known: dict[str, int] = {}
+    notes = ["Covariates. Add what was known at the time of the scan, and nothing that tells the outcome."]
     for column in table.columns:
         text = table[column].str.strip()
         words = text[~mark_missing(text)]
         found = _covariate(column, words)
+        if found is None and AGE.match(_without_table(column)) and len(words):
+            odd = sorted({word for word in words if not is_number(word)})
+            notes.append(f"'{column}' is not taken, for words that are no numbers, such as '{shortened(odd[0], 40)}'.")
         # Of several columns of one meaning, the one that most patients have.
         if found and len(words) > known.get(found[0], 0):
             known[found[0]], columns[found[0]] = len(words), found[1]
@@ -132,7 +151,7 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
             },
             where=file,
             holds=listed(list(columns)),
-            notes=["Covariates. Add what was known at the time of the scan, and nothing that tells the outcome."],
+            notes=notes,
         ),
     )
 
@@ -140,11 +159,14 @@ def place_covariates(findings: Findings, listing: Listing, file: str, patient: s
 def _covariate(column: str, words: pd.Series) -> tuple[str, dict[str, Any]] | None:
     """A column as a covariate: its name and what it is; None where it is none of those known."""
     different = sorted(words.unique())
-    if AGE.match(column) and different and all(map(is_number, different)):
-        return "age", {"kind": "number", "column": column}
-    if SEX.match(column) and 1 < len(different) <= 4:
+    named = _without_table(column)
+    numbers = [word for word in different if is_number(word)]
+    nothing = [word for word in different if NOTHING.fullmatch(word)]
+    if AGE.match(named) and numbers and len(numbers) + len(nothing) == len(different):
+        return "age", {"kind": "number", "column": column} | ({"missing": nothing} if nothing else {})
+    if SEX.match(named) and 1 < len(different) <= 4:
         return "sex", {"kind": "category", "column": column, "categories": different}
-    scale = _scale(column, different)
+    scale = _scale(named, different)
     return (scale[0], {"kind": "scale", "column": column, "map": scale[1]}) if scale else None
 
 
@@ -174,6 +196,11 @@ def _grade(word: str) -> int | None:
     if not match:
         return None
     return int(match[1]) if match[1].isdigit() else {"I": 1, "II": 2, "III": 3, "IV": 4}[match[1].upper()]
+
+
+def _without_table(column: str) -> str:
+    """The name of a column without that of the GDC's table that it is from."""
+    return ".".join(part for part in column.split(".") if part not in TABLES) or column
 
 
 def _tokens(column: str) -> list[str]:
@@ -228,7 +255,7 @@ def _event_of(stem: list[str], time: str, table: Frame) -> str | None:
 
 def _vital_status(table: Frame) -> dict[str, tuple[dict[str, Any], str]]:
     """GDC's overall survival: a time for those who died, another for those who did not."""
-    lower = {re.sub(r".*\.", "", column.lower()): column for column in table.columns}
+    lower = {re.sub(r".*\.", "", _without_table(column.lower())): column for column in table.columns}
     status, death = lower.get("vital_status"), lower.get("days_to_death")
     alive = lower.get("days_to_last_follow_up") or lower.get("days_to_last_followup")
     if not (status and death and alive):
@@ -250,11 +277,27 @@ def _classes(column: str, counts: pd.Series) -> FoundEndpoint | None:
         if unknown:
             return FoundEndpoint(recipe, values, False, f"Decide what {listed(unknown)} mean.")
         return FoundEndpoint(recipe, values, len(recipe["classes"]) > 1, why)
-    recipe = {"kind": "subtype", "column": column, "classes": words}
+    recipe = _subtype(column, words)
+    if len(recipe["classes"]) < 2:
+        return None
     if all(map(is_number, words)) and not CLASSES_LIKELY.search(column):
         return FoundEndpoint(recipe, values, False, "Numbers: classes, an event, or a count?")
     likely = bool(CLASSES_LIKELY.search(column)) and int(counts.min()) >= FEWEST_IN_CLASS
     return FoundEndpoint(recipe, values, likely, "" if likely else "Remove the # if this is what you want to predict.")
+
+
+def _subtype(column: str, words: list[str]) -> dict[str, Any]:
+    """Words of a column as classes: those that differ in case alone are one, and some say that nothing is known."""
+    alike: dict[str, list[str]] = {}
+    for word in words:
+        if not NOTHING.fullmatch(word):
+            alike.setdefault(word.casefold(), []).append(word)
+    classes = [spellings[0] for spellings in alike.values()]
+    named: Any = (
+        classes if len(classes) == sum(map(len, alike.values())) else dict(zip(classes, alike.values(), strict=True))
+    )
+    nothing = [word for word in words if NOTHING.fullmatch(word)]
+    return {"kind": "subtype", "column": column, "classes": named} | ({"missing": nothing} if nothing else {})
 
 
 def _tried(name: str, found: FoundEndpoint, table: Frame, patient: str) -> FoundEndpoint:
@@ -266,13 +309,23 @@ def _tried(name: str, found: FoundEndpoint, table: Frame, patient: str) -> Found
 def _problem(name: str, recipe: dict[str, Any], table: Frame, patient: str) -> str:
     """What stands against an endpoint, or nothing."""
     try:
-        parse_endpoint(name, TypeAdapter(Endpoint).validate_python(recipe), table, patient)
+        values = parse_endpoint(name, TypeAdapter(Endpoint).validate_python(recipe), table, patient)
     except DataError as error:
-        # Its message names patients, whom a file that is passed on must not.
-        return re.sub(r" for [^,;]+?(?=,| and \d| is )", "", f"{error.what}. {error.fix}.")
+        return _without_names(f"{error.what}. {error.fix}.")
     except ValidationError as error:
         return f"{error.errors()[0]['msg']}."
-    return ""
+    half = len(values.incomplete)
+    if half <= Quarantine().stop_above * len(table):
+        return ""
+    return (
+        f"{half} of {counted(len(table), 'patient')} have a time without an event or an event without a time, more "
+        "than quarantine.stop_above allows. Are these the right columns? If so, raise it."
+    )
+
+
+def _without_names(message: str) -> str:
+    """A message without the patients that it names, whom a file that is passed on must not."""
+    return re.sub(r" for [^,;]+?(?=,| and \d| is )|, first '[^']*'", "", message)
 
 
 def _event_counts(table: Frame, event: str) -> str:

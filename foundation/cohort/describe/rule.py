@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foundation.cohort.barcodes import PatientRule
+from foundation.wording import counted, listed
 
 SAMPLE_TYPE = r"(-(?P<sample_type>\d{2})(?P<vial>[A-Z])?)?"
 TYPES = {f"{number:02d}" for number in (*range(1, 15), 20, 40, 50, 60, 61)}
@@ -23,6 +24,14 @@ TCGA_NOTES = [
 ]
 
 SEPARATORS = "-_.:/"
+
+NORMAL = re.compile(
+    r"(.*[-_. ])?(normal|norm|n|nat|blood|germline|control|ctrl|adjacent|benign|healthy|pbmc)\d*", re.IGNORECASE
+)
+"""What stands behind a patient's name where a sample is no tumour."""
+
+MOST_TISSUES = 12
+"""Different words behind patients' names beyond which they say something else than the tissue."""
 
 
 def choose_rule(
@@ -52,13 +61,20 @@ def choose_rule(
         if kept and not wrong and right > best[0]:
             best = right, {"barcode": expression.replace(r"\-", "-")}
     lost = len(names) - best[0]
-    if lost:
+    if lost and not patients:
+        notes.append(
+            f"{lost} of {len(names)} samples do not name their patient by it, and each is a patient of its own: where "
+            "somebody has several, folds would not keep them together."
+        )
+    elif lost:
         notes.append(
             f"{lost} of {len(names)} samples do not name a patient of the clinical table by it and go to quarantine; "
             "quarantine.stop_above is the share that is allowed."
         )
     if best[1]:
         _add_sample_types(best[1], names, notes)
+        if "leave_out" not in best[1]:
+            _add_tissues(best[1], names, notes)
     return best[1], notes
 
 
@@ -71,6 +87,32 @@ def _add_sample_types(rule: dict[str, Any], samples: set[str], notes: list[str])
         end = rule["barcode"].removesuffix("(?![A-Za-z0-9])")
         rule |= TCGA_RULE | {"barcode": end + SAMPLE_TYPE}
         notes += TCGA_NOTES[:]
+
+
+def _add_tissues(rule: dict[str, Any], samples: set[str], notes: list[str]) -> None:
+    """Where patients have several samples, leave out those whose names say normal tissue; say which others serve."""
+    read = PatientRule(barcode=rule["barcode"])
+    words_of: dict[str, list[str]] = {}
+    for sample in samples:
+        patient = read.patient(sample)
+        if patient is not None and sample.startswith(patient):
+            words_of.setdefault(patient, []).append(sample[len(patient) :].strip(SEPARATORS + " "))
+    words = {word for found in words_of.values() for word in found if word}
+    normal = sorted(filter(NORMAL.fullmatch, words))
+    if normal and len(words) <= MOST_TISSUES:
+        longest_first = "|".join(map(re.escape, sorted(words, key=lambda word: (-len(word), word))))
+        end = "(?![A-Za-z0-9])"
+        rule["barcode"] = rf"{rule['barcode'].removesuffix(end)}([-_.:/ ]+(?P<sample_type>{longest_first}))?{end}"
+        rule["leave_out"] = normal
+        notes.append(f"Samples called {listed(normal)} are left out, as no tumour: is that so?")
+    several = sum(
+        len([word for word in found if word not in rule.get("leave_out", ())]) > 1 for found in words_of.values()
+    )
+    if several:
+        notes.append(
+            f"CHECK: {counted(several, 'patient')} have several samples, of which the first by its name serves. A "
+            "group `sample_type` in `barcode`, with `primary` and `leave_out`, says which should."
+        )
 
 
 def _candidates(patients: Sequence[str]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import foundation.cohort.describe.portals  # noqa: F401  (makes every portal known)
+from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.describe.beside import place_rest
 from foundation.cohort.describe.dicom import place_dicom
 from foundation.cohort.describe.draft import to_yaml
@@ -15,6 +17,7 @@ from foundation.cohort.describe.images import place_images
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.describe.portals.base import PORTALS
 from foundation.cohort.describe.rule import choose_rule
+from foundation.cohort.spec import Quarantine
 from foundation.errors import DataError
 from foundation.progress import Progress
 from foundation.wording import counted
@@ -65,7 +68,42 @@ def describe(folder: Path, progress: Progress) -> Description:
     samples = [sample for modality in findings.modalities.values() for sample in modality.samples]
     patients = findings.patients.patients if findings.patients else []
     findings.rule, findings.rule_notes = choose_rule(patients, samples, findings.pairs)
+    _allow_for_strangers(findings)
     return Description(findings, len(listing.sizes), sum(listing.sizes.values()))
+
+
+def _allow_for_strangers(findings: Findings) -> None:
+    """Put aside modalities of none of the patients, and allow for samples of nobody in others, with a word.
+
+    Raises:
+        DataError: No modality is left.
+    """
+    if findings.patients is None:
+        return
+    rule = PatientRule.model_validate(findings.rule)
+    known = {rule.patient(patient) for patient in findings.patients.patients}
+    usual, allowed = Quarantine().stop_above, 0.0
+    for name, modality in list(findings.modalities.items()):
+        found = {rule.patient(sample) or sample for sample in modality.samples}
+        strangers = len(found - known)
+        if found and strangers == len(found):
+            findings.put_aside(
+                modality.where,
+                f"none of its {counted(len(modality.samples), 'sample')} names a patient of {findings.patients.file}: "
+                "name samples after their patients, or correct `patients.barcode`, and add it as a modality",
+            )
+            del findings.modalities[name]
+        elif found and strangers > usual * len(found):
+            allowed = max(allowed, strangers / len(found))
+            modality.notes.append(f"{strangers} of {len(found)} of its patients are not in {findings.patients.file}.")
+    if allowed:
+        findings.stop_above = min(1.0, math.ceil(100 * allowed) / 100 + 0.01)
+    if not findings.modalities:
+        raise DataError(
+            "no sample names a patient of the table of patients",
+            where=findings.patients.file,
+            fix="name samples and scans after the patients of that table, or leave it out of the folder",
+        )
 
 
 def _join_scans(findings: Findings) -> None:
@@ -92,6 +130,7 @@ def _name_what_is_left(listing: Listing, findings: Findings) -> None:
         findings.put_aside_many(names, f"no source reads files that end in {ending}" if ending else "has no ending")
     if listing.beside:
         findings.put_aside(counted(listing.beside, "file"), "left by an operating system or hidden")
+    findings.put_aside_many(sorted(listing.links), "a link to a folder, which is not followed, or to nothing")
     for folder in listing.closed:
         findings.put_aside(folder, "a folder that you may not list: correct its permissions and describe again")
 

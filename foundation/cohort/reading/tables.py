@@ -58,6 +58,9 @@ Frame: TypeAlias = Any
 Column: TypeAlias = Any
 """A pandas Series."""
 
+POINTER = "version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for one which Git LFS has not yet fetched."""
+
 ROWS = 200_000
 """Rows of a long Parquet table read at a time."""
 
@@ -205,6 +208,12 @@ def read_header(stream: Lines, path: Path) -> tuple[list[str], int]:
     if not text.strip():
         raise DataError("the table is empty", where=str(path), fix="name a table with a header and rows")
     apart = delimiter(path)
+    if text.startswith(POINTER):
+        raise DataError(
+            "is a pointer of Git LFS, not the file itself",
+            where=str(path),
+            fix="run `git lfs pull` where it was cloned",
+        )
     names = open_cells(text).split("\t") if apart == "\t" else next(csv.reader([text], delimiter=apart))
     for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other in text:
@@ -246,10 +255,17 @@ def find_column(name: str, columns: Sequence[str], path: Path) -> int:
     """
     found = [position for position, column in enumerate(columns) if column == name]
     if not found:
-        raise DataError(f"has no column '{name}'", where=str(path), fix=nearest(name, columns))
+        fix = "its line begins with #, as a comment does: take the # away" if _commented(name, path) else ""
+        raise DataError(f"has no column '{name}'", where=str(path), fix=fix or nearest(name, columns))
     if len(found) > 1:
         raise DataError(f"column '{name}' appears {len(found)} times", where=str(path), fix="rename or remove one")
     return found[0]
+
+
+def _commented(name: str, path: Path) -> bool:
+    """Whether the last comment of a table looks like its header, since it names a column."""
+    comments = read_comments(path) if path.is_file() else []
+    return bool(comments) and name in re.split(r"[\t,]", comments[-1].lstrip("# "))
 
 
 def read_frames(path: Path, columns: Sequence[str] | None = None) -> Iterator[Frame]:

@@ -155,3 +155,11 @@ def test_two_barcodes_that_become_one_are_refused_by_name():
     with pytest.raises(DataError, match=message):
         PatientRule(normalise=True).assign(["P_1", "P2", "P-1"], where="rna.tsv")
     assert PatientRule().assign(["P_1", "P-1"], where="rna.tsv").by_patient == {"P-1": [1], "P_1": [0]}
+
+
+def test_blanks_around_a_barcode_are_none_of_it():
+    rule = PatientRule()
+    assert rule.patient(" P1\u00a0") == "P1"
+    assert rule.assign([" P1", "P2 "], where="x").by_patient == {"P1": [0], "P2": [1]}
+    with pytest.raises(DataError, match="'P1' and 'P1 ' are both 'P1'"):
+        rule.assign(["P1", "P1 "], where="x")

@@ -23,6 +23,7 @@ def test_the_clinical_table_comes_as_text(tmp_path):
         ("patients\tsite\nP1\t1\n", "did you mean 'patients'"),
         ("patient\tsiet\nP1\t1\n", "did you mean 'siet'"),
         ("patient\tsite\n", "holds no patient"),
+        ("#patient\tsite\nP1\t1\nP2\t2\n", "take the # away"),
         ("", "the table is empty"),
         ("patient\tsite\nP1\t1\t2\n", "line 2 has 3 cells"),
     ],
@@ -44,3 +45,22 @@ def test_words_for_nothing_known_are_empty_in_the_whole_table(tmp_path):
     path.write_text("patient,site,age\nP1,Ulm,44\n\n?,Ulm,45\n?,Ulm,46\n")
     with pytest.raises(DataError, match="line 4 has no 'patient', nor do 1 more"):
         read_clinical(ClinicalTable(files=path.name, missing=["?"]), path)
+
+
+def test_blanks_around_a_site_make_no_other_site(tmp_path):
+    path = tmp_path / "clinical.csv"
+    path.write_text("patient,site,status\nP1,Ulm ,Dead\nP2,Ulm,\u00a0Alive\n")
+    frame = read_clinical(ClinicalTable(files=path.name, site="site"), path)
+    assert frame.to_dict("list") == {"patient": ["P1", "P2"], "site": ["Ulm", "Ulm"], "status": ["Dead", "Alive"]}
+
+
+def test_only_a_column_that_is_read_must_be_the_only_one_of_its_name(tmp_path):
+    path = tmp_path / "clinical.csv"
+    path.write_text("patient,site,age,note,note,,\nP1,Ulm,44,x,y,,\n")
+    frame = read_clinical(ClinicalTable(files=path.name, site="site"), path, ["age"])
+    assert frame.to_dict("list") == {"patient": ["P1"], "site": ["Ulm"], "age": ["44"]}
+    with pytest.raises(DataError, match="column 'note' appears 2 times"):
+        read_clinical(ClinicalTable(files=path.name, site="site"), path, ["age", "note"])
+    path.write_text("patient,site,site\nP1,Ulm,Bonn\n")
+    with pytest.raises(DataError, match="column 'site' appears 2 times"):
+        read_clinical(ClinicalTable(files=path.name, site="site"), path)

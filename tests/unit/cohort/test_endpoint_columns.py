@@ -144,6 +144,11 @@ def test_what_is_not_plain_is_refused_and_nothing_that_corrupts_is_advised(word)
     assert "causes" not in str(caught.value)
 
 
+def test_what_the_gdc_writes_where_nobody_knows_is_missing_unless_the_yaml_says_otherwise():
+    assert events(["Dead", "Unknown", "unknown", "Not Reported", "Alive", "'--"]) == [1, None, None, None, 0, None]
+    assert events(["Dead", "Unknown", "Alive"], censored=["unknown", "alive"]) == [1, 0, 0]
+
+
 def test_r_codes_1_for_censored_and_2_for_an_event():
     assert events(["1", "2", "2.0", "NA"], happened=[2], censored=[1]) == [0, 1, 1, None]
     with pytest.raises(DataError, match=r"'2' for P1 and 1 more(.|\n)*`censored: \[1\]` and `happened: \[2\]`"):

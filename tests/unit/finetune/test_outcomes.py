@@ -152,3 +152,15 @@ def test_folds_without_a_tested_event_are_told(study_of):
     assert remarks(changed, study.unfitted[0]) == [
         "In fold 0 no test patient had os happen: no order can be scored there."
     ]
+
+
+def test_causes_that_nobody_or_no_training_fold_had_are_told(study_of):
+    study = study_of(CODES, EVENTS, SITES, "tasks=[{task: survival, endpoint: os, form: intervals}]")
+    study.cohort.manifest.endpoints["os"]["causes"] = {"relapse": 1, "other": 0}
+    (told,) = remarks(study, study.unfitted[0])
+    assert told == "Nobody had the cause 'other' of os: it cannot be predicted, and is in no score."
+    study.endpoints["os"]["event"] = np.array([2, *EVENTS[1:]])
+    tested = next(fold.name for fold in study.folds.folds if 0 in fold.test)
+    (told,) = remarks(study, study.unfitted[0])
+    assert told.startswith("The cause 'other' of os happened to 1 patient: in fold ")
+    assert told.endswith(f"{tested} no training patient had it, so that it cannot be predicted there.")

@@ -126,3 +126,12 @@ def test_a_class_that_nobody_in_training_has_gets_no_probability(kind):
     alone = one.fit(x[:2], np.arange(2), 0.1)(x)["probability"]
     assert alone.tolist() == [[1, 0, 0]] * 5
     assert np.isfinite(one.cv_log_likelihood(predict, x, np.arange(5), np.arange(5) == 4))
+
+
+@pytest.mark.parametrize("kind", [LogisticLearner, OrdinalLearner])
+def test_the_last_class_is_there_though_nobody_has_it(kind):
+    one = kind({"code": np.array([0, 0, 1, 1])}, np.full(4, ""), classes=3)
+    x = np.array([[0.0], [1], [2], [3]])
+    probability = one.fit(x, np.arange(4), 0.1)(x)["probability"]
+    assert probability.shape == (4, 3)
+    assert probability[:, 2].tolist() == [0] * 4

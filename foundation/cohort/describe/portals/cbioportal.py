@@ -11,6 +11,7 @@ from foundation.cohort.describe.people import place_covariates, place_endpoints,
 from foundation.cohort.describe.portals.base import Portal
 from foundation.cohort.describe.tables import place_table
 from foundation.cohort.reading.tables import read_frames
+from foundation.errors import ChiasmaError
 from foundation.progress import Progress
 
 Meta = dict[str, str]
@@ -99,28 +100,34 @@ def _place_clinical(listing: Listing, findings: Findings, inside: str, files: di
     patients = by_kind.get("PATIENT_ATTRIBUTES") or f"{inside}data_clinical_patient.txt"
     samples = by_kind.get("SAMPLE_ATTRIBUTES") or f"{inside}data_clinical_sample.txt"
     if samples in listing.sizes:
-        for frame in read_frames(listing.path(samples), ["SAMPLE_ID", "PATIENT_ID"]):
-            findings.pairs.update(zip(frame["SAMPLE_ID"], frame["PATIENT_ID"], strict=True))
-        listing.take([samples])
+        _place_samples(listing, findings, samples)
     if patients in listing.sizes:
         table = place_patients(findings, listing, patients, "PATIENT_ID")
         if table is not None:
             place_endpoints(findings, table, "PATIENT_ID")
             place_covariates(findings, listing, patients, "PATIENT_ID", table)
-            columns = [
-                name for name in read_head(listing.path(samples)).names if name not in ("SAMPLE_ID", "PATIENT_ID")
-            ]
-            findings.put_aside(
-                samples,
-                f"says which sample is whose, which `patients.barcode` follows. Its columns ({', '.join(columns[:12])}"
-                f"{', …' if len(columns) > 12 else ''}) belong to samples: copy one into the table of patients to "
-                "predict it",
-            )
     for name, meta in files.items():
         if meta.get("genetic_alteration_type", "") == "CLINICAL" and name not in (patients, samples):
             findings.put_aside(
                 name, f"{meta.get('datatype', 'clinical').lower()} events over time: no source reads them"
             )
+
+
+def _place_samples(listing: Listing, findings: Findings, samples: str) -> None:
+    """Learn which sample is whose, and say what else the table of samples holds."""
+    listing.take([samples])
+    try:
+        for frame in read_frames(listing.path(samples), ["SAMPLE_ID", "PATIENT_ID"]):
+            findings.pairs.update(zip(frame["SAMPLE_ID"].str.strip(), frame["PATIENT_ID"].str.strip(), strict=True))
+        columns = [name for name in read_head(listing.path(samples)).names if name not in ("SAMPLE_ID", "PATIENT_ID")]
+    except ChiasmaError as error:
+        findings.put_aside(samples, f"{error.what}. {error.fix}.")
+        return
+    findings.put_aside(
+        samples,
+        f"says which sample is whose, which `patients.barcode` follows. Its columns ({', '.join(columns[:12])}"
+        f"{', …' if len(columns) > 12 else ''}) belong to samples: copy one into the table of patients to predict it",
+    )
 
 
 def _place_assays(listing: Listing, findings: Findings, inside: str, files: dict[str, Meta], genome: str) -> None:

@@ -54,6 +54,21 @@ def test_what_has_no_place_is_named(hospital):
     assert "gene sets" in aside["pathways.gmt"]
 
 
+def test_links_pointers_and_repeated_columns_are_named(hospital):
+    (hospital / "elsewhere").symlink_to(hospital, target_is_directory=True)
+    (hospital / "gone.tsv").symlink_to(hospital / "nowhere.tsv")
+    (hospital / "pointer.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    aside = dict(describe(hospital, Silent()).findings.aside)
+    assert "a link to a folder" in aside["* (2 files)"]
+    assert "git lfs pull" in aside["pointer.txt"]
+
+
+def test_columns_that_appear_twice_are_told(tmp_path):
+    rows = "".join(f"P{n},{40 + n},x,y\n" for n in range(8))
+    (tmp_path / "clinical.csv").write_text("patient,age,note,note\n" + rows)
+    assert "not read: 'note'" in describe(tmp_path, Silent()).yaml(".")
+
+
 def test_nothing_of_use_is_refused_with_what_is_there(tmp_path, capsys):
     (tmp_path / "thesis.docx").write_bytes(b"PK")
     assert main(["describe", str(tmp_path)]) == 2
@@ -136,6 +151,42 @@ def test_rules_of_barcodes():
     assert {sample: PatientRule(**rule).patient(sample) for sample in pairs} == pairs
     assert "check it" in notes[0]
     assert choose_rule(patients, ["S1", "S2"], {"S1": patients[0]})[0] == {}
+
+
+def test_normal_tissue_is_left_out_and_several_samples_are_told():
+    patients = [f"P{number:02d}" for number in range(12)]
+    samples = [f"{patient}_tumor" for patient in patients] + [f"{patient}_normal" for patient in patients[:4]]
+    rule, notes = choose_rule(patients, [*samples, "P00_tumor2"], {})
+    chosen = PatientRule(**rule).assign(samples, where="rna")
+    assert [samples[place] for (place,) in chosen.by_patient.values()] == samples[:12]
+    assert len(chosen.left_out) == 4
+    assert any("called normal are left out" in note for note in notes)
+    assert any("1 patient have several samples" in note for note in notes)
+    _, notes = choose_rule(patients, samples[:12], {})
+    assert not any("several" in note for note in notes)
+
+
+def test_words_for_nothing_known_and_spellings_of_one_class_are_drafted_so(tmp_path):
+    words = ["WT", "Mutant", "mutant", "Unknown"]
+    rows = [f"P{n},{'unknown' if n == 3 else 40 + n},{words[n % 4]},{'90+' if n else 80}" for n in range(12)]
+    (tmp_path / "clinical.csv").write_text("\n".join(["patient,age,IDH_status,diagnosis_age", *rows, ""]))
+    findings = describe(tmp_path, Silent()).findings
+    assert findings.endpoints["idh_status"].recipe == {
+        "kind": "subtype", "column": "IDH_status", "classes": {"WT": ["WT"], "Mutant": ["Mutant", "mutant"]},
+        "missing": ["Unknown"],
+    }  # fmt: skip
+    clinical = findings.modalities["clinical"]
+    assert clinical.recipe["source"]["columns"]["age"]["missing"] == ["unknown"]
+    assert any("'diagnosis_age' is not taken" in note and "'90+'" in note for note in clinical.notes)
+
+
+def test_patients_twice_are_counted_and_not_named(tmp_path):
+    (tmp_path / "clinical.csv").write_text("patient,age,sex\nP1,44,F\nP1,45,F\nP2,50,M\n")
+    rows = "".join(f"G{g}\t{g}\t{g + 1}\n" for g in range(3))
+    (tmp_path / "rna.tsv").write_text("gene\tS1\tS2\n" + rows)
+    why = dict(describe(tmp_path, Silent()).findings.aside)["clinical.csv"]
+    assert "1 patients appear twice (keep" in why
+    assert "P1" not in why
 
 
 def test_samples_of_nobody_are_told():

@@ -119,6 +119,57 @@ def test_cbioportal_samples_that_do_not_begin_with_their_patient_are_told(cbiopo
     assert counts(manifest)["rna"] == 20
 
 
+def study(folder: Path, sample: str, months: str = "5", samples: bool = True) -> Path:
+    """A small study of 12 patients called D0 and so on, 10 of them with RNA, whose samples are called as `sample`."""
+    folder.mkdir()
+    (folder / "meta_study.txt").write_text("cancer_study_identifier: small\nname: Small\n")
+    names = [sample.format(number) for number in range(12)]
+    for kind, alteration, file in (
+        ("PATIENT_ATTRIBUTES", "CLINICAL", "data_clinical_patient.txt"),
+        ("SAMPLE_ATTRIBUTES", "CLINICAL", "data_clinical_sample.txt"),
+        ("CONTINUOUS", "MRNA_EXPRESSION", "data_mrna.txt"),
+    ):
+        (folder / file.replace("data", "meta")).write_text(
+            f"genetic_alteration_type: {alteration}\ndatatype: {kind}\ndata_filename: {file}\n"
+        )
+    times = [months if n % 3 == 0 else n + 1 for n in range(12)]
+    rows = [f"D{n}\t{40 + n}\t{('0:LIVING', '1:DECEASED')[n % 2]}\t{time}" for n, time in enumerate(times)]
+    (folder / "data_clinical_patient.txt").write_text("\n".join(["PATIENT_ID\tAGE\tOS_STATUS\tOS_MONTHS", *rows, ""]))
+    if samples:
+        pairs = [f"D{n}\t{name}" for n, name in enumerate(names)]
+        (folder / "data_clinical_sample.txt").write_text("\n".join(["PATIENT_ID\tSAMPLE_ID", *pairs, ""]))
+    genes = [f"G{g}\t" + "\t".join(str(g + n) for n in range(10)) for g in range(4)]
+    (folder / "data_mrna.txt").write_text("\n".join(["Hugo_Symbol\t" + "\t".join(names[:10]), *genes, ""]))
+    return folder
+
+
+def test_cbioportal_without_its_table_of_samples(tmp_path):
+    found, manifest, _ = drafted(study(tmp_path / "study", "D{}", samples=False), tmp_path / "out")
+    assert counts(manifest) == {"rna": 10, "clinical": 12}
+    assert "not there" in dict(found.findings.aside)["data_clinical_sample.txt"]
+
+
+def test_cbioportal_samples_of_none_of_the_patients_are_put_aside_and_the_rest_prepares(tmp_path):
+    found, manifest, _ = drafted(study(tmp_path / "study", "S{}_T1"), tmp_path / "out")
+    assert counts(manifest) == {"clinical": 12}
+    assert "none of its 10 samples names a patient" in dict(found.findings.aside)["data_mrna.txt"]
+
+
+def test_samples_of_people_who_are_not_in_the_table_are_allowed_for_with_a_word(tmp_path):
+    folder = study(tmp_path / "study", "D{}")
+    path = folder / "data_clinical_patient.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[:7]) + "\n")
+    found, manifest, _ = drafted(folder, tmp_path / "out")
+    assert counts(manifest) == {"rna": 6, "clinical": 6}
+    assert "4 of 10 of its patients are not in data_clinical_patient.txt" in found.yaml(".")
+
+
+def test_a_survival_that_many_have_half_of_is_only_proposed(tmp_path):
+    found, manifest, _ = drafted(study(tmp_path / "study", "D{}", months=""), tmp_path / "out")
+    assert not manifest.endpoints
+    assert "4 of 12 patients have a time without an event" in found.findings.endpoints["os"].why
+
+
 # GDC
 
 
@@ -206,6 +257,20 @@ def test_xena_values(of_xena, xena):
     assert value(cohort, "clinical", "TCGA-AB-0007", "age") == 36
     survival = pd.read_csv(xena / "survival" / "LGG_survival.txt", sep="\t").drop_duplicates("_PATIENT")
     np.testing.assert_array_equal(cohort.endpoint("pfi")["time"], survival["PFI.time"])
+
+
+def test_covariates_are_known_whichever_table_of_the_gdc_their_names_tell(tmp_path):
+    for behind in (False, True):
+        names = [("age_at_index", "demographic"), ("gender", "demographic"), ("ajcc_pathologic_stage", "diagnoses")]
+        header = [".".join(pair if behind else pair[::-1]) for pair in names]
+        folder = tmp_path / str(behind)
+        folder.mkdir()
+        rows = [f"P{n}\t{40 + n}\t{('male', 'female')[n % 2]}\tStage {'I' * (1 + n % 2)}" for n in range(8)]
+        (folder / "patients.tsv").write_text("\n".join(["\t".join(["patient", *header]), *rows, ""]))
+        recipe = describe(folder, Silent()).findings.modalities["clinical"].recipe
+        assert {name: column["column"] for name, column in recipe["source"]["columns"].items()} == dict(
+            zip(["age", "sex", "stage"], header, strict=True)
+        )
 
 
 # All of them

@@ -160,6 +160,16 @@ def test_shuffled_labels_give_chance_through_the_whole_pipeline(tmp_path, endpoi
     assert np.mean(leaked) > 0.6
 
 
+@pytest.mark.parametrize("endpoint", ["subtype", "response"])
+def test_the_last_declared_classes_are_there_though_nobody_has_them(cohort, endpoint, monkeypatch):
+    declared = {"kind": endpoint, "classes": dict.fromkeys("abcdef", 0)}
+    monkeypatch.setitem(cohort.manifest.endpoints, endpoint, declared)
+    made = folds_of(cohort, endpoint)
+    said = predict("clinical", cohort, endpoint, made.folds[0], made.inner(made.folds[0]))["probability"]
+    assert said.shape == (len(made.folds[0].test), 6)
+    assert not said[:, 4:].any()
+
+
 def test_what_the_test_patients_have_changes_nothing_that_is_learned(cohort, tmp_path):
     fold = folds_of(cohort, "os").folds[0]
     records = people()
