@@ -185,7 +185,7 @@ def test_patients_twice_are_counted_and_not_named(tmp_path):
     rows = "".join(f"G{g}\t{g}\t{g + 1}\n" for g in range(3))
     (tmp_path / "rna.tsv").write_text("gene\tS1\tS2\n" + rows)
     why = dict(describe(tmp_path, Silent()).findings.aside)["clinical.csv"]
-    assert "1 patients appear twice (keep" in why
+    assert "1 patient with several rows (keep" in why
     assert "P1" not in why
 
 
