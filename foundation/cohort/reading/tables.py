@@ -67,53 +67,12 @@ Column: TypeAlias = Any
 COMMENT = (b"#", b'"#')
 """How comment lines begin; a spreadsheet puts quotes around some."""
 
-NAMES_ROWS = frozenset(
-    [
-        "id",
-        "ids",
-        "identifier",
-        "gene",
-        "genes",
-        "geneid",
-        "symbol",
-        "symbols",
-        "hugo",
-        "entrez",
-        "ensembl",
-        "name",
-        "names",
-        "probe",
-        "probes",
-        "probeid",
-        "feature",
-        "features",
-        "sample",
-        "samples",
-        "sampleid",
-        "patient",
-        "patients",
-        "case",
-        "cases",
-        "row",
-        "rows",
-        "index",
-        "target",
-        "reference",
-        "composite",
-        "element",
-        "cpg",
-        "mirna",
-        "protein",
-        "peptide",
-        "metabolite",
-        "compound",
-        "chr",
-        "chrom",
-        "chromosome",
-        "description",
-        "transcript",
-    ]
-) | {""}
+NAMES_ROWS = re.compile(
+    "id|ids|identifier|gene|genes|geneid|symbol|symbols|hugo|entrez|ensembl|name|names|probe|probes|probeid|"
+    "feature|features|sample|samples|sampleid|patient|patients|case|cases|row|rows|index|target|reference|"
+    "composite|element|cpg|mirna|protein|peptide|metabolite|compound|chr|chrom|chromosome|description|"
+    "transcript"
+)
 """Words by which a header calls the column that names its rows."""
 
 ROWS = 200_000
@@ -332,7 +291,9 @@ def _lacks_name_of_first(names: list[str], row: str) -> bool:
     cells = open_cells(row).split("\t")
     if len(cells) != len(names) + 1 or not cells[-1].strip():
         return False
-    return cells[0] == "1" or NAMES_ROWS.isdisjoint(re.split(r"[\W_]+", names[0].lower()))
+    return cells[0] == "1" or not any(
+        not word or NAMES_ROWS.fullmatch(word) for word in re.split(r"[\W_]+", names[0].lower())
+    )
 
 
 def read_comments(path: Path) -> list[str]:
