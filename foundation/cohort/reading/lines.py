@@ -14,7 +14,7 @@ from foundation.errors import DataError
 PIECE_BYTES = 8_000_000
 """Text read at a time."""
 
-EMPTY_ROW = re.compile(rb"(?<=\n)[\t,; ]+\n")
+EMPTY_ROW = re.compile(rb"\n[\t,; ]+(?=\n)")
 """A line of delimiters alone, as spreadsheets write below a table."""
 
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
@@ -123,8 +123,7 @@ class _Plain(io.RawIOBase):
                 plain = plain.replace(b"\n\n", b"\n")
             if self._ended_line:
                 plain = plain.removeprefix(b"\n")
-            if any(b"\n" + apart in plain for apart in (b"\t", b",", b";", b" ")):
-                plain = EMPTY_ROW.sub(b"", plain)
+            plain = EMPTY_ROW.sub(b"", plain)
         if plain:
             self._ended_line = plain.endswith(b"\n")
         self.lines += plain.count(b"\n")
