@@ -173,10 +173,16 @@ class PatientRule(Config):
             candidate = _Candidate(self._rank(barcode, named), position, barcode, vial)
             candidates.setdefault(named["patient"], []).append(candidate)
         if samples and len(assignment.unmatched) == len(samples):
+            alike = Normalise(case="upper", separators="-")
+            others = any(expression.match(alike(sample)) for sample in samples)
             raise DataError(
                 f"none of {len(samples)} barcodes matches the patient rule, first '{samples[0]}'",
                 where=where,
-                fix=f"correct patients.barcode, now {self.barcode!r}, or the orientation of the table",
+                fix=(
+                    "set `patients.normalise: true`: some match in upper case with hyphens"
+                    if others
+                    else f"correct patients.barcode, now {self.barcode!r}, or the orientation of the table"
+                ),
             )
         for patient in sorted(candidates):
             ranked = _by_sample(candidates[patient])

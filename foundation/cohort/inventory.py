@@ -83,6 +83,8 @@ class _Findings:
 
 VERSIONS = "features that tables name in several Ensembl versions, joined under the id without a version"
 
+NOT_IN_ALL = "features that not every table of the modality has, not measured for the patients of the others"
+
 NO_BARCODE = "the barcode does not match patients.barcode", "correct patients.barcode, or the name"
 
 
@@ -226,6 +228,10 @@ def _stage_tables(
     joined = join_versions(tables)
     if joined:
         found.remarks[name][VERSIONS] = joined
+    features = [set(table.features) for table in tables]
+    apart = len(set.union(*features)) - len(set.intersection(*features))
+    if apart:
+        found.remarks[name][NOT_IN_ALL] = apart
     return tables
 
 

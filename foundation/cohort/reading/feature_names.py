@@ -36,7 +36,9 @@ _DATE = re.compile(
     rf"X?\d{{1,2}}[-/. ]{{1,2}}{_MONTH}(?:[-/. ]{{1,2}}\d{{2}}(?:\d\d)?)?(?:[._]\d)?"  # 1-Mar, 01-Mar-22, R's X1.Mar
     rf"|{_MONTH}[-/ ]\d{{2}}(?:\d\d)?"  # Mar-01
     r"|(?:mar|sep|dec)[-/ ]\d"  # Mar-1; Oct-4 is the name of a protein
-    r"|\d{4}[-/]\d\d[-/]\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?"  # 2022-03-01 00:00:00
+    r"|(?:march|sept|september|october|december) \d"  # September 2
+    rf"|(?:[a-z]+day, )?{_MONTH} \d{{1,2}}, \d{{4}}"  # Friday, September 2, 2022
+    r"|\d{4}[-/]\d{1,2}[-/]\d{1,2}(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?"  # 2022-03-01 00:00:00
     r"|\d{1,2}/\d{1,2}/\d{2}(?:\d\d)?"  # 3/1/2022
     r"|\d{1,2}\.\d{1,2}\.\d{4}",  # 01.03.2022
     re.IGNORECASE,

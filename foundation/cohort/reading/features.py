@@ -27,7 +27,7 @@ class Features:
     """The features of a table whose names may repeat, be missing, or name none.
 
     Args:
-        listed: Names in the order of the table, one per row or column.
+        listed: Names in the order of the table, one per row or column; blanks around them are taken off.
         rule: What to do about a name that appears more than once.
         path: The table, for messages.
         remarks: Where to say what was left out and what was made one.
@@ -60,6 +60,7 @@ class Features:
         self._path = path
         self._remarks = remarks
         self._listed = len(listed)
+        listed = [name.strip() for name in listed]
         self.kept = self._choose(listed, leave_out, unnamed)
         places: list[int] = self.kept.tolist()
         names: list[str] = [listed[place] for place in places]

@@ -6,6 +6,7 @@ where the two bands stained `acen` meet.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 Genome = Literal["hg19", "hg38"]
@@ -92,6 +93,7 @@ def chromosome(name: str) -> str | None:
         features; None where the name means nothing in a human genome.
     """
     plain = name.strip().upper().removeprefix("CHR")
+    plain = re.sub(r"^0*([1-9]\d?)(?:\.0+)?$", r"\1", plain)
     plain = _NUMBERED.get(plain, plain)
     if plain in CHROMOSOMES:
         return plain

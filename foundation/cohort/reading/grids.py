@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -18,6 +16,8 @@ import numpy as np
 from foundation.cohort.reading.feature_names import is_unnamed
 from foundation.cohort.reading.lines import PIECE_BYTES, Lines
 from foundation.cohort.reading.tables import (
+    column_names,
+    comma_rows,
     delimiter,
     find_column,
     is_parquet,
@@ -28,6 +28,7 @@ from foundation.cohort.reading.tables import (
     read_header,
     reading,
     refuse_lost_rows,
+    text_of,
 )
 from foundation.cohort.sources.base import BLOCK_VALUES
 from foundation.errors import DataError
@@ -49,9 +50,12 @@ class Grid(ABC):
             (in Parquet, the index) where None.
 
     Attributes:
-        columns: Names of all columns, as they stand.
+        columns: Names of all columns, without blanks around them.
         named_by: Positions of the columns that name the rows.
+        lacks_name: Whether the header has no cell for the first column, as R writes it.
     """
+
+    lacks_name = False
 
     def __init__(self, path: Path, label: str | Sequence[str] | None) -> None:
         self.path = path
@@ -125,6 +129,7 @@ class TextGrid(Grid):
             raise DataError(
                 "the table has one column only", where=str(self.path), fix="check that its delimiter fits its suffix"
             )
+        self.lacks_name = len(columns) > len(column_names(self.path, as_it_stands=True))
         return columns, 0
 
     def _read_text(self, columns: Sequence[int]) -> list[list[str]]:
@@ -169,7 +174,8 @@ class TextGrid(Grid):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        text = piece.decode("utf-8").rstrip("\n")
+        with reading(self.path):
+            text = piece.decode("utf-8").rstrip("\n")
         apart = delimiter(self.path)
         if apart == "\t":
             text = open_cells(text)
@@ -178,7 +184,7 @@ class TextGrid(Grid):
 
     def _unquoted(self, text: str) -> str:
         """Cells of comma-separated lines, which may be quoted; no cell may go on in the next line."""
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=","))
+        rows = comma_rows(text)
         refuse_lost_rows(len(rows), text.count("\n") + 1, self.path)
         return "\n".join(CELL_END.join(row) for row in rows)
 
@@ -226,12 +232,10 @@ class ParquetGrid(Grid):
         return names, names.index(index[0]) if len(index) == 1 else 0
 
     def _read_text(self, columns: Sequence[int]) -> list[list[str]]:
-        import pyarrow as pa
-
         texts: list[list[str]] = [[] for _ in columns]
         for batch in self._batches([self.columns[place] for place in columns]):
-            for text, cells in zip(texts, batch.columns, strict=True):
-                text += cells.cast(pa.string()).fill_null("").to_pylist()
+            for text, column, cells in zip(texts, columns, batch.columns, strict=True):
+                text += text_of(cells, self.columns[column], self.path).to_pylist()
         return texts
 
     def rows(self, wanted: np.ndarray, columns: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -275,7 +279,7 @@ class ParquetGrid(Grid):
             return array.cast(pa.float32(), safe=False)
         if pa.types.is_boolean(array.type) or pa.types.is_decimal(array.type):
             return array.cast(pa.float32())
-        numbers, bad = parse_numbers(array.cast(pa.string()), np.float32)
+        numbers, bad = parse_numbers(text_of(array, self.columns[column], self.path), np.float32)
         if bad.any():
             row = int(np.argmax(bad))
             raise self.not_a_number(self.labels[positions[row]], int(column), array[row].as_py())

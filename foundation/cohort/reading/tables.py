@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from foundation.cohort.reading.lines import PIECE_BYTES, Lines
+from foundation.cohort.reading.lines import PIECE_BYTES, Lines, encoding_of, is_empty_row, open_bytes
 from foundation.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ MISSING = (
     "na",
     "N/A",
     "n/a",
+    "Na",
     "#N/A",
+    "#N/A N/A",
+    "#NA",
     "<NA>",
     "NaN",
     "nan",
     "NAN",
+    "1.#QNAN",
+    "-1.#IND",
     "None",
     "null",
     "NULL",
@@ -61,6 +67,17 @@ Column: TypeAlias = Any
 POINTER = "version https://git-lfs.github.com/spec/"
 """How a file begins that stands for one which Git LFS has not yet fetched."""
 
+COMMENT = (b"#", b'"#')
+"""How comment lines begin; a spreadsheet puts quotes around some."""
+
+NAMES_ROWS = re.compile(
+    "id|ids|identifier|gene|genes|geneid|symbol|symbols|hugo|entrez|ensembl|name|names|probe|probes|probeid|"
+    "feature|features|sample|samples|sampleid|patient|patients|case|cases|row|rows|index|target|reference|"
+    "composite|element|cpg|mirna|protein|peptide|metabolite|compound|chr|chrom|chromosome|description|"
+    "transcript"
+)
+"""Words by which a header calls the column that names its rows."""
+
 ROWS = 200_000
 """Rows of a long Parquet table read at a time."""
 
@@ -79,14 +96,15 @@ def delimiter(path: Path) -> str:
     Raises:
         DataError: The suffix is none of those known.
     """
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    suffix = path.with_suffix("").suffix if path.suffix in (".gz", ".bgz") else path.suffix
     if suffix not in DELIMITERS and _begins_with_tabs(path):
         return "\t"
     if suffix not in DELIMITERS:
+        sheet = "save the sheet as CSV UTF-8; " if suffix.startswith(".xls") else ""
         raise DataError(
             f"a table cannot be read from the suffix '{suffix}'",
             where=str(path),
-            fix=f"use one of {', '.join(DELIMITERS)} (each also with .gz), or .parquet",
+            fix=f"{sheet}use one of {', '.join(DELIMITERS)} (each also with .gz), or .parquet",
         )
     return DELIMITERS[suffix]
 
@@ -94,7 +112,7 @@ def delimiter(path: Path) -> str:
 def _begins_with_tabs(path: Path) -> bool:
     """Whether a file begins as text with tabs does, such as one of Xena's, whose names have no telling end."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_bytes(path) as file:
             start = file.read(100_000).decode("utf-8", errors="strict" if path.stat().st_size < 100_000 else "ignore")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error):
         return False
@@ -121,7 +139,9 @@ def reading(path: Path) -> Iterator[None]:
         ) from None
     except UnicodeDecodeError:
         raise DataError(
-            "is not text in UTF-8", where=str(path), fix="save it as UTF-8, or correct its suffix"
+            "is not text in UTF-8 (an accent or umlaut in another encoding, or no text at all)",
+            where=str(path),
+            fix="save it as UTF-8, or correct its suffix",
         ) from None
     except pa.ArrowInvalid as error:
         raise _misread(str(error), path) from None
@@ -147,16 +167,16 @@ def places(path: Path, rows: Sequence[int]) -> list[str]:
     """
     if is_parquet(path):
         return [f"row {row}" for row in rows]
-    opened = gzip.open if path.suffix == ".gz" else open
     line_of_row: dict[int, int] = {}
-    wanted, header, row = set(rows), False, 0
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        for number, text in enumerate(file, start=1):
-            if text == "\n" or (not header and text.startswith("#")):
-                continue
-            if header and (row := row + 1) in wanted:
+    wanted = set(rows)
+    with Lines(path) as stream:
+        row = -read_header(stream, path)[1]
+    with open_bytes(path) as file:
+        encoding = encoding_of(file.read(2))
+    with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace") as text:  # type: ignore[type-var]
+        for number, line in enumerate(text, start=1):
+            if not is_empty_row(line) and (row := row + 1) in wanted:
                 line_of_row[row] = number
-            header = True
     return [f"line {line_of_row[row]}" if row in line_of_row else f"row {row}" for row in rows]
 
 
@@ -192,29 +212,57 @@ def refuse_lost_rows(rows: int, lines: int, path: Path) -> None:
         )
 
 
-def read_header(stream: Lines, path: Path) -> tuple[list[str], int]:
-    """Read up to and with the first line that is no comment.
+def comma_rows(text: str) -> list[list[str]]:
+    """The rows of comma-separated lines, whose cells may be quoted, of whatever length."""
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=","))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def read_header(
+    stream: Lines, path: Path, wanted: Sequence[str] = (), *, as_it_stands: bool = False
+) -> tuple[list[str], int]:
+    """Read up to and with the header: the first line that is no comment, or a comment that is one.
+
+    A comment is the header where it has as many cells as the line below it and that line has numbers, or lacks a wanted
+    column that the comment has. Where a tab-separated header is one cell shorter than its rows, as R writes it, the
+    first column has no name.
+
+    Args:
+        stream: At its beginning.
+        path: The table, for its delimiter and for messages.
+        wanted: Names that the header has.
+        as_it_stands: The table has no header: give the cells of the first line that is no comment.
 
     Returns:
-        The names of the columns, and the number of comment lines before them.
+        The names of the columns, and how many lines were read.
 
     Raises:
         DataError: There is no such line.
     """
-    comments = 0
-    while (line := stream.readline()).startswith(b"#"):
-        comments += 1
-    text = line.decode("utf-8").rstrip("\n")
+    comment, read = "", 0
+    while stream.peek(1).startswith(COMMENT):
+        comment, read = stream.readline().decode("utf-8").rstrip("\n"), read + 1
+    if comment.strip() == "#1.2":  # Broad's GCT, whose next line is the size of the table.
+        stream.readline()
+        return read_header(stream, path, wanted)[0], read + 2
+    if comment and not as_it_stands:
+        first, *others = _split(comment, path)
+        names = [first.lstrip("#").strip(), *others]
+        if _is_header(names, _split(_next_line(stream), path), wanted):
+            return names, read
+    text = stream.readline().decode("utf-8").rstrip("\n")
     if not text.strip():
         raise DataError("the table is empty", where=str(path), fix="name a table with a header and rows")
-    apart = delimiter(path)
     if text.startswith(POINTER):
         raise DataError(
             "is a pointer of Git LFS, not the file itself",
             where=str(path),
             fix="run `git lfs pull` where it was cloned",
         )
-    names = open_cells(text).split("\t") if apart == "\t" else next(csv.reader([text], delimiter=apart))
+    names = _split(text, path)
     for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other in text:
             raise DataError(
@@ -222,7 +270,39 @@ def read_header(stream: Lines, path: Path) -> tuple[list[str], int]:
                 where=str(path),
                 fix="save it with commas and decimal points as .csv, or with tabs as .tsv",
             )
-    return names, comments
+    if not as_it_stands and delimiter(path) == "\t" and _lacks_name_of_first(names, _next_line(stream)):
+        names = ["", *names]
+    return names, read + 1
+
+
+def _split(line: str, path: Path) -> list[str]:
+    """The cells of one line, without blanks around them."""
+    cells = open_cells(line).split("\t") if delimiter(path) == "\t" else (comma_rows(line) or [[""]])[0]
+    return [cell.strip() for cell in cells]
+
+
+def _next_line(stream: Lines) -> str:
+    """The line that will be read next, as much of it as has been read ahead."""
+    return stream.peek(1).partition(b"\n")[0].decode("utf-8", errors="replace")
+
+
+def _is_header(names: list[str], below: list[str], wanted: Sequence[str]) -> bool:
+    if len(names) != len(below) or len(names) < 2:
+        return False
+    if wanted:
+        return set(wanted) <= set(names) and not set(wanted) <= set(below)
+    numbers = [_number(cell) for cell in below[1:]]
+    return not np.isinf(numbers).any() and not np.isnan(numbers).all()
+
+
+def _lacks_name_of_first(names: list[str], row: str) -> bool:
+    """Whether a header lacks the name of the first column, and not of another or nothing at all."""
+    cells = open_cells(row).split("\t")
+    if len(cells) != len(names) + 1 or not cells[-1].strip():
+        return False
+    return cells[0] == "1" or not any(
+        not word or NAMES_ROWS.fullmatch(word) for word in re.split(r"[\W_]+", names[0].lower())
+    )
 
 
 def read_comments(path: Path) -> list[str]:
@@ -231,20 +311,20 @@ def read_comments(path: Path) -> list[str]:
         return []
     comments = []
     with reading(path), Lines(path) as stream:
-        while (line := stream.readline()).startswith(b"#"):
-            comments.append(line.decode("utf-8").rstrip("\n"))
+        while (line := stream.readline()).startswith(COMMENT):
+            comments.append(line.decode("utf-8").rstrip("\n").strip('"'))
     return comments
 
 
-def column_names(path: Path) -> list[str]:
-    """Names of the columns of a text or Parquet table, as they stand."""
+def column_names(path: Path, wanted: Sequence[str] = (), *, as_it_stands: bool = False) -> list[str]:
+    """Names of the columns of a text or Parquet table; see `read_header`."""
     with reading(path):
         if is_parquet(path):
             import pyarrow.parquet as pq
 
             return list(pq.read_schema(path).names)
         with Lines(path) as stream:
-            return read_header(stream, path)[0]
+            return read_header(stream, path, wanted, as_it_stands=as_it_stands)[0]
 
 
 def find_column(name: str, columns: Sequence[str], path: Path) -> int:
@@ -268,39 +348,69 @@ def _commented(name: str, path: Path) -> bool:
     return bool(comments) and name in re.split(r"[\t,]", comments[-1].lstrip("# "))
 
 
-def read_frames(path: Path, columns: Sequence[str] | None = None) -> Iterator[Frame]:
+def read_frames(path: Path, columns: Sequence[str] | None = None, *, numbered: bool = False) -> Iterator[Frame]:
     """Read a long table as text, a bounded number of rows at a time.
+
+    Blanks around cells are taken off, and lines that repeat the header, as joined files have them, left out.
 
     Args:
         path: The table.
         columns: Names of the wanted columns; all where None.
+        numbered: The table has no header, and its columns are called 1, 2, 3 ...
 
     Yields:
-        Frames of str whose index counts the rows of the table from 1.
+        Frames of str whose index counts the rows of the table from 1; the first is 0 in a table without a header.
 
     Raises:
         DataError: A column is missing, a row has too few or too many cells, or the file is damaged.
     """
-    names = column_names(path)
+    names = column_names(path, columns or (), as_it_stands=numbered)
+    first, names = names, [str(number) for number in range(1, len(names) + 1)] if numbered else names
     wanted = list(dict.fromkeys(names if columns is None else columns))
-    for name in wanted:
-        find_column(name, names, path)
+    places = {name: find_column(name, names, path) for name in wanted}
     import pandas as pd
-    import pyarrow as pa
 
+    if numbered:
+        yield pd.DataFrame({name: [first[place]] for name, place in places.items()}, dtype=str)
     start = 1
     with reading(path):
-        for batch in _batches(path, wanted):
-            text = {name: batch.column(name).cast(pa.string()).fill_null("").to_pylist() for name in wanted}
-            yield pd.DataFrame(text, index=range(start, start + batch.num_rows), dtype=str)
+        for batch in _batches(path, places, as_it_stands=numbered):
+            text = {name: text_of(batch.column(name), name, path).to_pylist() for name in wanted}
+            frame = pd.DataFrame(text, index=range(start, start + batch.num_rows), dtype=str)
             start += batch.num_rows
+            again = frame[wanted[0]] == wanted[0]
+            yield frame if numbered or not again.any() else frame[~(frame == wanted).all(axis=1)]
 
 
-def _batches(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+def text_of(cells: pa.Array, name: str, path: Path) -> pa.Array:
+    """A column of whatever type as text without blanks around it, empty where there is nothing.
+
+    Raises:
+        DataError: It holds what is neither text nor a number.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        if pa.types.is_duration(cells.type):
+            raise pa.ArrowNotImplementedError
+        text = cells.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise DataError(
+            f"column '{name}' holds {cells.type}, which is neither text nor a number",
+            where=str(path),
+            fix="leave that column out, or write it as text or numbers",
+        ) from None
+    return pc.utf8_trim_whitespace(text.fill_null(""))
+
+
+def _batches(path: Path, places: dict[str, int], *, as_it_stands: bool) -> Iterator[pa.RecordBatch]:
+    """Pieces of these columns, which lie at these places."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
 
+    wanted = list(places)
     if is_parquet(path):
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROWS, columns=wanted)
@@ -308,9 +418,12 @@ def _batches(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
     tabs = delimiter(path) == "\t"
     rows = 0
     with Lines(path) as stream:
-        names, comments = read_header(stream, path)
+        header, above = read_header(stream, path, wanted, as_it_stands=as_it_stands)
         if not stream.peek(1):
             return
+        names = [str(place) for place in range(len(header))]
+        for name, place in places.items():
+            names[place] = name
         parse = pa_csv.ParseOptions(delimiter=delimiter(path), quote_char=False if tabs else '"')
         for batch in pa_csv.open_csv(
             stream,
@@ -322,7 +435,7 @@ def _batches(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
         ):
             rows += batch.num_rows
             yield _unquoted(batch) if tabs else batch
-        refuse_lost_rows(rows, stream.count - comments - 1, path)
+        refuse_lost_rows(rows, stream.count - above, path)
 
 
 def _unquoted(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -151,7 +151,9 @@ class H5adSource(TableSource):
         if layer in ("raw", "raw/X", "raw.X") and raw:
             return f"raw{raw[0]}X", f"raw{raw[0]}var"
         raise DataError(
-            f"has no layer '{layer}'", where=str(self.path), fix=nearest(layer, [*layers, *(["raw"] if raw else [])])
+            f"has no layer '{layer}'",
+            where=str(self.path),
+            fix=nearest(layer, [*layers, *(["raw"] if raw else []), *(["X"] if "X" in file else [])]),
         )
 
     def _matrix(self, file: Any, place: str) -> Any:

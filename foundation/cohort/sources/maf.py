@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,9 @@ NO_GENE = (*UNNAMED, "Unknown", "unknown", "UNKNOWN", "NONE")
 SEQUENCED = re.compile(r"(?:#+\s*sequenced[ _-]?samples?\b|case_list_ids)\s*[:=]?(.*)", re.IGNORECASE)
 """A line that lists who was sequenced, in the comments of a MAF or in a case list of cBioPortal."""
 
+HEADS_SAMPLES = re.compile(r"(?:tumor[ _])?(?:sample|patient|case)s?(?:[ _]?(?:barcode|id|name)s?)?", re.IGNORECASE)
+"""What the first line of a list of samples may be called."""
+
 NAMED = 20
 """Unknown variant classes named one by one; of a column that holds something else there would be thousands."""
 
@@ -55,8 +58,8 @@ class MafConfig(TableConfig):
     min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
     sequenced: str | None = Field(
         None,
-        description="File beside the MAF, one barcode per line or a case list of cBioPortal: also sequenced, though no "
-        "variant of theirs is listed. A line `#sequenced_samples: …` in the MAF itself is read without this key.",
+        description="File beside the MAF, a barcode first in each line or a case list of cBioPortal: also sequenced, "
+        "though no variant of theirs is listed. `#sequenced_samples: …` in the MAF itself is read without this key.",
     )
 
 
@@ -198,12 +201,14 @@ class MafSource(TableSource):
         return barcodes
 
 
-def _sequenced(lines: Iterable[str], *, in_comments: bool = False) -> list[str]:
-    """Barcodes that lines list as sequenced: in comments of a MAF, in a case list, or one in each line."""
+def _sequenced(lines: Sequence[str], *, in_comments: bool = False) -> list[str]:
+    """Barcodes that lines list as sequenced: in a MAF's comments, in a case list, in one line, or first in each."""
     listed = [match[1] for line in lines if (match := SEQUENCED.match(line))]
-    if listed or in_comments:
-        return [barcode for text in listed for barcode in re.split(r"[\s,;\"]+", text) if barcode]
-    return [line.strip() for line in lines if line.strip()]
+    plain = [line for line in lines if line.strip() and not line.startswith("#")]
+    if listed or in_comments or len(plain) == 1:
+        return [barcode for text in listed or plain for barcode in re.split(r"[\s,;\"]+", text) if barcode]
+    first = [re.split(r"[\t,;]", line)[0].strip().strip("\"'") for line in plain]
+    return first[1:] if first and HEADS_SAMPLES.fullmatch(first[0]) else first
 
 
 def _named(unknown: Counter[str]) -> str:

@@ -64,7 +64,10 @@ class MatrixSource(TableSource):
         grid = self._grid
         if self.config.orientation == "features_by_samples":
             return [grid.columns[position] for position in self._values(grid)]
-        return grid.labels
+        labels = [label for label in grid.labels if label.strip()]
+        if len(labels) < len(grid.labels):
+            self.remarks["rows without the name of a sample, left out"] = len(grid.labels) - len(labels)
+        return labels
 
     def read(self, samples: Sequence[str]) -> Table:
         """Open the table for these samples."""
@@ -93,6 +96,8 @@ class MatrixSource(TableSource):
     @cached_property
     def _grid(self) -> Grid:
         grid = open_grid(self.path, self.config.feature_column or self.config.sample_column)
+        if grid.lacks_name:
+            self.remarks["tables whose header has no cell for the first column, as R writes them"] = 1
         names = [grid.columns[position] for position in self._values(grid)]
         if not names:
             raise DataError("the table has no column of values", where=str(self.path), fix="check leave_out_columns")
@@ -109,7 +114,13 @@ class MatrixSource(TableSource):
         """Positions of the columns that hold values."""
         without = {find_column(name, grid.columns, self.path) for name in self.config.leave_out_columns}
         without.update(grid.named_by)
-        return np.array([place for place in range(len(grid.columns)) if place not in without], dtype=np.int64)
+        values = [place for place in range(len(grid.columns)) if place not in without]
+        if self.config.orientation == "features_by_samples":
+            named = [place for place in values if grid.columns[place].strip()]
+            if len(named) < len(values):
+                self.remarks["columns without the name of a sample, left out"] = len(values) - len(named)
+            values = named
+        return np.array(values, dtype=np.int64)
 
 
 def _are_numbers(names: list[str]) -> bool:

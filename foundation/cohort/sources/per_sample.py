@@ -111,9 +111,9 @@ class PerSampleSource(TableSource):
         return self._joined(_JoinedSegments(each, self.path, files), samples)
 
     def _joined(self, source: TableSource, samples: Sequence[str]) -> Table:
-        table = source.read(samples)
-        self.remarks.update(source.remarks)
-        return table
+        # What is remarked while the blocks are read belongs to the sheet too.
+        source.remarks = self.remarks
+        return source.read(samples)
 
     @cached_property
     def _files(self) -> list[SampleFile]:
@@ -245,10 +245,7 @@ class _Values:
         import pandas as pd
 
         feature, value = self._columns(path)
-        frames = list(read_frames(path, [feature, value]))
-        if not self.each.header:
-            # Without a header the first row is read as one.
-            frames.insert(0, pd.DataFrame({feature: [feature], value: [value]}, dtype=str))
+        frames = list(read_frames(path, [feature, value], numbered=not self.each.header))
         table = pd.concat(frames) if frames else pd.DataFrame({feature: [], value: []}, dtype=str)
         remarks: Counter[str] = Counter()
         features = Features(
@@ -264,19 +261,18 @@ class _Values:
 
     def _columns(self, path: Path) -> tuple[str, str]:
         """Names of the two columns in a file."""
-        names = column_names(path)
+        places = self.each.feature, self.each.value
+        names = column_names(path, places, as_it_stands=not self.each.header)
         if self.each.header:
-            for name in (self.each.feature, self.each.value):
+            for name in places:
                 find_column(name, names, path)
-            return self.each.feature, self.each.value
-        places = [self.each.feature, self.each.value]
-        if not all(text.isdigit() and 1 <= int(text) <= len(names) for text in places):
+        elif not all(text.isdigit() and 1 <= int(text) <= len(names) for text in places):
             raise ConfigError(
                 f"columns {' and '.join(places)} of a file without a header",
                 where=str(path),
                 fix=f"give their numbers, 1 to {len(names)}",
             )
-        return names[int(places[0]) - 1], names[int(places[1]) - 1]
+        return places
 
     def _numbers(self, cells: Column, path: Path) -> np.ndarray:
         import pyarrow as pa

@@ -23,7 +23,7 @@ def test_the_clinical_table_comes_as_text(tmp_path):
         ("patients\tsite\nP1\t1\n", "did you mean 'patients'"),
         ("patient\tsiet\nP1\t1\n", "did you mean 'siet'"),
         ("patient\tsite\n", "holds no patient"),
-        ("#patient\tsite\nP1\t1\nP2\t2\n", "take the # away"),
+        ("#patient\tsite\tage\nP1\t1\nP2\t2\n", "take the # away"),
         ("", "the table is empty"),
         ("patient\tsite\nP1\t1\t2\n", "line 2 has 3 cells"),
     ],

@@ -77,7 +77,7 @@ def test_damaged_files(tmp_path):
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(DataError, match="truncated"):
         list(read_frames(path))
-    path.write_bytes(b"no gzip")
+    path.write_bytes(b"\x1f\x8b no gzip")
     with pytest.raises(DataError, match="not a sound gzip"):
         list(read_frames(path))
     path.write_bytes(gzip.compress("a\nMüller\n".encode("latin-1")))

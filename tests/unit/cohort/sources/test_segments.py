@@ -166,7 +166,11 @@ def test_which_features(tmp_path, open_source):
             ("hs37d5", ""),
             ("0", None),
             ("foo", None),
-            ("1.0", None),
+            ("1.0", "1"),
+            ("chr01", "1"),
+            ("23.0", "X"),
+            ("1.5", None),
+            ("100", None),
         ],
     ],
 )
