@@ -143,7 +143,7 @@ def test_duplicated_patient(source):
     without_images(source)
     clinical(source, lambda table: pd.concat([table, table.iloc[[2]]]))
     message = failure(source)
-    assert "twice" in message and "clinical" in message
+    assert "1 patient with several rows" in message and "clinical" in message
 
 
 def test_gene_twice(source):

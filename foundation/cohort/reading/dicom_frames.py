@@ -24,6 +24,7 @@ HEADER_TAGS = [
     "SOPInstanceUID",
     "Modality",
     "SeriesDescription",
+    "PatientID",
     "SeriesInstanceUID",
     "SeriesNumber",
     "ImagePositionPatient",
@@ -97,6 +98,7 @@ class Frame:
         pixel_spacing: Millimetres from row to row and from column to column.
         position, orientation: As in the header, LPS millimetres; empty where it does not say.
         marked: The words of ImageType for which it is left aside; such a frame is no part of the scan.
+        patient: PatientID of the header, which is compared and never told.
         whole: Name of the object of which the file is one part, and of how many; empty and 1 where it is all of it.
     """
 
@@ -119,6 +121,7 @@ class Frame:
     intercept: float
     whole: tuple[str, int] = ("", 1)
     marked: str = ""
+    patient: str = ""
 
 
 def files_below(folder: Path, closed: Callable[[OSError], None] | None = None) -> list[Path]:
@@ -326,6 +329,7 @@ def _to_frames(header: Dataset, path: Path) -> list[Frame]:
                 wrong=wrong,
                 instance=str(header.get("SOPInstanceUID") or path),
                 series=str(header.get("SeriesInstanceUID") or ""),
+                patient=str(header.get("PatientID") or "").strip(),
                 series_number=float("inf") if number is None else int(number),
                 modality=str(header.get("Modality") or "").upper(),
                 description=str(header.get("SeriesDescription") or ""),

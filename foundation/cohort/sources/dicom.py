@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -139,6 +140,7 @@ class DicomSource(ImageSource):
         """
         folder = scan.paths[0]
         series = self._series(folder)
+        self._refuse_others(scan, {frame.patient for frames in series.values() for frame in frames} - {""})
         chosen = _choose(series, self._rules()[scan.channel])
         others = {name: rule for name, rule in self._rules().items() if name != scan.channel and self._in_one_folder}
         picks = {name: _choose(series, rule) for name, rule in others.items()}
@@ -162,6 +164,29 @@ class DicomSource(ImageSource):
         voxels = read_voxels(ordered)
         refuse_non_finite(voxels, folder)
         return Volume(voxels if placed else voxels[:, :, 0], affine, placed)
+
+    def _refuse_others(self, scan: Scan, named: set[str]) -> None:
+        """Refuse images of somebody else: of two patients, or of one whose folder is another.
+
+        Which name a header has may differ from the folder's, as after making patients anonymous.
+        """
+        fix = "move them to the folder of their own patient"
+        if len(named) > 1:
+            raise DataError(
+                f"holds images of {len(named)} patients, by the PatientID of their headers",
+                where=str(scan.paths[0]),
+                fix=fix,
+            )
+        if named - {scan.patient} and named <= self._patients:
+            raise DataError(
+                "holds images whose PatientID is the name of another patient's folder",
+                where=str(scan.paths[0]),
+                fix=fix,
+            )
+
+    @cached_property
+    def _patients(self) -> set[str]:
+        return {scan.patient for scan in self.list_scans()}
 
     def _rules(self) -> dict[str, SeriesRule]:
         rules = self.config.series

@@ -734,3 +734,21 @@ def test_an_image_that_does_not_say_its_spacing_is_told(tmp_path, stored, spacin
     one = source(tmp_path)
     np.testing.assert_array_equal(one.read(one.list_scans()[0]).affine, np.diag([-1, -1, 1, 1]))
     assert one.remarks["DICOM images that do not say how far apart pixels are: taken to be 1 mm"] == 1
+
+
+def test_images_of_somebody_else_are_refused(tmp_path, stored):
+    write_series(tmp_path / "A", stored, PatientID="A")
+    write_series(tmp_path / "B", stored, PatientID="A", series="1.2.3.2")
+    write_series(tmp_path / "C", stored, PatientID="anonymous", series="1.2.3.3")
+    write_series(tmp_path / "D", stored, PatientID="D", series="1.2.3.4")
+    more = stored[:, :3, :3].repeat(2, axis=0)
+    names = [f"more{number}.dcm" for number in range(len(more))]
+    write_series(tmp_path / "D", more, PatientID="C", series="1.2.3.5", names=names)
+    one = source(tmp_path)
+    scans = {scan.patient: scan for scan in one.list_scans()}
+    assert one.read(scans["A"]) is not None and one.read(scans["C"]) is not None
+    with pytest.raises(DataError, match="PatientID is the name of another patient's folder"):
+        one.read(scans["B"])
+    with pytest.raises(DataError, match="holds images of 2 patients") as caught:
+        one.read(scans["D"])
+    assert "more" not in caught.value.what and caught.value.fix
