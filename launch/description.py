@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from foundation.cohort.describe.run import Description
 from foundation.errors import ConfigError, WriteError, writing
+from foundation.files.whole import make_folder
 from foundation.wording import counted, file_size
 
 
@@ -62,11 +64,14 @@ def write_draft(description: Description, folder: Path, out: Path | None) -> Non
     path = out or folder / "cohort.yaml"
     refuse_another(path)
     partial = path.with_name(f".{path.name}.partial")
+    if out is not None:
+        make_folder(path.parent, named=path.parent, fix="name another file with --out")
     try:
         with writing(path.parent, then="start it again"):
-            path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(description.yaml(_root(folder, path.parent)), encoding="utf-8")
             partial.rename(path)
+    except FileNotFoundError:
+        raise ConfigError("no file can be made there", where=str(path), fix="name another file with --out") from None
     except WriteError as error:
         with suppress(OSError):
             partial.unlink()
@@ -76,7 +81,8 @@ def write_draft(description: Description, folder: Path, out: Path | None) -> Non
         click.echo("\n" + description.yaml(str(folder.resolve())), nl=False)
         return
     click.echo(f"\nwritten: {path}")
-    click.echo(f"next: read its comments, then chiasma prepare {path} --out {path.parent / 'cohort'}")
+    prepare = shlex.join(["chiasma", "prepare", str(path), "--out", str(path.parent / "cohort")])
+    click.echo(f"next: read its comments, then {prepare}")
 
 
 def _root(folder: Path, place: Path) -> str:

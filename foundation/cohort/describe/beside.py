@@ -42,6 +42,10 @@ def place_rest(listing: Listing, findings: Findings, progress: Progress) -> None
         except ChiasmaError as error:
             findings.put_aside(name, f"{error.what}. {error.fix}.")
             listing.take([name])
+        if name in heads and heads[name].title:
+            del heads[name]
+            findings.put_aside(name, "begins with a title, not with the names of columns: delete the lines above these")
+            listing.take([name])
         progress.advance(bytes=listing.sizes[name])
     progress.finish()
     if findings.patients is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -23,7 +24,9 @@ def to_yaml(findings: Findings, root: str) -> str:
         *_comments(
             [
                 f"Drafted by `chiasma describe` from {findings.portal or 'a folder of files'}.",
-                "It prepares as it stands; what it guessed is said in comments, for a person to decide.",
+                "What it guessed is said in comments, for a person to decide."
+                if findings.strangers
+                else "It prepares as it stands; what it guessed is said in comments, for a person to decide.",
                 *findings.about,
             ]
         ),
@@ -36,12 +39,8 @@ def to_yaml(findings: Findings, root: str) -> str:
         lines += ["", *_comments(findings.rule_notes)]
     if findings.patients:
         lines += ["", *_comments(findings.patients.notes), *_block("clinical", findings.patients.recipe)]
-    if findings.stop_above:
-        why = (
-            "CHECK: so many samples are of patients who are not in the table of patients, and go to quarantine. "
-            "Complete the table, or correct `patients.barcode`."
-        )
-        lines += ["", *_comments([why]), *_block("quarantine", {"stop_above": findings.stop_above})]
+    if findings.strangers:
+        lines += ["", *_comments(_of_strangers(findings.strangers))]
     lines += ["", "modalities:"]
     ordered = sorted(findings.modalities.items(), key=lambda item: _order(item[0], item[1].recipe["kind"]))
     for number, (name, modality) in enumerate(ordered):
@@ -64,6 +63,20 @@ def to_yaml(findings: Findings, root: str) -> str:
                 f"{where}: {why}", WIDTH, initial_indent="#   ", subsequent_indent="#     ", break_on_hyphens=False
             )
     return "\n".join(lines) + "\n"
+
+
+def _of_strangers(strangers: dict[str, tuple[int, int]]) -> list[str]:
+    """What to do about patients that the table of patients does not have."""
+    worst = max(number / of for number, of in strangers.values())
+    said = "; ".join(f"{name}, {number} of {of}" for name, (number, of) in strangers.items())
+    why = (
+        f"DECIDE: these have more patients that are not in the table of patients than may go to quarantine: {said}. "
+        "`chiasma prepare` stops. Complete the table, correct `patients.barcode`, or allow it by"
+    )
+    return [
+        why,
+        f"quarantine: {{stop_above: {math.ceil(100 * worst) / 100:g}}}",
+    ]
 
 
 def _order(name: str, kind: str) -> int:

@@ -75,8 +75,8 @@ class Findings:
         modalities, endpoints: By name, in the order in which they are written.
         rule: The key `patients` of cohort.yaml.
         rule_notes: Sentences for the comments above it.
-        stop_above: The key `quarantine.stop_above`, where more samples than usual are of nobody in the table of
-            patients; 0 where the usual will do.
+        strangers: Modality to how many of its patients are not in the table of patients, and of how many, where these
+            are more than may go to quarantine.
         pairs: Sample to its patient where a file says so.
         aside: What is no source, or has no place: path or pattern, and why.
     """
@@ -89,7 +89,7 @@ class Findings:
     endpoints: dict[str, FoundEndpoint] = field(default_factory=dict)
     rule: dict[str, Any] = field(default_factory=dict)
     rule_notes: list[str] = field(default_factory=list)
-    stop_above: float = 0.0
+    strangers: dict[str, tuple[int, int]] = field(default_factory=dict)
     pairs: dict[str, str] = field(default_factory=dict)
     aside: list[tuple[str, str]] = field(default_factory=list)
 

@@ -33,6 +33,11 @@ class Head:
     rows: list[list[str]]
     comments: list[str]
 
+    @property
+    def title(self) -> bool:
+        """Whether the first line is a title, as spreadsheets are given one, and names no columns."""
+        return len(self.names) > 2 and sum(bool(name.strip()) for name in self.names) == 1
+
     def column(self, name: str) -> list[str]:
         """The cells of a column that are not missing."""
         place = self.names.index(name)

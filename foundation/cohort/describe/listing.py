@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from foundation.errors import DataError
@@ -42,32 +43,38 @@ class Listing:
         self.closed: list[str] = []
         self.links: list[str] = []
         self.taken: set[str] = set()
-        found: dict[str, int] = {}
         progress.start("listing files", None, "files")
+        found: dict[str, int] = {}
         waiting = [""]
         while waiting:
-            inside = waiting.pop()
-            try:
-                entries = list(os.scandir(folder / inside))
-            except PermissionError:
-                self.closed.append(inside or ".")
-                continue
-            for entry in entries:
-                name = f"{inside}/{entry.name}" if inside else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(name)
-                elif entry.name.startswith(".") or entry.name.lower() in BESIDE:
-                    self.beside += 1
-                elif entry.is_file():
-                    found[name] = entry.stat().st_size
-                    if len(found) % PROGRESS_FILES == 0:
-                        progress.advance(PROGRESS_FILES)
-                else:
-                    self.links.append(name)
+            self._list(waiting.pop(), found, waiting, progress)
         progress.finish()
         self.sizes = dict(sorted(found.items()))
         if not self.sizes:
             raise DataError("holds no file", where=str(folder), fix="name the folder that holds the source files")
+
+    def _list(self, inside: str, found: dict[str, int], waiting: list[str], progress: Progress) -> None:
+        """Add the files of one folder to `found` and its folders to `waiting`; what vanishes meanwhile is not there."""
+        try:
+            entries = list(os.scandir(self.folder / inside))
+        except PermissionError:
+            self.closed.append(inside or ".")
+            return
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(name)
+            elif entry.name.startswith(".") or entry.name.lower() in BESIDE:
+                self.beside += 1
+            elif entry.is_file():
+                with suppress(FileNotFoundError):
+                    found[name] = entry.stat().st_size
+                if len(found) % PROGRESS_FILES == 0:
+                    progress.advance(PROGRESS_FILES)
+            else:
+                self.links.append(name)
 
     def path(self, name: str) -> Path:
         """Where a listed file is."""

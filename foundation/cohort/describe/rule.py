@@ -30,6 +30,9 @@ NORMAL = re.compile(
 )
 """What stands behind a patient's name where a sample is no tumour."""
 
+ALIKE = {"case": "upper", "separators": "-"}
+"""The `patients.normalise` under which barcodes that differ in case or separators alone are one."""
+
 MOST_TISSUES = 12
 """Different words behind patients' names beyond which they say something else than the tissue."""
 
@@ -148,3 +151,15 @@ def _shape_of(names: Sequence[str]) -> str:
             kind = r"\d" if first.isdigit() else "[A-Za-z]"
             pieces.append(f"{kind}{{{lengths[0]}}}" if len(lengths) == 1 else f"{kind}{{{lengths[0]},{lengths[-1]}}}")
     return "".join(pieces)
+
+
+def normalised(rule: dict[str, Any], patients: Sequence[str], samples: Sequence[str]) -> dict[str, Any]:
+    """The rule with `normalise` where more samples then name a patient, and no two patients become one."""
+    wider = {**rule, "normalise": ALIKE}
+
+    def fitting(candidate: dict[str, Any]) -> int:
+        one = PatientRule.model_validate(candidate)
+        known = {one.patient(patient) for patient in patients} - {None}
+        return sum(one.patient(sample) in known for sample in samples) if len(known) == len(set(patients)) else -1
+
+    return wider if fitting(wider) > max(fitting(rule), 0) else rule

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from foundation.cohort.describe.findings import Findings
 from foundation.cohort.describe.images import place_images
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.describe.portals.base import PORTALS
-from foundation.cohort.describe.rule import choose_rule
+from foundation.cohort.describe.rule import choose_rule, normalised
+from foundation.cohort.reading.tables import column_names
 from foundation.cohort.spec import Quarantine
 from foundation.errors import DataError
 from foundation.progress import Progress
@@ -68,12 +68,17 @@ def describe(folder: Path, progress: Progress) -> Description:
     samples = [sample for modality in findings.modalities.values() for sample in modality.samples]
     patients = findings.patients.patients if findings.patients else []
     findings.rule, findings.rule_notes = choose_rule(patients, samples, findings.pairs)
-    _allow_for_strangers(findings)
+    rule = normalised(findings.rule, patients, samples)
+    if rule is not findings.rule:
+        findings.rule = rule
+        findings.rule_notes.append("CHECK: names of patients differ in case or separators between files: made alike.")
+    _note_strangers(findings)
+    _name_unused_columns(listing, findings)
     return Description(findings, len(listing.sizes), sum(listing.sizes.values()))
 
 
-def _allow_for_strangers(findings: Findings) -> None:
-    """Put aside modalities of none of the patients, and allow for samples of nobody in others, with a word.
+def _note_strangers(findings: Findings) -> None:
+    """Put aside modalities of none of the patients, and note where many are of nobody in the table of patients.
 
     Raises:
         DataError: No modality is left.
@@ -82,7 +87,7 @@ def _allow_for_strangers(findings: Findings) -> None:
         return
     rule = PatientRule.model_validate(findings.rule)
     known = {rule.patient(patient) for patient in findings.patients.patients}
-    usual, allowed = Quarantine().stop_above, 0.0
+    usual = Quarantine().stop_above
     for name, modality in list(findings.modalities.items()):
         found = {rule.patient(sample) or sample for sample in modality.samples}
         strangers = len(found - known)
@@ -94,16 +99,34 @@ def _allow_for_strangers(findings: Findings) -> None:
             )
             del findings.modalities[name]
         elif found and strangers > usual * len(found):
-            allowed = max(allowed, strangers / len(found))
+            findings.strangers[name] = strangers, len(found)
             modality.notes.append(f"{strangers} of {len(found)} of its patients are not in {findings.patients.file}.")
-    if allowed:
-        findings.stop_above = min(1.0, math.ceil(100 * allowed) / 100 + 0.01)
     if not findings.modalities:
         raise DataError(
             "no sample names a patient of the table of patients",
             where=findings.patients.file,
             fix="name samples and scans after the patients of that table, or leave it out of the folder",
         )
+
+
+def _name_unused_columns(listing: Listing, findings: Findings) -> None:
+    """Columns of the table of patients that the draft does not use."""
+    if findings.patients is None:
+        return
+    file, recipe = findings.patients.file, findings.patients.recipe
+    used = {findings.patients.patient, recipe.get("site")}
+    for endpoint in findings.endpoints.values():
+        for key in ("column", "time", "event"):
+            named = endpoint.recipe.get(key, [])
+            used |= {named} if isinstance(named, str) else set(named)
+    for modality in findings.modalities.values():
+        source = modality.recipe["source"]
+        if isinstance(source, dict) and source["format"] == "clinical" and source["files"] == file:
+            columns = source["columns"].items()
+            used |= {one.get("column", name) if isinstance(one, dict) else name for name, one in columns}
+    unused = [name for name in dict.fromkeys(column_names(listing.path(file))) if name and name not in used]
+    if unused:
+        findings.put_aside(f"{file}: columns {', '.join(unused)}", "not used as a covariate or an endpoint")
 
 
 def _join_scans(findings: Findings) -> None:

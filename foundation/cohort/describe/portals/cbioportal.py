@@ -38,6 +38,20 @@ NO_PLACE = {
     "CANCER_TYPE": "the names of cancers",
 }
 
+WITHOUT_META = {
+    "data_mutations": "MUTATION_EXTENDED",
+    "data_mrna": "MRNA_EXPRESSION",
+    "data_rna_seq": "MRNA_EXPRESSION",
+    "data_cna": "COPY_NUMBER_ALTERATION",
+    "data_linear_cna": "COPY_NUMBER_ALTERATION",
+    "data_methylation": "METHYLATION",
+    "data_rppa": "PROTEIN_LEVEL",
+    "data_sv": "STRUCTURAL_VARIANT",
+    "data_fusions": "FUSION",
+    "data_gene_panel_matrix": "GENE_PANEL_MATRIX",
+}
+"""How the names of data files begin whose meta file is missing, to the type that it would say."""
+
 PREFERRED = {
     "MRNA_EXPRESSION": ("v2_rsem", "rna_seq", "rna", "mrna"),
     "COPY_NUMBER_ALTERATION": ("gistic", "cna", "linear", "log2"),
@@ -74,6 +88,11 @@ class CBioPortal(Portal):
             if name not in listing.sizes:
                 findings.put_aside(name, "named by a meta file, and not there: download it, or forget it")
                 del files[name]
+        for name in listing.left(".txt"):
+            plain = name.removeprefix(inside)
+            kind = next((kind for start, kind in WITHOUT_META.items() if plain.startswith(start)), None)
+            if kind is not None and name not in files:
+                files[name] = {"genetic_alteration_type": kind}
         _place_clinical(listing, findings, inside, files)
         listing.take(files)
         _place_assays(listing, findings, inside, files, genome)
@@ -106,6 +125,8 @@ def _place_clinical(listing: Listing, findings: Findings, inside: str, files: di
         if table is not None:
             place_endpoints(findings, table, "PATIENT_ID")
             place_covariates(findings, listing, patients, "PATIENT_ID", table)
+    else:
+        findings.put_aside(patients, "the table of patients of a study, and not there: download it for outcomes")
     for name, meta in files.items():
         if meta.get("genetic_alteration_type", "") == "CLINICAL" and name not in (patients, samples):
             findings.put_aside(

@@ -213,3 +213,31 @@ def test_headers_that_are_read_do_not_grow_with_the_files(tmp_path, monkeypatch)
     with pytest.raises(DataError):
         describe(tmp_path, Silent())
     assert len(read) == 80
+
+
+def people_and_rna(folder, header="patient,age,sex,CRP", names=("p_1", "p_2", "p_3")):
+    rows = [f"{name},{40 + number},{'FM'[number % 2]},{number}" for number, name in enumerate(names)]
+    (folder / "clinical.csv").write_text("\n".join([header, *rows, ""]))
+    (folder / "rna.tsv").write_text("gene\tP-1\tP-2\tP-3\n" + "".join(f"G{g}\t{g}\t{g + 1}\t2\n" for g in range(3)))
+
+
+def test_names_that_differ_in_case_and_separators_are_made_alike(tmp_path):
+    people_and_rna(tmp_path)
+    findings = describe(tmp_path, Silent()).findings
+    assert findings.rule["normalise"] == {"case": "upper", "separators": "-"}
+    assert "rna" in findings.modalities
+    assert any("made alike" in note for note in findings.rule_notes)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    people_and_rna(tmp_path, names=("P-1", "P-2", "P-3"))
+    findings = describe(tmp_path, Silent()).findings
+    assert findings.rule == {}
+    assert any(where == "clinical.csv: columns CRP" for where, _ in findings.aside)
+
+
+def test_a_title_above_the_header_is_no_table_of_patients(tmp_path):
+    people_and_rna(tmp_path, header="Export of 12/03/2024,,,\n,,,\npatient,age,sex,CRP")
+    findings = describe(tmp_path, Silent()).findings
+    assert findings.patients is None
+    assert "begins with a title" in dict(findings.aside)["clinical.csv"]

@@ -14,6 +14,7 @@ from foundation.cohort.describe.run import Description, describe
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
+from foundation.errors import DataError
 from foundation.progress import Silent
 
 EXAMPLES = Path(__file__).parents[4] / "configs" / "cohorts"
@@ -155,13 +156,28 @@ def test_cbioportal_samples_of_none_of_the_patients_are_put_aside_and_the_rest_p
     assert "none of its 10 samples names a patient" in dict(found.findings.aside)["data_mrna.txt"]
 
 
-def test_samples_of_people_who_are_not_in_the_table_are_allowed_for_with_a_word(tmp_path):
+def test_samples_of_people_who_are_not_in_the_table_are_told_and_not_allowed_for(tmp_path):
     folder = study(tmp_path / "study", "D{}")
     path = folder / "data_clinical_patient.txt"
     path.write_text("\n".join(path.read_text().splitlines()[:7]) + "\n")
-    found, manifest, _ = drafted(folder, tmp_path / "out")
-    assert counts(manifest) == {"rna": 6, "clinical": 6}
-    assert "4 of 10 of its patients are not in data_clinical_patient.txt" in found.yaml(".")
+    with pytest.raises(DataError, match="4 of 10 entries of 'rna' cannot be used"):
+        drafted(folder, tmp_path / "out")
+    draft = describe(folder, Silent()).yaml(".")
+    assert "4 of 10 of its patients are not in data_clinical_patient.txt" in draft
+    assert "# quarantine: {stop_above: 0.4}" in draft
+    assert "\nquarantine:" not in draft
+    assert "It prepares as it stands" not in draft
+
+
+def test_a_study_without_its_table_of_patients_says_so(tmp_path):
+    folder = study(tmp_path / "study", "D{}")
+    (folder / "data_clinical_patient.txt").unlink()
+    (folder / "data_sv.txt").write_text("Sample_Id\tSV_Status\tSite1_Hugo_Symbol\nD1\tSOMATIC\tTP53\n")
+    findings = describe(folder, Silent()).findings
+    assert findings.patients is None
+    aside = dict(findings.aside)
+    assert "not there" in aside["data_clinical_patient.txt"]
+    assert "structural variants" in aside["data_sv.txt"]
 
 
 def test_a_survival_that_many_have_half_of_is_only_proposed(tmp_path):
