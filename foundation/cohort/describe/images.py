@@ -19,10 +19,15 @@ from foundation.progress import Progress
 from foundation.wording import counted, listed
 
 MASK = re.compile(
-    r"(^|[_\-. ])(mask|seg|segmentation|labels?|roi|gtv\w*|lesion|tumou?r|brainmask)($|[_\-. ])|seg$|mask$",
+    r"(^|[_\-. ])(masks?|segs?|segmentations?|labels?|roi|gtv\w*|lesion|tumou?r|brainmasks?)($|[_\-. ])|seg$|mask$",
     re.IGNORECASE,
 )
 """Names of channels that are drawn, not acquired."""
+
+DRAWN = re.compile(r"(.*[_\-. ])?(masks?|segs?|segmentations?|labels?|labelst[rs]|truth)([_\-. ].*)?", re.IGNORECASE)
+"""Names of folders whose files are drawn or simulated, not acquired."""
+
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 LOOKED_AT = 12
 """Headers of one series that are read."""
@@ -44,19 +49,36 @@ class Form(NamedTuple):
 def place_images(listing: Listing, findings: Findings, progress: Progress) -> None:
     """Place every NIfTI file and every picture that is left."""
     patients = set(findings.patients.patients) if findings.patients else set()
+    _put_drawn_aside(listing, findings)
     for ending in (".nii.gz", ".nii"):
         names = [name for name in listing.left(ending) if name.lower().endswith(ending)]
         for series in find_series(names, ending, patients) if names else []:
             _place_nifti(listing, findings, series, progress)
-    for ending in (".png", ".tif", ".tiff", ".jpg", ".jpeg"):
+    for ending in PICTURES:
         names = listing.left(ending)
         for series in find_series(names, ending, patients) if names else []:
             _place_pictures(listing, findings, series)
 
 
+def _put_drawn_aside(listing: Listing, findings: Findings) -> None:
+    """Put aside files below a folder whose name says masks or truth, whatever the files are called."""
+    drawn: dict[str, list[str]] = {}
+    for name in listing.left(".nii.gz", ".nii", *PICTURES):
+        folder = next((part for part in name.split("/")[:-1] if DRAWN.fullmatch(part)), "")
+        if folder:
+            drawn.setdefault(folder, []).append(name)
+    for folder, names in drawn.items():
+        what = "truth, which a model may not see" if "truth" in folder.lower() else "masks; no input of a model"
+        findings.put_aside_many(names, f"in a folder '{folder}', whose name says {what}")
+        listing.take(names)
+
+
 def _place_nifti(listing: Listing, findings: Findings, series: Series, progress: Progress) -> None:
     files = [name for names in series.channels.values() for name in names]
     listing.take(files)
+    if series.aside:
+        findings.put_aside_many(files, series.aside)
+        return
     masks = {name for name in series.channels if MASK.search(name)}
     if masks == set(series.channels):
         findings.put_aside(series.pattern, f"{counted(len(files), 'file')} named as masks are; no input of a model")
@@ -83,6 +105,7 @@ def _place_nifti(listing: Listing, findings: Findings, series: Series, progress:
         return
     source = {"format": "nifti", "files": series.pattern}
     recipe, notes = image_recipe(channels if channels != [""] else ["scan"], source, form)
+    notes += [series.note] * bool(series.note)
     _add(listing, findings, _name_of(series.pattern, channels), recipe, notes, series, form, channels)
 
 
@@ -204,6 +227,9 @@ def _place_pictures(listing: Listing, findings: Findings, series: Series) -> Non
 
     files = [name for names in series.channels.values() for name in names]
     listing.take(files)
+    if series.aside:
+        findings.put_aside_many(files, series.aside)
+        return
     slices = len(series.channels) > 1 and all(re.search(r"\d", name) for name in series.channels)
     pattern = series.pattern.replace("{channel}", "*") if slices else series.pattern
     channels = ["scan"] if slices or list(series.channels) == [""] else sorted(series.channels)
@@ -226,6 +252,7 @@ def _place_pictures(listing: Listing, findings: Findings, series: Series) -> Non
     if colour & {"RGB", "RGBA", "P"}:
         recipe["channels"], source["rgb"] = ["red", "green", "blue"], True
         notes.append("In colour: three channels. If it is grey saved as colour, one channel and no `rgb` reads it too.")
+    notes += [series.note] * bool(series.note)
     problem = try_images(listing, recipe, 1)
     if problem:
         findings.put_aside(pattern, problem)

@@ -7,10 +7,18 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from foundation.cohort.describe.recognise import share_of
+from foundation.wording import listed
 
-SEPARATORS = "_-."
+SEPARATORS = "_-. "
+
+SEQUENCES = (
+    r"t[12][a-z]*|flair|adc|dwi|dce|dsc|swi|asl|mprage|spgr|tirm|tof|ktrans|cbf|cbv|b\d{2,4}|ct|cta|cect|ncct|ldct|pet|suv|"
+    r"mri?|fmri|bold"
+)
+"""Expression, in lower case, for words that name what a scanner acquired."""
 
 FEW = 8
 """Names in one place of a path up to which they may be channels."""
@@ -24,11 +32,29 @@ class Series:
         pattern: With {patient}, and {time_point} and {channel} where they are told apart.
         channels: Text at {channel} to its files; one key, empty, where the pattern has no {channel}.
         patients: Text at {patient}, each once.
+        note: What a person should check of the pattern; empty where the names are plain.
+        aside: Why the files cannot be drafted; empty where they can.
     """
 
     pattern: str
     channels: dict[str, list[str]] = field(default_factory=dict)
     patients: set[str] = field(default_factory=set)
+    note: str = ""
+    aside: str = ""
+
+
+class Cut(NamedTuple):
+    """The name of a file without its ending, in parts.
+
+    Attributes:
+        start, mark, end: The patient, what separates, and the channel; an empty end where nothing separates.
+        evident: Whether the end is a word for a sequence, or the start a known patient and the end a word.
+    """
+
+    start: str
+    mark: str
+    end: str
+    evident: bool
 
 
 def find_series(names: Sequence[str], ending: str, patients: Collection[str]) -> list[Series]:
@@ -43,13 +69,16 @@ def find_series(names: Sequence[str], ending: str, patients: Collection[str]) ->
     for depth, group in _by_depth(names).items():
         level = patient_level(group, patients)
         if level == depth:
-            _add_flat(series, group, ending)
+            _add_flat(series, group, ending, patients)
             continue
         for name in group:
             pattern, patient, channel = _placed(PurePosixPath(name).parts, level, ending, group, depth)
             found = series.setdefault(pattern, Series(pattern))
             found.channels.setdefault(channel, []).append(name)
             found.patients.add(patient)
+    for found in series.values():
+        if "}{" in found.pattern:
+            found.aside = "nothing separates the patient from the channel in their names: rename them"
     return list(series.values())
 
 
@@ -57,7 +86,7 @@ def patient_level(names: Sequence[str], patients: Collection[str]) -> int:
     """Which part of these paths, all of one depth, is the patient; the last is the file itself.
 
     It is the part that known patients are found in, else the first folder that has more names than channels have,
-    else the first folder that varies.
+    else the first folder that varies, unless few folders hold files that are named after their patients.
     """
     parts = [PurePosixPath(name).parts for name in names]
     depth = len(parts[0]) - 1
@@ -67,10 +96,27 @@ def patient_level(names: Sequence[str], patients: Collection[str]) -> int:
         return known.index(max(known))
     varied = [level for level, found in enumerate(levels) if len(found) > 1]
     many = [level for level in varied if len(levels[level]) > FEW]
+    if depth and not many and _named_after_patients(names, levels[varied[0]] if varied else [""], patients):
+        return depth
     if many or varied:
         return (many or varied)[0]
     files = {part[-1] for part in parts}
     return depth if len(files) > FEW or depth == 0 else depth - 1
+
+
+def _named_after_patients(names: Sequence[str], folders: Sequence[str], patients: Collection[str]) -> bool:
+    """Whether files in few folders are each named after a patient: by the table, by their channels, or as many are."""
+    files = [PurePosixPath(name).name for name in names]
+    if share_of(files, patients) > 0.5:
+        return True
+    cuts = [_cut(file.split(".")[0], patients) for file in files]
+    starts = {cut.start for cut in cuts if cut.evident}
+    if sum(cut.evident for cut in cuts) > 0.5 * len(cuts) and len(starts) > len(folders):
+        return True
+    telling = (
+        rf"({SEQUENCES})|(baseline|week|month|day|year|visit|ses|tp|pre|post|follow.?up)[{re.escape(SEPARATORS)}]*\d*"
+    )
+    return len(set(files)) > FEW and all(re.fullmatch(telling, folder.lower()) for folder in folders)
 
 
 def _by_depth(names: Sequence[str]) -> dict[int, list[str]]:
@@ -107,20 +153,95 @@ def _placed(parts: tuple[str, ...], level: int, ending: str, group: Sequence[str
     return "/".join([*written, f"{before}{{channel}}{ending}"]), patient, channel
 
 
-def _add_flat(series: dict[str, Series], group: Sequence[str], ending: str) -> None:
-    """Files that all lie in one folder: the end of a name is its channel where few ends repeat over many patients."""
-    stems = {name: PurePosixPath(name).name[: -len(ending)] for name in group}
-    cuts = {name: re.match(r"(.+?)[_-]([^_-]+)$", stem) for name, stem in stems.items()}
-    ends = Counter(cut[2] if cut else "" for cut in cuts.values())
-    starts = {cut[1] for cut in cuts.values() if cut}
-    inner = any("_" in start for start in starts)
-    repeated = "" not in ends and len(ends) <= FEW and len(starts) * 2 <= len(group) + 1 and not inner
-    for name, stem in stems.items():
-        cut = cuts[name] if repeated else None
-        folder = str(PurePosixPath(name).parent)
-        inside = "" if folder == "." else f"{folder}/"
-        mark = name.removeprefix(inside)[len(cut[1])] if cut else ""
-        pattern = f"{inside}{{patient}}{mark}{{channel}}{ending}" if cut else f"{inside}{{patient}}{ending}"
-        found = series.setdefault(pattern, Series(pattern))
-        found.channels.setdefault(cut[2] if cut else "", []).append(name)
-        found.patients.add(cut[1] if cut else stem)
+def _add_flat(series: dict[str, Series], group: Sequence[str], ending: str, patients: Collection[str]) -> None:
+    """Files named after their patients: the end of a name is its channel where few ends repeat over many patients."""
+    cuts = {name: _cut(PurePosixPath(name).name[: -len(ending)], patients) for name in group}
+    channels, note = _channels_of(list(cuts.values()))
+    folders = _folders_of(cuts, channels)
+    inner = {cut.mark for cut in cuts.values() if cut.end in channels and cut.mark in cut.start}
+    for name, cut in cuts.items():
+        stem, channel = "".join(cut[:3]), cut.end if channels else ""
+        pattern, said, aside = "{patient}", note, ""
+        if channels and channel not in channels:
+            pattern, aside = (
+                "*",
+                "named as no channel is that others have: rename them, or add the channel to `channels`",
+            )
+        elif channels and cut.mark in inner:
+            pattern = f"{{patient}}{cut.mark}{channel}"
+            said = (
+                f"CHECK: names of patients hold '{cut.mark}' too, so that each channel is a modality of its own; "
+                "rename the files for one modality of several channels."
+            )
+        elif channels:
+            pattern = f"{{patient}}{cut.mark}{{channel}}"
+        pattern = f"{folders[name]}{pattern}{ending}"
+        if not channels and "{channel}" in folders[name]:
+            channel = next(part for part in PurePosixPath(name).parts if re.fullmatch(SEQUENCES, part.lower()))
+        found = series.setdefault(pattern, Series(pattern, note=said, aside=aside))
+        found.channels.setdefault(channel, []).append(name)
+        found.patients.add(cut.start if channels else stem)
+
+
+def _cut(stem: str, patients: Collection[str]) -> Cut:
+    """Cut after a known patient, else before a word for a sequence, else at the last mark that separates."""
+    marks = f"[{re.escape(SEPARATORS)}]"
+    lengths = sorted({len(patient) for patient in patients if len(patient) <= len(stem)}, reverse=True)
+    known = next((stem[:n] for n in lengths if stem[:n] in patients), "")
+    if known == stem:
+        return Cut(stem, "", "", False)
+    if known and (found := re.match(rf"({marks}+)(.+)$", stem[len(known) :])):
+        sequence = re.fullmatch(rf"({SEQUENCES})({marks}.*)?", found[2].lower())
+        return Cut(known, found[1], found[2], bool(sequence) or found[2][0].isalpha())
+    if found := re.match(rf"(.+?)({marks}+)((?:{SEQUENCES})(?:{marks}.*)?)$", stem, re.IGNORECASE):
+        return Cut(found[1], found[2], found[3], True)
+    found = re.match(rf"(.*[^{re.escape(SEPARATORS)}])({marks}+)([^{re.escape(SEPARATORS)}]+)$", stem)
+    return Cut(found[1], found[2], found[3], False) if found else Cut(stem, "", "", False)
+
+
+def _channels_of(cuts: Sequence[Cut]) -> tuple[set[str], str]:
+    """Ends of names that are channels, none where the whole name is the patient; and what to check."""
+    numbers = Counter(cut.end for cut in cuts if cut.end)
+    evident = {cut.end for cut in cuts if cut.evident}
+    most = max(numbers.values(), default=0)
+    channels = {end for end, number in numbers.items() if number > 1 or (end in evident and most < 10)}
+    covered = [cut for cut in cuts if cut.end in channels]
+    if not 1 <= len(channels) <= FEW or len(covered) < 0.8 * len(cuts):
+        return set(), ""
+    if sum(cut.evident for cut in cuts) > 0.5 * len(cuts):
+        return channels, ""
+    ends_of: dict[str, set[str]] = {}
+    for cut in covered:
+        ends_of.setdefault(cut.start, set()).add(cut.end)
+    several = sum(len(ends) > 1 for ends in ends_of.values())
+    named = listed(sorted(channels))
+    if several * 2 >= len(ends_of) > len(channels):
+        return channels, f"CHECK: {named} at the end of names are taken for channels, not for parts of patients' names."
+    if several > 1:
+        return set(), f"CHECK: {named} at the end of names are taken for parts of patients' names, not for channels."
+    return set(), ""
+
+
+def _folders_of(cuts: dict[str, Cut], channels: Collection[str]) -> dict[str, str]:
+    """The folder of each file as it stands in a pattern, with a slash behind it.
+
+    The first folder that varies is the channel where it says so, the time point where patients repeat over folders,
+    else any folder.
+    """
+    parts = {name: list(PurePosixPath(name).parts[:-1]) for name in cuts}
+    depth = len(next(iter(parts.values())))
+    varied = next((level for level in range(depth) if len({found[level] for found in parts.values()}) > 1), None)
+    if varied is not None:
+        over: dict[str, set[str]] = {}
+        for name, cut in cuts.items():
+            over.setdefault(cut.start if channels else "".join(cut[:3]), set()).add(parts[name][varied])
+        named = [found[varied] for found in parts.values()]
+        ends = [cut.end for cut in cuts.values()]
+        if named == ends if channels else all(re.fullmatch(SEQUENCES, folder.lower()) for folder in named):
+            written = "{channel}"
+        else:
+            repeated = sum(len(folders) > 1 for folders in over.values())
+            written = "{time_point}" if repeated * 2 >= len(over) else "*"
+        for found in parts.values():
+            found[varied] = written
+    return {name: "".join(f"{part}/" for part in found) for name, found in parts.items()}

@@ -207,10 +207,16 @@ def find_files(pattern: str, root: Path, groups: Sequence[str] = ()) -> list[tup
         Paths, sorted, each with the text found at every placeholder.
 
     Raises:
-        ConfigError: A placeholder is unknown.
+        ConfigError: A placeholder is unknown, or touches another or a star.
         DataError: Nothing matches.
     """
     refuse_unknown_placeholders(pattern)
+    if touching := re.search(r"(\{\w+\}|\*)(\{\w+\})+|\{\w+\}\*", pattern):
+        raise ConfigError(
+            f"nothing separates the placeholders in '{touching[0]}', so that where one ends is not known",
+            where=f"files: {pattern}",
+            fix="write what stands between them, such as `_`, or rename the files so that something does",
+        )
     glob = re.sub(r"\{\w+\}", "*", pattern)
     expression = _expression(pattern, groups)
     found = []

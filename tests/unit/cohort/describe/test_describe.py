@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import yaml
 
@@ -14,7 +16,7 @@ from foundation.cohort.describe.rule import choose_rule
 from foundation.cohort.describe.run import describe
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import prepare
-from foundation.errors import DataError
+from foundation.errors import ConfigError, DataError
 from foundation.progress import Silent
 from launch.cli import main
 
@@ -137,6 +139,112 @@ def test_patterns_of_scans():
     assert of([f"train/A/{p}/ct.nii.gz" for p in people], tuple(people)) == {
         "train/A/{patient}/{channel}.nii.gz": {"ct": 12}
     }
+
+
+PEOPLE = [f"PT-{number:03d}" for number in range(12)]
+FLAIR = [f"{patient}_FLAIR.nii.gz" for patient in PEOPLE]
+
+
+@pytest.mark.parametrize("known", [(), tuple(PEOPLE)])
+@pytest.mark.parametrize("others", [{"T1": 10}, {"T1": 6}, {"T1": 12, "T2": 3}, {"X": 12, "Y": 7}])
+def test_a_channel_that_patients_lack_is_still_a_channel(others, known):
+    names = FLAIR + [f"{p}_{channel}.nii.gz" for channel, number in others.items() for p in PEOPLE[:number]]
+    assert of(names, known) == {"{patient}_{channel}.nii.gz": {"FLAIR": 12, **others}}
+
+
+def test_ends_that_are_no_words_for_sequences_are_channels_with_a_word_to_check():
+    names = [f"{p}_{end}.nii.gz" for end, number in (("a", 12), ("b", 7)) for p in PEOPLE[:number]]
+    (series,) = find_series(names, ".nii.gz", [])
+    assert series.pattern == "{patient}_{channel}.nii.gz"
+    assert "CHECK" in series.note
+    assert of([f"S{site:02d}_{p}.nii.gz" for site in range(20) for p in range(9)]) == {"{patient}.nii.gz": {"": 180}}
+    assert of([f"{p}.nii.gz" for p in PEOPLE], tuple(PEOPLE)) == {"{patient}.nii.gz": {"": 12}}
+
+
+def test_a_mark_within_patients_makes_each_channel_a_modality():
+    names = [f"PT_{n:02d}_{end}.nii.gz" for end in ("T1", "FLAIR") for n in range(12)]
+    found = find_series(names, ".nii.gz", [])
+    assert {series.pattern: len(series.patients) for series in found} == {
+        "{patient}_T1.nii.gz": 12,
+        "{patient}_FLAIR.nii.gz": 12,
+    }
+    assert all("CHECK" in series.note for series in found)
+
+
+def test_one_file_that_is_named_otherwise_does_not_hide_the_channels():
+    found = find_series([*FLAIR, *(f"{p}_T1.nii.gz" for p in PEOPLE[:10]), "renamed.nii.gz"], ".nii.gz", [])
+    assert [bool(series.aside) for series in found] == [False, True]
+    assert found[0].pattern == "{patient}_{channel}.nii.gz"
+
+
+def test_a_blank_separates():
+    assert of([f"{p}/{p} {c}.nii.gz" for p in PEOPLE for c in ("T1", "FLAIR")]) == {
+        "{patient}/{patient} {channel}.nii.gz": {"T1": 12, "FLAIR": 12}
+    }
+    assert of([f"{p} {c}.nii.gz" for p in PEOPLE for c in ("T1", "FLAIR")]) == {
+        "{patient} {channel}.nii.gz": {"T1": 12, "FLAIR": 12}
+    }
+
+
+def test_names_without_a_separator_are_put_aside_with_the_reason():
+    (series,) = find_series([f"{p}/{p}T1.nii.gz" for p in PEOPLE], ".nii.gz", [])
+    assert "nothing separates" in series.aside
+
+
+@pytest.mark.parametrize("known", [(), tuple(PEOPLE)])
+def test_few_folders_over_the_same_names_are_time_points(known):
+    names = [f"{t}/{p}_{c}.nii.gz" for t in ("baseline", "week12") for p in PEOPLE for c in ("T1", "FLAIR")]
+    assert of(names, known) == {"{time_point}/{patient}_{channel}.nii.gz": {"T1": 24, "FLAIR": 24}}
+    assert of([f"{t}/{p}.nii.gz" for t in ("baseline", "week12") for p in PEOPLE], known) == {
+        "{time_point}/{patient}.nii.gz": {"": 24}
+    }
+
+
+def test_few_folders_may_be_channels_or_parts_of_a_cohort():
+    assert of([f"{c}/{p}.nii.gz" for c in ("T1", "FLAIR") for p in PEOPLE]) == {
+        "{channel}/{patient}.nii.gz": {"T1": 12, "FLAIR": 12}
+    }
+    parts = [f"{'train' if n < 8 else 'test'}/{p}_{c}.nii.gz" for n, p in enumerate(PEOPLE) for c in ("T1", "T2")]
+    assert of(parts) == {"*/{patient}_{channel}.nii.gz": {"T1": 12, "T2": 12}}
+    assert of([f"P{n}/{c}.nii.gz" for n in range(3) for c in ("T1", "T2")]) == {
+        "{patient}/{channel}.nii.gz": {"T1": 3, "T2": 3}
+    }
+
+
+def scan(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4)), path)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("folder", ["masks", "lesion_masks", "segmentations", "labels", "truth", "truth/drawn"])
+def test_folders_of_masks_and_of_truth_are_no_input(folder, tmp_path):
+    for patient in PEOPLE[:4]:
+        scan(tmp_path / "images" / f"{patient}_T1.nii.gz")
+        scan(tmp_path / folder / f"{patient}.nii.gz")
+    found = describe(tmp_path, Silent()).findings
+    assert [modality.where for modality in found.modalities.values()] == ["images/{patient}_{channel}.nii.gz"]
+    assert f"{folder}/**/*.gz (4 files)" in dict(found.aside)
+
+
+def test_scans_with_a_channel_lacking_prepare_as_drafted(tmp_path):
+    folder = tmp_path / "scans"
+    for place, patient in enumerate(PEOPLE):
+        for channel in ("FLAIR", "T1") if place > 1 else ("FLAIR",):
+            scan(folder / f"{patient} {channel}.nii.gz")
+    assert main(["describe", str(folder)]) == 0
+    manifest = prepare(folder / "cohort.yaml", out=tmp_path / "out", workers=1, progress=Silent())
+    assert manifest.modalities["mri"].patients == 12
+
+
+@pytest.mark.parametrize("files", ["{patient}{channel}.nii.gz", "{patient}*.nii.gz", "*{patient}_{channel}.nii.gz"])
+def test_placeholders_that_touch_are_refused_in_words(files, tmp_path):
+    scan(tmp_path / "PT-001T1.nii.gz")
+    (tmp_path / "cohort.yaml").write_text(
+        "name: x\nroot: .\nmodalities:\n  mri: {kind: image, channels: [T1], size: [8, 8, 8], spacing: native, "
+        f"source: {{format: nifti, files: '{files}'}}}}\n"
+    )
+    with pytest.raises(ConfigError, match="nothing separates"):
+        prepare(tmp_path / "cohort.yaml", out=tmp_path / "out", workers=1, progress=Silent())
 
 
 # Barcodes
