@@ -84,7 +84,7 @@ def _place_nifti(listing: Listing, findings: Findings, series: Series, progress:
         findings.put_aside(series.pattern, f"{counted(len(files), 'file')} named as masks are; no input of a model")
         return
     rare = _rare(series, masks)
-    channels = sorted(set(series.channels) - masks - rare, key=lambda name: -len(series.channels[name]))
+    channels = sorted(set(series.channels) - masks - rare, key=lambda name: (-len(series.channels[name]), name))
     for name in sorted(masks | rare):
         why = (
             "named as a mask is; no input of a model"
