@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.errors import ConfigError, nearest
-from foundation.metrics.class_scores import mean_over_classes
 from foundation.metrics.score import Score
 from foundation.registry import Registry
 from foundation.report.page import Picture
@@ -201,16 +200,6 @@ def declared_as(declared: Mapping[str, Mapping[str, Any]], endpoint: str, *kinds
 def of_rows(score: Score, rows: np.ndarray) -> Score:
     """A score of some patients, over weights of all: `rows` is a mask or positions."""
     return lambda weights_RN: score(weights_RN[:, rows])
-
-
-def average(scores: Sequence[Score]) -> Score:
-    """The mean of those scores that there are."""
-
-    def score(weights_RN: np.ndarray) -> np.ndarray:
-        each_RK = np.stack([one(weights_RN) for one in scores], axis=1)
-        return mean_over_classes(np.nan_to_num(each_RK), np.isfinite(each_RK).astype(np.float64))
-
-    return score
 
 
 def constant_probabilities(code_N: np.ndarray, classes: int) -> np.ndarray:

@@ -18,7 +18,6 @@ from finetune.tasks.base import (
     Task,
     TaskConfig,
     Truth,
-    average,
     constant_probabilities,
     declared_as,
     of_rows,
@@ -29,7 +28,7 @@ from finetune.tasks.base import (
 )
 from foundation.errors import ConfigError
 from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, calibration_error
-from foundation.metrics.score import Score
+from foundation.metrics.score import Score, average
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 

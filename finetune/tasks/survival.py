@@ -21,7 +21,6 @@ from finetune.tasks.base import (
     Predicted,
     Task,
     Truth,
-    average,
     declared_as,
     of_rows,
     share_of_mean,
@@ -38,7 +37,7 @@ from finetune.tasks.survival_losses import (
 )
 from foundation.collectives import name_hashes
 from foundation.errors import ConfigError
-from foundation.metrics.score import Score
+from foundation.metrics.score import Score, average
 from foundation.metrics.survival_curves import Censoring, breslow
 from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 from foundation.model.layers.values import at_least_single

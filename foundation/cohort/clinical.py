@@ -6,16 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from foundation.cohort.reading.cells import Column, mark_missing
+from foundation.cohort.reading.damage import no_patient
 from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
-from foundation.cohort.reading.tables import (
-    Column,
-    Frame,
-    column_names,
-    find_column,
-    mark_missing,
-    no_patient,
-    read_frames,
-)
+from foundation.cohort.reading.tables import Frame, column_names, find_column, read_frames
 from foundation.cohort.words import Missing, without
 from foundation.config import Config
 from foundation.errors import DataError

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from foundation.cohort.endpoints import UNKNOWN_EVENTS, ClassEndpoint, Endpoint, EndpointValues, SurvivalEndpoint
-from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers
+from foundation.cohort.reading.cells import Column, mark_missing, parse_numbers
+from foundation.cohort.reading.tables import Frame
 from foundation.cohort.words import Meanings, count_values, without
 from foundation.errors import DataError, nearest
 

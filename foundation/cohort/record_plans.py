@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from foundation.cohort.endpoints import EndpointValues
-from foundation.cohort.reading.tables import mark_missing
+from foundation.cohort.reading.cells import mark_missing
 from foundation.cohort.sources.base import Scan
 from foundation.cohort.spec import CohortSpec
 from foundation.cohort.staging import StagedTable

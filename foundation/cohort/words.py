@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from foundation.cohort.reading.tables import Column, mark_missing
+from foundation.cohort.reading.cells import Column, mark_missing
 
 NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 """A number as tables write it; 01 is none, since codes may begin with a nought."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundation.metrics.score import Score, mean, share
+from foundation.metrics.score import Score, average, mean, mean_of_shares, share
 
 BINS = 10
 """Bins of equal width in which stated and observed probabilities are compared."""
@@ -22,7 +22,7 @@ def balanced_accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
     right_NK = member_NK * (guess_N == truth_N)[:, None]
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
-        return mean_over_classes(weights_RN @ right_NK, weights_RN @ member_NK)
+        return mean_of_shares(weights_RN @ right_NK, weights_RN @ member_NK)
 
     return score
 
@@ -34,7 +34,7 @@ def macro_f1(truth_N: np.ndarray, guess_N: np.ndarray) -> Score:
     guessed_NK = (guess_N[:, None] == classes).astype(np.float64)
 
     def score(weights_RN: np.ndarray) -> np.ndarray:
-        return mean_over_classes(2 * weights_RN @ (true_NK * guessed_NK), weights_RN @ (true_NK + guessed_NK))
+        return mean_of_shares(2 * weights_RN @ (true_NK * guessed_NK), weights_RN @ (true_NK + guessed_NK))
 
     return score
 
@@ -59,13 +59,7 @@ def macro_auroc(truth_N: np.ndarray, probability_NK: np.ndarray) -> Score:
         truth_N: [N] class as a column of `probability_NK`.
         probability_NK: [N, K] how likely each class is said to be.
     """
-    areas = [auroc(truth_N == k, probability_NK[:, k]) for k in range(probability_NK.shape[1])]
-
-    def score(weights_RN: np.ndarray) -> np.ndarray:
-        areas_RK = np.stack([area(weights_RN) for area in areas], axis=1)
-        return mean_over_classes(np.nan_to_num(areas_RK), np.isfinite(areas_RK).astype(np.float64))
-
-    return score
+    return average([auroc(truth_N == k, probability_NK[:, k]) for k in range(probability_NK.shape[1])])
 
 
 def auprc(positive_N: np.ndarray, score_N: np.ndarray) -> Score:
@@ -93,13 +87,7 @@ def macro_auprc(truth_N: np.ndarray, probability_NK: np.ndarray) -> Score:
         truth_N: [N] class as a column of `probability_NK`.
         probability_NK: [N, K] how likely each class is said to be.
     """
-    areas = [auprc(truth_N == k, probability_NK[:, k]) for k in range(probability_NK.shape[1])]
-
-    def score(weights_RN: np.ndarray) -> np.ndarray:
-        areas_RK = np.stack([area(weights_RN) for area in areas], axis=1)
-        return mean_over_classes(np.nan_to_num(areas_RK), np.isfinite(areas_RK).astype(np.float64))
-
-    return score
+    return average([auprc(truth_N == k, probability_NK[:, k]) for k in range(probability_NK.shape[1])])
 
 
 def calibration_error(right_N: np.ndarray, stated_N: np.ndarray) -> Score:
@@ -156,9 +144,3 @@ def net_benefit(positive_N: np.ndarray, probability_N: np.ndarray, threshold: fl
     """
     treated_N = probability_N >= threshold
     return mean(treated_N * np.where(positive_N, 1.0, -threshold / (1 - threshold)))
-
-
-def mean_over_classes(right_RK: np.ndarray, of_RK: np.ndarray) -> np.ndarray:
-    """Mean of right/of over the classes that a resample has."""
-    shares_RK = np.divide(right_RK, of_RK, out=np.zeros_like(right_RK), where=of_RK > 0)
-    return share(shares_RK.sum(axis=1), (of_RK > 0).sum(axis=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,3 +41,19 @@ def mean(value_N: np.ndarray) -> Score:
 def share(part_R: np.ndarray, whole_R: np.ndarray) -> np.ndarray:
     """Part by whole, NaN where there is no whole."""
     return np.divide(part_R, whole_R, out=np.full(len(part_R), np.nan), where=whole_R > 0)
+
+
+def mean_of_shares(part_RK: np.ndarray, whole_RK: np.ndarray) -> np.ndarray:
+    """Mean [R] of part by whole, over those K of which a resample has any."""
+    shares_RK = np.divide(part_RK, whole_RK, out=np.zeros_like(part_RK), where=whole_RK > 0)
+    return share(shares_RK.sum(axis=1), (whole_RK > 0).sum(axis=1))
+
+
+def average(scores: Sequence[Score]) -> Score:
+    """The mean of those scores that there are in a resample."""
+
+    def score(weights_RN: np.ndarray) -> np.ndarray:
+        each_RK = np.stack([one(weights_RN) for one in scores], axis=1)
+        return mean_of_shares(np.nan_to_num(each_RK), np.isfinite(each_RK).astype(np.float64))
+
+    return score

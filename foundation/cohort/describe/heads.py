@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from foundation.cohort.reading.cells import MISSING
+from foundation.cohort.reading.damage import reading
+from foundation.cohort.reading.delimited import delimiter, is_parquet
+from foundation.cohort.reading.header import read_header
 from foundation.cohort.reading.lines import Lines
-from foundation.cohort.reading.tables import MISSING, delimiter, is_parquet, read_header, reading
 
 ROWS = 40
 """Rows that are looked at."""

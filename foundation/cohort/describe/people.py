@@ -17,7 +17,8 @@ from foundation.cohort.describe.heads import is_number
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.endpoint_columns import parse_endpoint
 from foundation.cohort.endpoints import Endpoint
-from foundation.cohort.reading.tables import Frame, column_names, mark_missing
+from foundation.cohort.reading.cells import mark_missing
+from foundation.cohort.reading.tables import Frame, column_names
 from foundation.cohort.spec import Quarantine
 from foundation.errors import DataError
 from foundation.wording import counted, listed, shortened

@@ -14,8 +14,9 @@ from foundation.cohort.describe.heads import Head, read_head
 from foundation.cohort.describe.listing import Listing
 from foundation.cohort.describe.recognise import Recognised, patient_column, recognise
 from foundation.cohort.describe.values import judge
+from foundation.cohort.reading.cells import parse_numbers
 from foundation.cohort.reading.genome import ASSEMBLIES, chromosome
-from foundation.cohort.reading.tables import parse_numbers, read_frames
+from foundation.cohort.reading.tables import read_frames
 from foundation.cohort.sources.base import table_sources
 from foundation.errors import ChiasmaError
 from foundation.wording import counted, file_size

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from foundation.cohort.reading.tables import MISSING
+from foundation.cohort.reading.cells import MISSING
 
 UNNAMED = (*MISSING, "?", "-", "---", ".")
 """What stands where a feature has no name."""

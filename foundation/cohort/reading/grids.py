@@ -13,23 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foundation.cohort.reading.cells import parse_numbers, text_of
+from foundation.cohort.reading.damage import places, ragged_row, reading, refuse_lost_rows
+from foundation.cohort.reading.delimited import comma_rows, delimiter, is_parquet, open_cells
 from foundation.cohort.reading.feature_names import is_unnamed
+from foundation.cohort.reading.header import read_header
 from foundation.cohort.reading.lines import PIECE_BYTES, Lines
-from foundation.cohort.reading.tables import (
-    column_names,
-    comma_rows,
-    delimiter,
-    find_column,
-    is_parquet,
-    open_cells,
-    parse_numbers,
-    places,
-    ragged_row,
-    read_header,
-    reading,
-    refuse_lost_rows,
-    text_of,
-)
+from foundation.cohort.reading.tables import column_names, find_column
 from foundation.cohort.sources.base import BLOCK_VALUES
 from foundation.errors import DataError
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from foundation.cohort.reading.tables import Frame, mark_missing
+from foundation.cohort.reading.cells import mark_missing
+from foundation.cohort.reading.tables import Frame
 
 RepeatedRows = Annotated[
     Literal["error", "first"],

@@ -10,18 +10,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from foundation.cohort.reading.cells import Column, mark_missing, parse_numbers
+from foundation.cohort.reading.damage import no_patient, places
 from foundation.cohort.reading.positions import positions_of, runs
 from foundation.cohort.reading.repeated_rows import RepeatedRows, one_row_each
-from foundation.cohort.reading.tables import (
-    Column,
-    Frame,
-    column_names,
-    mark_missing,
-    no_patient,
-    parse_numbers,
-    places,
-    read_frames,
-)
+from foundation.cohort.reading.tables import Frame, column_names, read_frames
 from foundation.cohort.sources.base import Block, Table, TableConfig, TableSource, table_sources
 from foundation.cohort.words import (
     Meanings,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from foundation.cohort.reading.damage import reading
 from foundation.cohort.reading.features import DuplicateRule, Features
 from foundation.cohort.reading.positions import positions_of, runs
-from foundation.cohort.reading.tables import Frame, find_column, reading
+from foundation.cohort.reading.tables import Frame, find_column
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError, nearest
 

@@ -12,17 +12,12 @@ import numpy as np
 from pydantic import Field
 
 from foundation.cohort.barcodes import only_new
+from foundation.cohort.reading.cells import Column, mark_missing
+from foundation.cohort.reading.damage import reading
 from foundation.cohort.reading.feature_names import UNNAMED, dates_among, remark_on_dates
 from foundation.cohort.reading.features import several_versions
 from foundation.cohort.reading.positions import SampleRows
-from foundation.cohort.reading.tables import (
-    Column,
-    Frame,
-    mark_missing,
-    read_comments,
-    read_frames,
-    reading,
-)
+from foundation.cohort.reading.tables import Frame, read_comments, read_frames
 from foundation.cohort.reading.variant_classes import NON_SILENT, SILENT, VariantClasses
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError, nearest

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from foundation.cohort.reading.cells import parse_numbers
 from foundation.cohort.reading.features import DuplicateRule, Features, Mean, UnnamedRule
 from foundation.cohort.reading.grids import Grid, open_grid
 from foundation.cohort.reading.positions import positions_of, runs
-from foundation.cohort.reading.tables import find_column, parse_numbers
+from foundation.cohort.reading.tables import find_column
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError
 

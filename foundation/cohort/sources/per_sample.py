@@ -13,15 +13,9 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator
 
+from foundation.cohort.reading.cells import Column, parse_numbers
 from foundation.cohort.reading.features import DuplicateRule, Features, several_versions
-from foundation.cohort.reading.tables import (
-    Column,
-    Frame,
-    column_names,
-    find_column,
-    parse_numbers,
-    read_frames,
-)
+from foundation.cohort.reading.tables import Frame, column_names, find_column, read_frames
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.cohort.sources.maf import MafConfig, MafSource
 from foundation.cohort.sources.segments import SegmentsConfig, SegmentsSource

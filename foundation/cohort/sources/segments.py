@@ -8,9 +8,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from foundation.cohort.reading.cells import Column, mark_missing, parse_numbers
 from foundation.cohort.reading.genome import ACROCENTRIC, ASSEMBLIES, CHROMOSOMES, Genome, chromosome
 from foundation.cohort.reading.positions import SampleRows
-from foundation.cohort.reading.tables import Column, Frame, mark_missing, parse_numbers, read_frames
+from foundation.cohort.reading.tables import Frame, read_frames
 from foundation.cohort.sources.base import BLOCK_VALUES, Block, Table, TableConfig, TableSource, table_sources
 from foundation.errors import DataError
 

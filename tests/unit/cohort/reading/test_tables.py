@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation.cohort.reading import lines, tables
+from foundation.cohort.reading.cells import MISSING, mark_missing, parse_numbers
+from foundation.cohort.reading.damage import places
 from foundation.cohort.reading.lines import Lines
-from foundation.cohort.reading.tables import MISSING, column_names, mark_missing, parse_numbers, places, read_frames
+from foundation.cohort.reading.tables import column_names, read_frames
 from foundation.errors import DataError
 
 FRAME = pd.DataFrame({"patient": ["P1", "P2", "P3"], "site": ["02", "", "NA"], "note": ["a, b", 'says "x"', "ü"]})

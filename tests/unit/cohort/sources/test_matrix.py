@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from foundation.cohort.reading import grids
-from foundation.cohort.reading.tables import MISSING
+from foundation.cohort.reading.cells import MISSING
 from foundation.cohort.sources import matrix
 from foundation.errors import DataError
 
