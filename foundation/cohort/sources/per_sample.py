@@ -167,36 +167,31 @@ class PerSampleSource(TableSource):
         return names[0]
 
 
-class _JoinedMaf(MafSource):
-    """Files of variants as one, each under the name that the sheet gives its sample."""
+class _Joined(TableSource):
+    """Files of single samples as one table, each under the name that the sheet gives its sample."""
 
-    def __init__(self, config: EachMaf, path: Path, files: Sequence[SampleFile]) -> None:
+    def __init__(self, config: EachMaf | EachSegments, path: Path, files: Sequence[SampleFile]) -> None:
         super().__init__(config, path)
         self._of_samples = files
+        self._sample_column = config.sample_column
 
     def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
-        return _frames(self, self._of_samples, columns, self.config.sample_column)
+        """The rows of every file, one file after the other."""
+        sheet = self.path
+        for file in self._of_samples:
+            # What is wrong in a row is told with the file that it stands in.
+            self.path = file.path
+            for frame in read_frames(file.path, columns):
+                yield frame.assign(**{self._sample_column: file.sample})
+        self.path = sheet
 
 
-class _JoinedSegments(SegmentsSource):
-    """Files of segments as one, each under the name that the sheet gives its sample."""
-
-    def __init__(self, config: EachSegments, path: Path, files: Sequence[SampleFile]) -> None:
-        super().__init__(config, path)
-        self._of_samples = files
-
-    def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
-        return _frames(self, self._of_samples, columns, self.config.sample_column)
+class _JoinedMaf(_Joined, MafSource):
+    """Variants."""
 
 
-def _frames(source: TableSource, files: Sequence[SampleFile], columns: Sequence[str], sample: str) -> Iterator[Frame]:
-    sheet = source.path
-    for file in files:
-        # What is wrong in a row is told with the file that it stands in.
-        source.path = file.path
-        for frame in read_frames(file.path, columns):
-            yield frame.assign(**{sample: file.sample})
-    source.path = sheet
+class _JoinedSegments(_Joined, SegmentsSource):
+    """Segments."""
 
 
 class _Values:
