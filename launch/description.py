@@ -1,4 +1,4 @@
-"""A description of a folder on the terminal, and its draft of a cohort.yaml in a file."""
+"""What `chiasma describe` found (modalities, endpoints, what has no place) on the terminal; its draft in a file."""
 
 from __future__ import annotations
 

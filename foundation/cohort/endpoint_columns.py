@@ -1,4 +1,4 @@
-"""Columns of the clinical table parsed into the values of an endpoint; what cannot be is refused, all of it at once."""
+"""Columns of the clinical table parsed into codes, times and events of an endpoint; all that fails is told at once."""
 
 from __future__ import annotations
 

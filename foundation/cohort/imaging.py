@@ -1,4 +1,4 @@
-"""Volumes of one image into the cohort's form: orientation, spacing, foreground, size, type."""
+"""Volumes of one image into the cohort's form: orientation, spacing, foreground, size, type, order in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or invisible, checked by hash, only safetensors and JSON; the last good one is never lost.
+"""Checkpoints of a run, its position and identity: complete or invisible, checked by hash; the last good one stays.
 
 A checkpoint is written to a hidden folder, synchronised to disk, and renamed into place; only then are older ones
 deleted. ``checkpoint.json`` inside names every file with its SHA-256. What other processes will add to a checkpoint

@@ -1,4 +1,4 @@
-"""The evaluation of a run's model: training and held-out records embedded with nothing dropped, then measured."""
+"""The evaluation of a run's model: training and held-out records embedded; retrieval, probes and space measured."""
 
 from __future__ import annotations
 
