@@ -66,13 +66,15 @@ def find_series(names: Sequence[str], ending: str, patients: Collection[str]) ->
         patients: Names of patients that are known from a table; may be empty.
     """
     series: dict[str, Series] = {}
+    patients = set(patients)
     for depth, group in _by_depth(names).items():
         level = patient_level(group, patients)
         if level == depth:
             _add_flat(series, group, ending, patients)
             continue
+        varied = _varied(group, level, depth)
         for name in group:
-            pattern, patient, channel = _placed(PurePosixPath(name).parts, level, ending, group, depth)
+            pattern, patient, channel = _placed(PurePosixPath(name).parts, level, ending, varied)
             found = series.setdefault(pattern, Series(pattern))
             found.channels.setdefault(channel, []).append(name)
             found.patients.add(patient)
@@ -109,7 +111,7 @@ def _named_after_patients(names: Sequence[str], folders: Sequence[str], patients
     files = [PurePosixPath(name).name for name in names]
     if share_of(files, patients) > 0.5:
         return True
-    cuts = [_cut(file.split(".")[0], patients) for file in files]
+    cuts = _cuts([file.split(".")[0] for file in files], patients)
     starts = {cut.start for cut in cuts if cut.evident}
     if sum(cut.evident for cut in cuts) > 0.5 * len(cuts) and len(starts) > len(folders):
         return True
@@ -126,20 +128,25 @@ def _by_depth(names: Sequence[str]) -> dict[int, list[str]]:
     return depths
 
 
-def _placed(parts: tuple[str, ...], level: int, ending: str, group: Sequence[str], depth: int) -> tuple[str, str, str]:
+def _varied(names: Sequence[str], level: int, depth: int) -> dict[int, bool]:
+    """Whether each folder below the patient's differs between paths by more than the patient's name."""
+    parts = [PurePosixPath(name).parts for name in names]
+    return {
+        place: len({found[place].replace(found[level], "") for found in parts}) > 1 for place in range(level + 1, depth)
+    }
+
+
+def _placed(parts: tuple[str, ...], level: int, ending: str, varied: dict[int, bool]) -> tuple[str, str, str]:
     """The pattern of one path, and the texts at {patient} and {channel}."""
     patient = parts[level]
     written = [*parts[:level], "{patient}"]
-    for place in range(level + 1, depth):
+    for place, varies in varied.items():
         inside = parts[place].replace(patient, "{patient}")
-        varies = (
-            len({PurePosixPath(name).parts[place].replace(PurePosixPath(name).parts[level], "") for name in group}) > 1
-        )
         if varies and "{time_point}" not in "".join(written):
             inside = "{patient}".join(["{time_point}"] if "{patient}" not in inside else ["", "{time_point}"])
         written.append(inside)
     stem = parts[-1][: len(parts[-1]) - len(ending)]
-    time_point = next((parts[place] for place in range(level + 1, depth) if written[place] == "{time_point}"), "")
+    time_point = next((parts[place] for place in varied if written[place] == "{time_point}"), "")
     before = ""
     if stem.startswith(patient):
         before, stem = "{patient}", stem[len(patient) :]
@@ -155,7 +162,8 @@ def _placed(parts: tuple[str, ...], level: int, ending: str, group: Sequence[str
 
 def _add_flat(series: dict[str, Series], group: Sequence[str], ending: str, patients: Collection[str]) -> None:
     """Files named after their patients: the end of a name is its channel where few ends repeat over many patients."""
-    cuts = {name: _cut(PurePosixPath(name).name[: -len(ending)], patients) for name in group}
+    stems = [PurePosixPath(name).name[: -len(ending)] for name in group]
+    cuts = dict(zip(group, _cuts(stems, patients), strict=True))
     channels, note = _channels_of(list(cuts.values()))
     folders = _folders_of(cuts, channels)
     inner = {cut.mark for cut in cuts.values() if cut.end in channels and cut.mark in cut.start}
@@ -183,11 +191,15 @@ def _add_flat(series: dict[str, Series], group: Sequence[str], ending: str, pati
         found.patients.add(cut.start if channels else stem)
 
 
-def _cut(stem: str, patients: Collection[str]) -> Cut:
-    """Cut after a known patient, else before a word for a sequence, else at the last mark that separates."""
+def _cuts(stems: Sequence[str], patients: Collection[str]) -> list[Cut]:
+    """Each name cut after a known patient, else before a word for a sequence, else at the last mark that separates."""
+    lengths = sorted({len(patient) for patient in patients}, reverse=True)
+    return [_cut(stem, next((stem[:n] for n in lengths if stem[:n] in patients), "")) for stem in stems]
+
+
+def _cut(stem: str, known: str) -> Cut:
+    """One name cut, which begins with the name of a known patient or not."""
     marks = f"[{re.escape(SEPARATORS)}]"
-    lengths = sorted({len(patient) for patient in patients if len(patient) <= len(stem)}, reverse=True)
-    known = next((stem[:n] for n in lengths if stem[:n] in patients), "")
     if known == stem:
         return Cut(stem, "", "", False)
     if known and (found := re.match(rf"({marks}+)(.+)$", stem[len(known) :])):
