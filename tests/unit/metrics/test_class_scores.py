@@ -7,13 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score, mean_absolute_error
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    mean_absolute_error,
+    roc_auc_score,
+)
 
 from foundation.metrics.class_scores import (
     accuracy,
     auprc,
+    auroc,
+    balanced_accuracy,
     calibration_error,
     macro_auprc,
+    macro_auroc,
     macro_f1,
     net_benefit,
     quadratic_kappa,
@@ -40,8 +50,12 @@ def of_all(score):
 def test_scores_are_those_of_scikit_learn(seed, levels):
     truth, chance, guess = made(seed, levels)
     assert of_all(accuracy(truth, guess)) == pytest.approx(np.mean(truth == guess))
+    assert of_all(balanced_accuracy(truth, guess)) == pytest.approx(balanced_accuracy_score(truth, guess))
+    tied = np.round(chance, 1)
+    assert of_all(auroc(truth == 1, tied[:, 1])) == pytest.approx(roc_auc_score(truth == 1, tied[:, 1]))
+    assert of_all(macro_auroc(truth, tied)) == pytest.approx(roc_auc_score(np.eye(3)[truth], tied))
     assert of_all(macro_f1(truth, guess)) == pytest.approx(f1_score(truth, guess, average="macro"))
-    assert of_all(auprc(truth == 1, chance[:, 1])) == pytest.approx(average_precision_score(truth == 1, chance[:, 1]))
+    assert of_all(auprc(truth == 1, tied[:, 1])) == pytest.approx(average_precision_score(truth == 1, tied[:, 1]))
     assert of_all(macro_auprc(truth, chance)) == pytest.approx(average_precision_score(np.eye(3)[truth], chance))
     expected = cohen_kappa_score(truth, guess, weights="quadratic")
     assert of_all(quadratic_kappa(truth, guess, 3)) == pytest.approx(expected)

@@ -365,10 +365,16 @@ def test_chance_is_what_the_best_constant_answer_gets_on_the_same_folds():
             here = fold.test[(cohort.groups[fold.test] == group) & (code[fold.test] >= 0)]
             truth, there = code[here], np.unique(code[here])
             answers = [np.full(len(here), k) for k in range(3)]
+            right = [np.mean(truth == k) for k in range(3)]
+            taught = code[fold.train][code[fold.train] >= 0]
+            shares = np.bincount(taught, minlength=3) / len(taught)
+            likely = shares.argmax()
             scores = {
                 "balanced_accuracy": max(recall_score(truth, a, average="macro", labels=there) for a in answers),
                 "macro_f1": max(f1_score(truth, a, average="macro", zero_division=0) for a in answers),
                 "auroc": 0.5,
+                # Lower is better: the shares of training, or one class for certain.
+                "calibration_error": min(abs(right[likely] - shares[likely]), *(1 - share for share in right)),
                 "auprc": np.mean([average_precision_score(truth == k, np.ones(len(here))) for k in there]),
             }
             for name, score in scores.items():
