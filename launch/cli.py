@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from foundation.errors import ChiasmaError, WriteError, nearest
+from foundation.errors import ChiasmaError, ToldByAnother, WriteError, nearest
 
 FAILED = 1
 INTERRUPTED = 130
@@ -189,8 +189,10 @@ def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | Non
 
     with Progress() as progress:
         metrics, folder = run(config, overrides, progress)
-    click.echo(headline(metrics["retrieval"]))
-    click.echo(f"open {folder / 'report.html'}")
+    # Of several processes the first one speaks.
+    if metrics:
+        click.echo(headline(metrics["retrieval"]))
+        click.echo(f"open {folder / 'report.html'}")
 
 
 def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool) -> None:
@@ -264,6 +266,7 @@ def main(args: Sequence[str] | None = None) -> int:
     call = Call()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGUSR1, _terminate)
     arguments = None if args is None else list(args)
     try:
         code = cli.main(arguments, prog_name="chiasma", standalone_mode=False, obj=call)
@@ -274,7 +277,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if call.debug:
             traceback.print_exc()
         code, message = _explain(error, call)
-        print(f"{call.name}: {message}", file=sys.stderr)
+        if not isinstance(error, ToldByAnother):
+            print(f"{call.name}: {message}", file=sys.stderr)
         return code
     return code if isinstance(code, int) else 0
 
