@@ -38,6 +38,7 @@ from foundation.training.optimiser import build_optimiser
 from foundation.training.parallel import Parallel
 from foundation.training.update import Updater
 from pretrain.config import PretrainConfig
+from pretrain.drawing import Drawing
 from pretrain.engine import Run, train
 from pretrain.monitor import Monitor
 from pretrain.step import Pretraining
@@ -128,6 +129,7 @@ class Bench:
         self.bare_optimiser = build_optimiser(self.bare_module, config.optimiser)
         rows = np.arange(len(aligned.cohort))
         self.dataset = CohortDataset(aligned, rows, seed=0, dropout=config.dropout)
+        self.drawing = Drawing.of(config, aligned, rows, self.module.objectives.values())  # type: ignore[arg-type]
         order = PatientOrder(rows, config.batch_size, seed=0, batches=steps)
         self.batches = [batch.to(self.parallel.device) for batch in load(self.dataset, order)]
 
@@ -150,6 +152,7 @@ class Bench:
             folder=self.folder,
             steps=steps,
             dataset=self.dataset,
+            drawing=self.drawing,
             pretraining=self.module,
             state=State(Updater(self.module, self.config.optimiser, self.parallel, ema=None)),
             parallel=self.parallel,

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
-from foundation.data.sampler import PatientOrder
+from foundation.data.strata import order_of
 from foundation.errors import ChiasmaError
 from foundation.training import checkpoint
 from foundation.training.checkpoint import Position, State
 from foundation.training.parallel import Parallel
 from foundation.training.update import Updated
 from pretrain.config import PretrainConfig
+from pretrain.drawing import Drawing
 from pretrain.monitor import Monitor
 from pretrain.step import Logged, Pretraining, Step
 
@@ -32,6 +33,7 @@ class Run:
     folder: Path
     steps: int
     dataset: CohortDataset
+    drawing: Drawing
     pretraining: Pretraining
     state: State
     parallel: Parallel
@@ -79,8 +81,8 @@ class Batches:
 
     def __init__(self, run: Run, position: Position) -> None:
         self.dataset, self.device = run.dataset, run.parallel.device
-        order = PatientOrder(
-            run.dataset.rows,
+        order = order_of(
+            run.drawing.strata,
             run.config.batch_size,
             seed=run.config.seed,
             samples_seen=position.samples_seen,

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
@@ -33,11 +32,13 @@ from foundation.training.checkpoint import Position, State
 from foundation.training.parallel import Parallel
 from foundation.training.update import Updater
 from pretrain import tracking
+from pretrain.cohorts import open_cohorts, own_names
 from pretrain.config import PretrainConfig
+from pretrain.drawing import Drawing
 from pretrain.engine import Run, train
 from pretrain.evaluation.evaluator import Evaluator
 from pretrain.identity import identify
-from pretrain.init import initialise
+from pretrain.init import MOST_RECORDS, initialise
 from pretrain.monitor import Monitor
 from pretrain.report.card import card
 from pretrain.report.page import write_report
@@ -67,14 +68,16 @@ def pretrain(
     """
     config = load_config(PretrainConfig, path, overrides)
     refuse_foreign(config.out, BEFORE)
-    cohort = PreparedCohort(config.cohort)
+    cohort = open_cohorts(config)
     training, held_out = split(cohort, config.held_out, config.seed)
     aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
     parallel = Parallel(config.precision)
     dataset = CohortDataset(
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
     )
-    pretraining = _build(config, aligned, training, parallel.device)
+    pretraining = _build(config, aligned, parallel.device)
+    drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
+    _finish(config, pretraining.model, aligned, drawing)
     pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
     _refuse_unpaired(pretraining, aligned, training)
     state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
@@ -87,7 +90,18 @@ def pretrain(
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
         metrics_file, wandb = config.out / "metrics.jsonl", tracking.start(config)
         with contextlib.closing(Monitor(metrics_file, step=position.step, steps=steps, wandb=wandb)) as monitor:
-            run = Run(config, config.out, steps, dataset, pretraining, state, parallel, monitor, evaluation.retrieval)
+            run = Run(
+                config,
+                config.out,
+                steps,
+                dataset,
+                drawing,
+                pretraining,
+                state,
+                parallel,
+                monitor,
+                evaluation.retrieval,
+            )
             train(run, position)
             with state.updater.averaged():
                 return _write(run, evaluation, before), run.folder
@@ -112,20 +126,23 @@ def _restore(config: PretrainConfig, identity: dict[str, str], state: State) -> 
     return position or Position(0, 0, 0, identity)
 
 
-def _build(config: PretrainConfig, aligned: Aligned, training: np.ndarray, device: torch.device) -> Pretraining:
-    """The model and its objectives as the run begins."""
+def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> Pretraining:
+    """A model with random weights, and its objectives."""
     torch.manual_seed(config.seed)
     described = aligned.preprocessing.described()
     model = MultimodalModel(MultimodalConfig.of(described, config.towers, config.fusion, config.width))
-    pretraining = Pretraining.of(config, model).to(device)
+    return Pretraining.of(config, model).to(device)
+
+
+def _finish(config: PretrainConfig, model: MultimodalModel, aligned: Aligned, drawing: Drawing) -> None:
+    """Make a model what it is as the run begins: its initial weights, and how its blocks are run."""
     if config.init == "cohort":
-        initialise(model, aligned, training, config.batch_size)
+        initialise(model, aligned, drawing.first(config.seed, MOST_RECORDS), config.batch_size)
     for block in model.blocks():
         if config.compile:
             compiled(block)
         if config.activation_checkpointing:
             recomputed(block)
-    return pretraining
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
@@ -148,6 +165,8 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
     """Write metrics.json, the model folder, the map and the report; returns the metrics."""
     cohort = evaluation.aligned.cohort.manifest
     metrics, drawn = evaluation.final(before)
+    if len(run.drawing.strata) > 1:
+        metrics["cohorts"] = run.drawing.table(run.steps * run.config.samples_per_step)
     metrics.update(
         cohort=cohort.name,
         patterns_seen=evaluation.patterns(),
@@ -157,7 +176,7 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
     )
     write_json(run.folder / "embedding_map.json", drawn)
     patients = evaluation.aligned.cohort.patients
-    seen = SeenPatients.of(patients[evaluation.training])
+    seen = SeenPatients.of(own_names(evaluation.aligned.cohort)[evaluation.training])
     words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
     model_folder.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
     write_json(run.folder / "metrics.json", metrics)
