@@ -1,0 +1,171 @@
+"""Pretraining on three cohorts, of pairs, of scans alone and of omics alone; and what of them is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foundation.cohort.store import PreparedCohort
+from foundation.errors import CheckpointError, ConfigError
+from foundation.hub.seen_patients import SeenPatients
+from launch.cli import main
+from pretrain.run import pretrain
+
+CONFIG = """
+out: run
+seed: 1
+held_out: {fraction: 0.2}
+towers:
+  mri: {tower: vit2d, arguments: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}, max_slices: 1, pool_heads: 2}
+  omics: {tower: omics_transformer, tokenizer: {tokenizer: chunk}, width: 16, depth: 1, heads: 2}
+width: 16
+fusion: {fusion: gated_mean}
+objectives:
+  contrast: {loss: {objective: infonce}}
+  masked: {loss: {objective: masked_omics, width: 8}}
+dropout: {default: 0.2}
+batch_size: 8
+epochs: 2
+permutations: 100
+"""
+PARTS = ("pairs", "scans", "omics")
+THREE = "cohorts: [{path: pairs}, {path: scans, weight: 2}, {path: omics}]\npairs: 0.5\n"
+
+
+@pytest.fixture(scope="module")
+def workplace(divided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohorts")
+    for name in ("pairs", "scans", "omics"):
+        (folder / name).symlink_to(divided / name)
+    write(folder, "three", THREE)
+    return folder
+
+
+def write(folder: Path, name: str, cohorts: str) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(cohorts + CONFIG)
+    return path
+
+
+def run(folder: Path, name: str, *changes: str) -> dict:
+    return pretrain(folder / f"{name}.yaml", [f"out={folder / name}", *changes])[0]
+
+
+@pytest.fixture(scope="module")
+def three(workplace: Path) -> tuple[Path, dict]:
+    return workplace / "three", run(workplace, "three")
+
+
+def losses(folder: Path) -> list[tuple]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"], row["gradient_norm"], row["samples_seen"]) for row in rows]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_three_cohorts_are_pretrained_on_together(three, workplace):
+    folder, metrics = three
+    assert metrics["cohort"] == "pairs, scans and omics"
+    told = {entry["cohort"]: entry for entry in metrics["cohorts"]}
+    assert sum(entry["share"] for entry in told.values()) == pytest.approx(1)
+    assert told["pairs"]["pairs"] > 0 and told["scans"]["pairs"] == told["omics"]["pairs"] == 0
+    samples = losses(folder)[-1][-1]
+    assert told["pairs"]["share_of_pairs"] == pytest.approx(0.5, abs=1 / samples)
+    assert told["scans"]["times_each_other"] == pytest.approx(2 * told["omics"]["times_each_other"], rel=0.2)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["contrast/mri~omics/rows"] > 0 for row in rows), "every batch has pairs"
+    assert {"mri", "rna", "mutation", "cnv", "protein"} == set(
+        json.loads((folder / "model" / "preprocessing.json").read_text())["modalities"]
+    )
+
+
+def test_the_report_and_the_card_know_all_cohorts(three):
+    folder, _ = three
+    page, card = (folder / "report.html").read_text(), (folder / "model" / "README.md").read_text()
+    assert "The cohorts" in page and "times drawn, each pair" in page
+    for name in ("pairs", "scans", "omics"):
+        assert f"| {name} |" in card
+
+
+def test_the_patients_seen_are_those_of_all_cohorts(three, workplace):
+    seen = SeenPatients.read(three[0] / "model")
+    assert seen is not None
+    count = {name: int(seen.among(np.unique(PreparedCohort(workplace / name).patients)).sum()) for name in PARTS}
+    assert sum(count.values()) == len(seen.hashes) == 48 and all(count.values())
+
+
+def test_one_cohort_named_either_way_is_the_same_run(workplace):
+    write(workplace, "single", "cohort: pairs\n")
+    write(workplace, "listed", "cohorts: [{path: pairs, weight: 3}]\n")
+    one, other = run(workplace, "single"), run(workplace, "listed")
+    assert losses(workplace / "single") == losses(workplace / "listed")
+    ours, theirs = weights(workplace / "single"), weights(workplace / "listed")
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert "cohorts" not in one and one["retrieval"] == other["retrieval"]
+    pretrain(workplace / "listed.yaml", [f"out={workplace / 'single'}"])
+
+
+def test_workers_change_nothing(workplace, three):
+    shutil.copy(workplace / "three.yaml", workplace / "workers.yaml")
+    run(workplace, "workers", "workers=2")
+    assert losses(workplace / "workers") == losses(three[0])
+
+
+def test_another_weight_share_or_order_is_another_run(workplace, three):
+    for change, key in (
+        ("cohorts.1.weight=3", "cohorts changed"),
+        ("pairs=0.25", "pairs changed"),
+        ("cohorts=[{path: scans, weight: 2}, {path: pairs}, {path: omics}]", "the order of the cohorts"),
+        ("cohorts=[{path: pairs}, {path: scans, weight: 2}]", "the cohort 'omics'"),
+    ):
+        change = change.replace("path: ", f"path: {workplace}/")
+        with pytest.raises(CheckpointError, match=key):
+            pretrain(workplace / "three.yaml", [f"out={three[0]}", change])
+
+
+def test_a_plan_counts_the_records_of_all(workplace, capsys):
+    assert main(["pretrain", str(workplace / "three.yaml"), "--plan"]) == 0
+    records = sum(len(PreparedCohort(workplace / name)) for name in PARTS)
+    steps = round(2 * 0.8 * records / 8)
+    assert f"about {steps:,} steps of 8 records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "said"),
+    [
+        ("cohorts: [{path: pairs}, {path: ./omics/../pairs}]", "are one cohort"),
+        ("cohorts: [{path: pairs}, {path: omics, name: pairs}]", "two are called 'pairs'"),
+        ("cohorts: [{path: scans}, {path: omics}]\npairs: 0.5", "none of 3[0-9] training records have both sides"),
+        ("cohort: scans\ncohorts: [{path: omics}]", "give either `cohort`"),
+        ("", "give either `cohort`"),
+        ("cohorts: [{path: pairs, weight: 0}, {path: omics}]", "line 1, cohorts.0.weight: .*greater than 0"),
+        ("cohorts: []", "cohorts: needs 1 or more"),
+        ("cohorts: [{path: pairs}, {path: omics}]\npairs: 1", "line 2, pairs: .*less than 1"),
+        ("cohorts: [{path: pairs}, {path: omics}]\npairs: 0.99\nbatch_size: 30", "would hold .* pairs in 'pairs'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_message(workplace, tmp_path, capfd, cohorts, said):
+    import re
+
+    path = workplace / "wrong.yaml"
+    text = CONFIG.replace("batch_size: 8\n", "") if "batch_size" in cohorts else CONFIG
+    path.write_text(cohorts + "\n" + text)
+    assert main(["pretrain", str(path), f"out={tmp_path / 'run'}"]) == 2
+    error = capfd.readouterr().err
+    assert re.search(said, error) and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_copy_of_a_cohort_is_that_cohort(workplace, tmp_path):
+    shutil.copytree(workplace / "pairs", tmp_path / "copy")
+    write(workplace, "copied", f"cohorts: [{{path: pairs}}, {{path: {tmp_path / 'copy'}, name: another}}]\n")
+    with pytest.raises(ConfigError, match="are one cohort"):
+        run(workplace, "copied")
