@@ -21,9 +21,9 @@ def add_cohorts(page: Page, cohorts: Sequence[Mapping[str, Any]]) -> None:
         return
     page.section(
         "The cohorts",
-        "Training records of each cohort, and what was drawn of them. A pair is a record with both sides of a contrast, "
-        "with an image on one side where there are images. An epoch is as many draws as there are training records, so "
-        "a record may be drawn more or less often than once in it.",
+        "Training records of each cohort, and what was drawn of them. A pair is a record with both sides of a "
+        "contrast, with an image on one side where there are images. An epoch is as many draws as there are training "
+        "records, so a record may be drawn more or less often than once in it.",
     )
     times = [key for key in TIMES if key in cohorts[0]]
     shares = [key for key in ("share", "share_of_pairs") if key in cohorts[0]]
