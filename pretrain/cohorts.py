@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
 from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united import UnitedCohort
-from foundation.errors import ConfigError
+from foundation.data.alignment import align
+from foundation.data.preprocessing import Preprocessing
+from foundation.errors import ConfigError, DataError
 from foundation.files.hashing import sha256_of
 from pretrain.config import PretrainConfig
 
@@ -46,6 +46,19 @@ def _refuse_twice(config: PretrainConfig, what: str, values: Sequence[str]) -> N
             )
 
 
-def own_names(cohort: PreparedCohort) -> np.ndarray:
-    """[N] patient of every record, as their cohort calls them: the names that fine-tuning will ask for."""
-    return cohort.own_names if isinstance(cohort, UnitedCohort) else cohort.patients
+def refuse_unreadable(cohort: PreparedCohort, preprocessing: Preprocessing) -> None:
+    """Refuse to train on a cohort that the model, once trained, would refuse to read by itself.
+
+    Raises:
+        DataError: It has too few of the features of all, or none of the modalities.
+    """
+    for name, part in cohort.cohorts.items() if isinstance(cohort, UnitedCohort) else ():
+        try:
+            align(preprocessing, part)
+        except DataError as error:
+            raise DataError(
+                f"the model would not read this cohort by itself: {error.what}",
+                where=f"cohorts, '{name}'",
+                fix="lower `preprocessing.minimum_overlap`, raise `preprocessing.minimum_observed`, name modalities "
+                "that it has in `preprocessing.modalities`, or leave the cohort out",
+            ) from None

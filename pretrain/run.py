@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foundation.cohort.united import own_names
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
@@ -32,7 +33,7 @@ from foundation.training.checkpoint import Position, State
 from foundation.training.parallel import Parallel
 from foundation.training.update import Updater
 from pretrain import tracking
-from pretrain.cohorts import open_cohorts, own_names
+from pretrain.cohorts import open_cohorts, refuse_unreadable
 from pretrain.config import PretrainConfig
 from pretrain.drawing import Drawing
 from pretrain.engine import Run, train
@@ -71,6 +72,7 @@ def pretrain(
     cohort = open_cohorts(config)
     training, held_out = split(cohort, config.held_out, config.seed)
     aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
+    refuse_unreadable(cohort, aligned.preprocessing)
     parallel = Parallel(config.precision)
     dataset = CohortDataset(
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation

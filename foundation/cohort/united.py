@@ -261,6 +261,11 @@ class UnitedCohort(PreparedCohort):
         return {}
 
 
+def own_names(cohort: PreparedCohort) -> np.ndarray:
+    """[N] patient of every record, as their cohort calls them: the names that fine-tuning knows."""
+    return cohort.own_names if isinstance(cohort, UnitedCohort) else cohort.patients
+
+
 def _read(cohort: PreparedCohort, name: str, rows: np.ndarray, place_F: np.ndarray) -> np.ndarray:
     """[N, F] values of the features at these places of a cohort, NaN where the place is -1."""
     known = place_F >= 0

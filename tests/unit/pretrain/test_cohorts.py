@@ -144,6 +144,10 @@ def test_a_plan_counts_the_records_of_all(workplace, capsys):
         ("cohorts: [{path: pairs}, {path: ./omics/../pairs}]", "are one cohort"),
         ("cohorts: [{path: pairs}, {path: omics, name: pairs}]", "two are called 'pairs'"),
         ("cohorts: [{path: scans}, {path: omics}]\npairs: 0.5", "none of 3[0-9] training records have both sides"),
+        (
+            "cohorts: [{path: pairs}, {path: scans}]\npreprocessing: {modalities: [rna, cnv]}",
+            "cohorts, 'scans': the model would not read this cohort by itself: has none of the modalities",
+        ),
         ("cohort: scans\ncohorts: [{path: omics}]", "give either `cohort`"),
         ("", "give either `cohort`"),
         ("cohorts: [{path: pairs, weight: 0}, {path: omics}]", "line 1, cohorts.0.weight: .*greater than 0"),
@@ -162,6 +166,35 @@ def test_what_cannot_be_is_refused_in_one_message(workplace, tmp_path, capfd, co
     error = capfd.readouterr().err
     assert re.search(said, error) and "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_who_is_named_as_in_a_cohort_is_held_out_of_all_that_use_the_name(workplace, divided, tmp_path):
+    """Cohorts that count for themselves: fine-tuning on one of them names its patients as that one does."""
+    from foundation.cohort.united import UnitedCohort
+    from pretrain.split import HeldOut, split
+
+    cohorts = {name: PreparedCohort(divided / name) for name in ("pairs", "omics")}
+    for cohort in cohorts.values():
+        cohort.patients = np.array([f"{number:03d}" for number in range(len(cohort))], dtype=object)
+    united = UnitedCohort(cohorts, equal_names="different_patients")
+    (tmp_path / "named.txt").write_text("003\nomics:005\n")
+    training, held_out = split(united, HeldOut(patients=tmp_path / "named.txt"), 0)
+    assert sorted(united.patients[held_out]) == ["omics:003", "omics:005", "pairs:003"]
+    assert len(training) == len(united) - 3
+
+
+def test_pretraining_for_a_fold_keeps_the_other_cohorts(workplace, monkeypatch):
+    from launch import pretrained
+
+    asked = []
+    monkeypatch.setattr("pretrain.run.pretrain", lambda path, changes: asked.append(changes) or ({}, Path("run")))
+    pretrained.pretrain_model(workplace / "three.yaml", [f"cohort={workplace / 'omics'}", "out=here"])
+    assert asked == [["out=here"]]
+    with pytest.raises(ConfigError, match="is not among its `cohorts`"):
+        pretrained.pretrain_model(workplace / "three.yaml", [f"cohort={workplace / 'other'}", "out=here"])
+    write(workplace, "one", "cohort: pairs\n")
+    pretrained.pretrain_model(workplace / "one.yaml", ["cohort=other", "out=here"])
+    assert asked[1] == ["cohort=other", "out=here"]
 
 
 def test_a_copy_of_a_cohort_is_that_cohort(workplace, tmp_path):
