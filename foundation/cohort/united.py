@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,26 @@ from foundation.cohort.store import STATISTICS, PreparedCohort
 from foundation.errors import ConfigError, DataError, nearest
 from foundation.wording import counted, listed
 
+BLOCK_VALUES = 8_000_000
+
 EqualNames = Literal["same_patient", "different_patients"]
 """What it means that two cohorts use the same name of a patient."""
+
+
+class Part(NamedTuple):
+    """Some records of one of the cohorts, and how it has a modality.
+
+    Attributes:
+        cohort: Which.
+        here: [n] where in the rows that were asked for these records are.
+        rows: [n] their rows in the cohort.
+        places: [C] or [F] where each channel or feature of the united modality is in the cohort, -1 where it is not.
+    """
+
+    cohort: PreparedCohort
+    here: np.ndarray
+    rows: np.ndarray
+    places: np.ndarray
 
 
 class UnitedCohort(PreparedCohort):
@@ -107,13 +125,14 @@ class UnitedCohort(PreparedCohort):
         """[N] int64, the position of each record's cohort."""
         return np.repeat(np.arange(len(self._parts)), np.diff(self._starts))
 
-    def _divided(self, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Positions of cohorts that hold some of these rows, where in `rows` theirs are, and their rows there."""
+    def parts_with(self, name: str, rows: Sequence[int] | np.ndarray) -> Iterator[Part]:
+        """The cohorts that have a modality and some of these rows."""
         rows = np.asarray(rows, dtype=np.int64)
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         for part in np.unique(part_of).tolist():
-            here = np.flatnonzero(part_of == part)
-            yield part, here, rows[here] - self._starts[part]
+            if (part, name) in self._places:
+                here = np.flatnonzero(part_of == part)
+                yield Part(self._parts[part], here, rows[here] - self._starts[part], self._places[part, name])
 
     @cached_property
     def own_names(self) -> np.ndarray:
@@ -178,21 +197,16 @@ class UnitedCohort(PreparedCohort):
     def values_NF(self, name: str, rows: Sequence[int] | np.ndarray, features: slice = slice(None)) -> np.ndarray:
         """[N, F] float32 values of these records, NaN where not measured and where the modality is absent."""
         values = np.full((len(rows), len(self.features[name][features])), np.nan, dtype=np.float32)
-        for part, here, own in self._divided(rows):
-            cohort = self._parts[part]
-            if name in cohort.modalities:
-                values[here] = _read(cohort, name, own, self._places[part, name][features])
+        for part in self.parts_with(name, rows):
+            _read(part, name, part.places[features], values)
         return values
 
     def _of_channels(self, name: str, rows: Sequence[int] | np.ndarray, read: str, empty: np.ndarray) -> np.ndarray:
         """What the method `read` gives for each channel, `empty` where a cohort lacks it."""
         gathered = np.repeat(empty[None], len(rows), axis=0)
-        for part, here, own in self._divided(rows):
-            cohort = self._parts[part]
-            if name in cohort.modalities:
-                place = self._places[part, name]
-                known = np.flatnonzero(place >= 0)
-                gathered[here[:, None], known] = getattr(cohort, read)(name, own)[:, place[known]]
+        for part in self.parts_with(name, rows):
+            known = np.flatnonzero(part.places >= 0)
+            gathered[part.here[:, None], known] = getattr(part.cohort, read)(name, part.rows)[:, part.places[known]]
         return gathered
 
     def channels_NC(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -212,10 +226,8 @@ class UnitedCohort(PreparedCohort):
         """
         self.image(name)
         affine = np.full((len(rows), 4, 4), np.nan)
-        for part, here, own in self._divided(rows):
-            cohort = self._parts[part]
-            if name in cohort.modalities:
-                affine[here] = cohort.affine_N44(name, own)
+        for part in self.parts_with(name, rows):
+            affine[part.here] = part.cohort.affine_N44(name, part.rows)
         return affine
 
     def voxels(self, name: str, row: int) -> np.ndarray | None:
@@ -225,12 +237,11 @@ class UnitedCohort(PreparedCohort):
             DataError: The record holds more or fewer bytes than the image has.
         """
         self.image(name)
-        ((part, _, own),) = self._divided([row])
-        cohort = self._parts[part]
-        stored = cohort.voxels(name, int(own[0])) if name in cohort.modalities else None
-        if stored is None:
+        part = next(self.parts_with(name, [row]), None)
+        stored = None if part is None else part.cohort.voxels(name, int(part.rows[0]))
+        if part is None or stored is None:
             return None
-        place = self._places[part, name]
+        place = part.places
         if len(place) == len(stored) and (place == np.arange(len(place))).all():
             return stored
         voxels = np.zeros((len(place), *stored.shape[1:]), dtype=stored.dtype)
@@ -266,18 +277,22 @@ def own_names(cohort: PreparedCohort) -> np.ndarray:
     return cohort.own_names if isinstance(cohort, UnitedCohort) else cohort.patients
 
 
-def _read(cohort: PreparedCohort, name: str, rows: np.ndarray, place_F: np.ndarray) -> np.ndarray:
-    """[N, F] values of the features at these places of a cohort, NaN where the place is -1."""
-    known = place_F >= 0
-    if not known.any():
-        return np.full((len(rows), len(place_F)), np.nan, dtype=np.float32)
-    first, last = place_F[known].min(), place_F[known].max()
-    values_NF = cohort.values_NF(name, rows, slice(int(first), int(last) + 1))
-    if len(place_F) == values_NF.shape[1] and (place_F == np.arange(first, last + 1)).all():
-        return values_NF
-    values_NF = values_NF[:, np.where(known, place_F - first, 0)]
-    values_NF[:, ~known] = np.nan
-    return values_NF
+def _read(part: Part, name: str, places_F: np.ndarray, into_NF: np.ndarray) -> None:
+    """Fill in the values of the features at these places of a cohort, and leave those where the place is -1."""
+    known = np.flatnonzero(places_F >= 0)
+    if not len(known):
+        return
+    first, last = int(places_F[known].min()), int(places_F[known].max())
+    alike = len(known) == len(places_F) == last - first + 1 and (np.diff(places_F) == 1).all()
+    # Neighbours here may lie far apart there, and what lies between is read too: in blocks that bound memory.
+    size = max(1, BLOCK_VALUES // (last - first + 1))
+    for start in range(0, len(part.rows), size):
+        block = slice(start, start + size)
+        values_NF = part.cohort.values_NF(name, part.rows[block], slice(first, last + 1))
+        if alike:
+            into_NF[part.here[block]] = values_NF
+        else:
+            into_NF[part.here[block, None], known] = values_NF[:, places_F[known] - first]
 
 
 def _refuse_unexplained(cohorts: Mapping[str, PreparedCohort], equal_names: EqualNames | None) -> None:

@@ -11,6 +11,7 @@ from foundation.cohort.manifest import OmicsEntry
 from foundation.cohort.united import UnitedCohort
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
+from foundation.data.presence import observed_N
 from foundation.data.sampler import BatchKey
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError, DataError
@@ -96,6 +97,20 @@ def test_features_are_joined_by_name(parts, united):
     for window in (slice(0, 4), slice(5, 13), slice(12, 13), slice(4, 4)):
         np.testing.assert_array_equal(united.values_NF("rna", rows, window), values[:, window])
     assert np.isnan(united.values_NF("mut", rows)[[0, 2, 3]]).all()
+
+
+def test_values_are_the_same_however_few_are_read_at_a_time(united, monkeypatch):
+    rows = np.array([25, 3, 30, 14, 3, 28, 29])
+    expected = united.values_NF("rna", rows)
+    monkeypatch.setattr("foundation.cohort.united.BLOCK_VALUES", 20)
+    np.testing.assert_array_equal(united.values_NF("rna", rows), expected)
+
+
+@pytest.mark.parametrize("features", [range(13), [12], [0, 5], []])
+def test_something_is_observed_where_a_value_is(united, features):
+    rows, features = np.arange(len(united)), np.array(features, dtype=np.int64)
+    expected = ~np.isnan(united.values_NF("rna", rows))[:, features]
+    np.testing.assert_array_equal(observed_N(united, "rna", rows, features), expected.any(axis=1))
 
 
 def test_channels_are_joined_by_name(parts, united):
