@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
 from foundation.data.sampler import BatchKey, PatientOrder
+from foundation.randomness import permutation
 
 FINEST = 2**31
 """Denominator of a share; its square fits an int64."""
@@ -70,7 +72,7 @@ class StratifiedOrder(PatientOrder):
         )
         self.strata = list(strata)
         self._streams = [
-            PatientOrder(stratum.rows, 1, seed=seed, purpose=f"order of stratum {number}")
+            PatientOrder(stratum.rows, 1, seed=seed, shuffle=partial(_shuffled, number, len(stratum.rows)))
             for number, stratum in enumerate(strata)
         ]
 
@@ -84,6 +86,11 @@ class StratifiedOrder(PatientOrder):
                 here = stratum_of == number
                 rows[here], epochs[here] = stream.key(before[number], after[number])
         return BatchKey(rows, epochs)
+
+
+def _shuffled(stratum: int, records: int, seed: int, epoch: int) -> np.ndarray:
+    """Strata of one size would else be permuted alike, and the same records of them always meet."""
+    return permutation(seed, f"order of stratum {stratum}", epoch, records)
 
 
 def order_of(strata: Sequence[Stratum], batch_size: int, **others: int | None) -> PatientOrder:
