@@ -11,11 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united import UnitedCohort
+from foundation.config import load_config
 from foundation.errors import CheckpointError, ConfigError
 from foundation.hub.seen_patients import SeenPatients
+from foundation.progress import Silent
+from foundation.yaml_text import dump, parse
 from launch.cli import main
+from pretrain.cohorts import open_cohorts
+from pretrain.config import PretrainConfig
 from pretrain.run import pretrain
+from pretrain.split import HeldOut, split
+from pretrain.step import Step
 
 CONFIG = """
 out: run
@@ -85,6 +94,21 @@ def test_three_cohorts_are_pretrained_on_together(three, workplace):
     assert {"mri", "rna", "mutation", "cnv", "protein"} == set(
         json.loads((folder / "model" / "preprocessing.json").read_text())["modalities"]
     )
+
+
+def test_every_batch_that_is_trained_on_holds_its_share_of_pairs(workplace, monkeypatch):
+    batches, losses = [], Step.losses
+
+    def seen(self, batch, *args):
+        batches.append(batch.rows.numpy())
+        return losses(self, batch, *args)
+
+    monkeypatch.setattr(Step, "losses", seen)
+    shutil.copy(workplace / "three.yaml", workplace / "watched.yaml")
+    run(workplace, "watched", "pairs=0.25", "epochs=1", "accumulate=2")
+    present = open_cohorts(load_config(PretrainConfig, workplace / "three.yaml")).present_NM
+    paired = present[:, 0] & present[:, 1:].any(axis=1)
+    assert len(batches) > 4 and [int(paired[rows].sum()) for rows in batches] == [2] * len(batches)
 
 
 def test_the_report_and_the_card_know_all_cohorts(three):
@@ -170,9 +194,6 @@ def test_what_cannot_be_is_refused_in_one_message(workplace, tmp_path, capfd, co
 
 def test_who_is_named_as_in_a_cohort_is_held_out_of_all_that_use_the_name(workplace, divided, tmp_path):
     """Cohorts that count for themselves: fine-tuning on one of them names its patients as that one does."""
-    from foundation.cohort.united import UnitedCohort
-    from pretrain.split import HeldOut, split
-
     cohorts = {name: PreparedCohort(divided / name) for name in ("pairs", "omics")}
     for cohort in cohorts.values():
         cohort.patients = np.array([f"{number:03d}" for number in range(len(cohort))], dtype=object)
@@ -181,6 +202,39 @@ def test_who_is_named_as_in_a_cohort_is_held_out_of_all_that_use_the_name(workpl
     training, held_out = split(united, HeldOut(patients=tmp_path / "named.txt"), 0)
     assert sorted(united.patients[held_out]) == ["omics:003", "omics:005", "pairs:003"]
     assert len(training) == len(united) - 3
+
+
+@pytest.fixture(scope="module")
+def again(divided: Path, workplace: Path) -> Path:
+    """A cohort of the patients of ``pairs`` once more, omics alone."""
+    spec = parse((divided / "pairs.yaml").read_text(encoding="utf-8")) | {"name": "again"}
+    del spec["modalities"]["mri"]
+    (workplace / "again-cohort.yaml").write_text(dump(spec), encoding="utf-8")
+    prepare(workplace / "again-cohort.yaml", out=workplace / "again", workers=1, progress=Silent())
+    write(workplace, "both", "cohorts: [{path: pairs}, {path: again}]\n")
+    return workplace / "again"
+
+
+def test_equal_names_are_refused_until_it_is_said_what_they_mean(workplace, again):
+    with pytest.raises(ConfigError, match="20 names of patients are in both 'pairs' and 'again'"):
+        run(workplace, "both")
+
+
+@pytest.mark.parametrize("by", ["patient", "site"])
+def test_a_patient_in_two_cohorts_is_on_one_side_in_both(workplace, again, by):
+    config = load_config(PretrainConfig, workplace / "both.yaml", ["equal_names=same_patient"])
+    cohort = open_cohorts(config)
+    training, held_out = split(cohort, HeldOut(fraction=0.3, by=by), 0)
+    assert len(training) + len(held_out) == len(cohort)
+    assert not set(cohort.own_names[training]) & set(cohort.own_names[held_out])
+
+
+def test_patients_told_apart_are_remembered_by_their_own_names(workplace, again):
+    run(workplace, "both", "equal_names=different_patients", "epochs=0.5")
+    seen = SeenPatients.read(workplace / "both" / "model")
+    names = set(PreparedCohort(again).patients)
+    assert seen is not None and len(seen.hashes) == int(seen.among(names).sum()) > 0
+    assert not seen.among({f"pairs:{name}" for name in names}).any()
 
 
 def test_pretraining_for_a_fold_keeps_the_other_cohorts(workplace, monkeypatch):
