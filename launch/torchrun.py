@@ -1,0 +1,101 @@
+"""torchrun that passes signals on to its workers, waits until they have saved, and ends with their exit code.
+
+``python -m launch.torchrun ARGUMENTS`` takes what torchrun takes, and differs in three ways. SIGUSR1, by which a batch
+system says that time is nearly up, would end torchrun and reach no worker: here it reaches each one. SIGTERM would give
+workers 30 seconds: here they have as long as whoever sent it gives. And torchrun ends with 1 whatever its workers end
+with: here a run that asks to be started again, or whose input is wrong, is known by its code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from launch.launchers.base import START_AGAIN
+from launch.rank_log import LOGS, path_of
+
+SECONDS = 0.5
+"""Between two looks for workers that have not been told yet."""
+
+LINES = 20
+"""Of the log of the worker that failed first."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run torchrun; returns the exit code."""
+    import torch.distributed.run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, Forwarding())
+    asked = torchrun.parse_args(["--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", *arguments])
+    try:
+        torchrun.run(asked)
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        if START_AGAIN in codes or -signal.SIGUSR1 in codes:
+            print("saved; to be started again", file=sys.stderr)
+            return START_AGAIN
+        rank, first = error.get_first_failure()
+        print(_told(rank, first.exitcode), file=sys.stderr)
+        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    return 0
+
+
+class Forwarding:
+    """The handler of a signal: tells every worker once, as soon as it listens; what comes later changes nothing."""
+
+    begun = threading.Lock()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Begin to tell them."""
+        if self.begun.acquire(blocking=False):
+            threading.Thread(target=_tell, args=(number,), daemon=True).start()
+
+
+def _tell(number: int) -> None:
+    import psutil
+
+    told: set[int] = set()
+    while True:
+        for worker in psutil.Process().children():
+            if worker.pid not in told and (number == signal.SIGTERM or _listens(worker.pid, number)):
+                told.add(worker.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.send_signal(number)
+        time.sleep(SECONDS)
+
+
+def _listens(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, which would otherwise end it; as far as the system says so."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return not Path("/proc/self").exists()
+    (caught,) = (int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(caught >> (number - 1) & 1)
+
+
+def _told(rank: int, code: int) -> str:
+    """What is said of the worker that failed first."""
+    ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    said = f"rank {rank} failed on {socket.gethostname()}: {ended}"
+    if LOGS not in os.environ:
+        return said
+    path = path_of(Path(os.environ[LOGS]), rank)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]
+    except OSError:
+        return said
+    return "\n".join([f"{said}; the end of {path}:", *(f"  {line}" for line in lines)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
