@@ -313,7 +313,7 @@ def launch(
     dry_run: bool,
     **asked: Any,
 ) -> None:
-    """Start a run on many processes: here, under SLURM, or on Kubernetes.
+    """Start a run on many processes, here or on a cluster.
 
     Without --slurm or --kubernetes it starts here. With them it writes what the scheduler wants, shows it, and hands
     it over with --submit. Pretraining is one job over all nodes, which saves and is queued again when its time is
