@@ -22,7 +22,11 @@ from launch.launchers.base import START_AGAIN
 from launch.rank_log import LOGS, path_of
 
 SECONDS = 0.5
-"""Between two looks for workers that have not been told yet."""
+"""Between two looks for workers that have not been told yet, and before the first: some systems tell all processes."""
+
+LINGER = 10.0
+"""Seconds by which a node that asks to be started again ends after its workers. The workers of other nodes end at the
+same step, and a scheduler that sees one node end would end theirs in another way."""
 
 LINES = 20
 """Of the log of the worker that failed first."""
@@ -33,15 +37,19 @@ def main(arguments: list[str]) -> int:
     import torch.distributed.run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, Forwarding())
-    asked = torchrun.parse_args(["--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", *arguments])
+    forwarding = Forwarding()
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forwarding)
+    asked = torchrun.parse_args(["--signals-to-handle=SIGHUP,SIGQUIT", *arguments])
     try:
         torchrun.run(asked)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
         if START_AGAIN in codes or -signal.SIGUSR1 in codes:
             print("saved; to be started again", file=sys.stderr)
+            time.sleep(0 if asked.nnodes in ("1", "1:1") else LINGER)
             return START_AGAIN
         rank, first = error.get_first_failure()
         print(_told(rank, first.exitcode), file=sys.stderr)
@@ -50,14 +58,21 @@ def main(arguments: list[str]) -> int:
 
 
 class Forwarding:
-    """The handler of a signal: tells every worker once, as soon as it listens; what comes later changes nothing."""
+    """The handler of signals: the first is told to every worker, as soon as it listens.
 
-    begun = threading.Lock()
+    Later ones change nothing, except that Ctrl-C pressed again ends all at once.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Begin to tell them."""
-        if self.begun.acquire(blocking=False):
+        if not self.begun:
+            self.begun = True
             threading.Thread(target=_tell, args=(number,), daemon=True).start()
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 def _tell(number: int) -> None:
@@ -65,12 +80,12 @@ def _tell(number: int) -> None:
 
     told: set[int] = set()
     while True:
+        time.sleep(SECONDS)
         for worker in psutil.Process().children():
-            if worker.pid not in told and (number == signal.SIGTERM or _listens(worker.pid, number)):
+            if worker.pid not in told and (number != signal.SIGUSR1 or _listens(worker.pid, number)):
                 told.add(worker.pid)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     worker.send_signal(number)
-        time.sleep(SECONDS)
 
 
 def _listens(pid: int, number: int) -> bool:

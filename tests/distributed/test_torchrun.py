@@ -20,14 +20,15 @@ rank, folder, late = int(os.environ["RANK"]), Path(sys.argv[1]), float(sys.argv[
 (folder / f"{rank}.here").touch()
 time.sleep(late * rank)
 told = []
-for number in (signal.SIGUSR1, signal.SIGTERM):
+for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: told.append(number))
 (folder / f"{rank}.listens").touch()
 while not told and not (folder / f"{rank}.ends").exists():
     time.sleep(.01)
 time.sleep(float(sys.argv[3]))  # it saves
 (folder / f"{rank}.told").write_text(" ".join(map(str, told)))
-sys.exit({signal.SIGUSR1: 75, signal.SIGTERM: 143}[told[0]] if told else int((folder / f"{rank}.ends").read_text()))
+codes = {signal.SIGUSR1: 75, signal.SIGTERM: 143, signal.SIGINT: 130}
+sys.exit(codes[told[0]] if told else int((folder / f"{rank}.ends").read_text()))
 """
 
 
@@ -55,7 +56,7 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, said
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_it_alone_reaches_every_worker_once_and_its_code_comes_back(tmp_path, number, code):
     process = start(tmp_path)
     wait_for(process, *(tmp_path / f"{rank}.listens" for rank in range(2)))
