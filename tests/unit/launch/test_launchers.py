@@ -273,6 +273,17 @@ def test_options_come_before_the_profile(tmp_path):
     assert without.nodes == 4 and without.environment == {"B": "x: y"}
 
 
+def test_profiles_to_copy_are_valid(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "s3cr3t")
+    plans = {"slurm": slurm.plan, "kubernetes": kubernetes.plan}
+    profiles = sorted((Path(__file__).parents[3] / "configs" / "clusters").glob("*.yaml"))
+    assert [path.stem for path in profiles] == sorted(plans)
+    for path in profiles:
+        cluster = load_cluster(path, {"nodes": 2})
+        assert cluster.scheduler == path.stem
+        assert plans[path.stem](Job("pretrain", Path("c.yaml"), (), cluster, Path("f"))).files
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
