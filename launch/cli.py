@@ -191,6 +191,8 @@ def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | Non
 
     with Progress() as progress:
         metrics, folder = run(config, overrides, progress)
+    if not metrics:
+        return  # Of several processes the first one speaks.
     click.echo(headline(metrics["retrieval"]))
     click.echo(f"open {folder / 'report.html'}")
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
@@ -98,10 +99,16 @@ class Slurm:
                 self.call(program, "-f", str(self.folder / "slurm.conf"), *node)
         for _ in range(100):
             with contextlib.suppress(AssertionError):
-                if self.call("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2":
+                if self.call("sinfo", "-h", "-t", "idle,alloc,mix", "-o", "%D").split() == ["2"]:
                     return
             time.sleep(0.3)
         raise AssertionError(self.call("sinfo", "-N", "-l"))
+
+    def kill_node(self, name: str) -> None:
+        """Kill the daemon of a node."""
+        number = _alive(self.folder / f"slurmd-{name}.pid")
+        assert number is not None
+        os.kill(number, signal.SIGKILL)
 
     def stop(self) -> None:
         """End every job and daemon."""
@@ -116,10 +123,9 @@ class Slurm:
 
 def _alive(path: Path) -> int | None:
     """The process that a file names, if it runs."""
-    with contextlib.suppress(OSError, ValueError):
-        number = int(path.read_text())
-        os.kill(number, 0)
-        return number
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        process = psutil.Process(int(path.read_text()))
+        return process.pid if process.status() != psutil.STATUS_ZOMBIE else None
     return None
 
 
