@@ -415,10 +415,17 @@ def _explain(error: BaseException, call: Call) -> tuple[int, str]:
         return INTERRUPTED, f"interrupted; {again}"
     if isinstance(error, OSError) and (refused := WriteError.of(error, then=again)):
         return refused.exit_code, str(refused)
+    if _is_of_another_process(error):
+        return FAILED, f"another process of this run was lost; {again}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return FAILED, f"the package '{error.name}' is not installed\n  what to do: run chiasma doctor"
     message = " ".join(str(error).split())
     return FAILED, f"unexpected: {type(error).__name__}: {message}; run again with --debug for the traceback"
+
+
+def _is_of_another_process(error: BaseException) -> bool:
+    """Whether processes could not speak with each other; gloo has no class of errors of its own."""
+    return any(kind.__name__ == "DistError" for kind in type(error).__mro__) or "gloo/transport" in str(error)
 
 
 if __name__ == "__main__":

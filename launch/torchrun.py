@@ -34,17 +34,23 @@ LINES = 20
 
 def main(arguments: list[str]) -> int:
     """Run torchrun; returns the exit code."""
+    # Of a lost connection, one line and not the frames of torch; asked before torch is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch.distributed.run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     forwarding = Forwarding()
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forwarding)
-    asked = torchrun.parse_args(["--signals-to-handle=SIGHUP,SIGQUIT", *arguments])
+    asked = torchrun.parse_args(["--signals-to-handle=SIGHUP,SIGQUIT", *_host(arguments), *arguments])
     try:
         torchrun.run(asked)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except RendezvousError as error:
+        print(f"on {socket.gethostname()}: the node where all nodes meet was lost: {error}", file=sys.stderr)
+        return 1
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
         if START_AGAIN in codes or -signal.SIGUSR1 in codes:
@@ -55,6 +61,15 @@ def main(arguments: list[str]) -> int:
         print(_told(rank, first.exitcode), file=sys.stderr)
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     return 0
+
+
+def _host(arguments: list[str]) -> list[str]:
+    """That nodes meet on the first one, where a scheduler numbers them; torchrun would guess it from names."""
+    if "--standalone" in arguments:
+        return []
+    numbers = [os.environ[name] for name in ("SLURM_NODEID", "JOB_COMPLETION_INDEX") if name in os.environ]
+    first = [f"is_host={numbers[0] == '0'}"] if numbers else []
+    return [f"--rdzv-conf={','.join(['read_timeout=600', 'timeout=1800', *first])}"]
 
 
 class Forwarding:

@@ -164,8 +164,7 @@ def test_a_signal_to_one_task_saves_queues_again_and_goes_on(slurm, launch, two_
     (*_, last) = saved(run)
     assert 3 <= last < STEPS and last == rows(run)[-1]["step"], "the step it stopped after is saved"
     assert not (run / "model").exists()
-    slurm.wait(job, lambda found: found["JobState"] == "PENDING", 60)
-    slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.start_now(job)
     assert slurm.ended(job, 900)["JobState"] == "COMPLETED", log_of(run, job)
     assert [row["step"] for row in rows(run)] == list(range(1, STEPS + 1)), "no step was done twice or left out"
     assert equal(run, two_nodes)
@@ -191,7 +190,7 @@ def test_a_killed_node_ends_in_a_clear_error_and_a_checkpoint_that_goes_on(slurm
     assert 5 <= last < STEPS
     slurm.start_daemons()
     if slurm.job(job)["JobState"] == "PENDING":
-        slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+        slurm.start_now(job)
     else:
         (job,) = launch("pretrain", run, "--nodes", "2", "--processes", "1")
     assert slurm.ended(job, 900)["JobState"] == "COMPLETED", log_of(run, job)

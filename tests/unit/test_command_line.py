@@ -141,6 +141,11 @@ def test_the_program_itself_returns_the_code(tmp_path):
             "chiasma prepare: rna.tsv: no header\n  what to do: add one\n",
         ),
         (
+            RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"),
+            1,
+            "chiasma prepare: another process of this run was lost; start the same command again",
+        ),
+        (
             OSError(errno.ENOSPC, "No space left on device", "out/x"),
             1,
             "chiasma prepare: out/x: the disk is full\n  what to do: make room on the disk, then start the same",
