@@ -14,11 +14,9 @@ from typing import Any, Literal
 import click
 
 from foundation.errors import ChiasmaError, WriteError, nearest
+from launch.exit_codes import FAILED, INTERRUPTED, START_AGAIN, TERMINATED
 from launch.rank_log import write_if_asked
 
-FAILED = 1
-INTERRUPTED = 130
-TERMINATED = 143
 STRATEGIES = ["ddp", "fsdp", "zero2", "zero3"]
 
 
@@ -233,6 +231,7 @@ def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> No
     baselines on the same folds. Interrupted and started again, it goes on with what is not yet done. The run folder
     holds config.yaml, metrics.json, predictions.parquet, report.html, and adapter/ with the model/ it stands on.
     """
+    _listen_to(signal.SIGUSR1)
     from finetune.report.answer import headlines
     from finetune.run import finetune as run
     from finetune.run import finetune_folds
@@ -375,12 +374,12 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What follows `chiasma`; by default what this process was started with.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted, 143 terminated.
+        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted, 143 terminated, 75 told by
+        SIGUSR1 that time is nearly up and to be started again.
     """
     call = Call()
     write_if_asked()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    _listen_to(signal.SIGTERM)
     arguments = None if args is None else list(args)
     try:
         code = cli.main(arguments, prog_name="chiasma", standalone_mode=False, obj=call)
@@ -400,8 +399,14 @@ class _Terminated(BaseException):
     """Somebody, such as a batch system, asked this process to end."""
 
 
+def _listen_to(number: int) -> None:
+    """End this process in order when it gets a signal; only the main thread may say so."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, _terminate)
+
+
 def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _explain(error: BaseException, call: Call) -> tuple[int, str]:
@@ -410,6 +415,8 @@ def _explain(error: BaseException, call: Call) -> tuple[int, str]:
         return error.exit_code, str(error)
     again = "start the same command again" + (f" and it goes on {call.goes_on}" if call.goes_on else "")
     if isinstance(error, _Terminated):
+        if error.args == (signal.SIGUSR1,):
+            return START_AGAIN, f"told that time is nearly up; {again}"
         return TERMINATED, f"terminated; {again}"
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return INTERRUPTED, f"interrupted; {again}"

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from launch.launchers.base import START_AGAIN
+from launch.exit_codes import START_AGAIN
 from launch.rank_log import LOGS, path_of
 
 SECONDS = 0.5

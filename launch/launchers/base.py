@@ -13,8 +13,6 @@ from launch.launchers.cluster import Cluster
 
 WORKER = ("-m", "launch.cli")
 AGENT = ("-m", "launch.torchrun")
-START_AGAIN = 75
-"""Exit code of a run that has saved and wants to be started again: EX_TEMPFAIL."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from typing import Any
 import yaml
 
 from foundation.errors import ConfigError
-from launch.launchers.base import START_AGAIN, Job, Plan, quoted
+from launch.exit_codes import START_AGAIN, TERMINATED, WRONG_INPUT
+from launch.launchers.base import Job, Plan, quoted
 from launch.launchers.cluster import Cluster
 from launch.rank_log import LOGS
 
 PORT = 29400
-TERMINATED = 143
-WRONG_INPUT = 2
 LONGEST_NAME = 52
 """Of a job: the names of its pods add an index and five letters, and may have 63 letters."""
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch.launchers.base import START_AGAIN, Job, Plan, quoted
+from launch.exit_codes import START_AGAIN
+from launch.launchers.base import Job, Plan, quoted
 from launch.launchers.cluster import Cluster, Container
 from launch.rank_log import LOGS
 

@@ -101,6 +101,14 @@ def test_a_fold_is_done_by_one_process_and_the_whole_by_none_beside_it(config, t
         with pytest.raises(CheckpointError, match=r"belongs to another run: .*seed changed"):
             finetune_folds(config, [f"out={run}", "seed=4"], ["0"])
         assert not (run / "folds" / "0").exists()
+        # As a batch system says that time is nearly up.
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate()
+        assert process.returncode == 75
+        again = "start the same command again and it goes on with what is not yet done"
+        assert said.splitlines()[-1] == f"chiasma finetune: told that time is nearly up; {again}"
+        assert not list(run.glob("folds/1/.*"))
     finally:
         process.kill()
         process.communicate()
