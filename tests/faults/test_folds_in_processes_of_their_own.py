@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -86,8 +87,8 @@ def test_folds_done_at_once_in_processes_of_their_own_and_joined_give_what_one_p
 
 def test_a_fold_is_done_by_one_process_and_the_whole_by_none_beside_it(config, tmp_path):
     run = tmp_path / "run"
-    process = start(config, run, "--fold", "1")
-    try:
+    with start(config, run, "--fold", "1") as process, contextlib.ExitStack() as ending:
+        ending.callback(process.kill)
         end = time.monotonic() + 120
         while not list(run.glob("folds/1/.*")):
             assert process.poll() is None and time.monotonic() < end
@@ -109,9 +110,6 @@ def test_a_fold_is_done_by_one_process_and_the_whole_by_none_beside_it(config, t
         again = "start the same command again and it goes on with what is not yet done"
         assert said.splitlines()[-1] == f"chiasma finetune: told that time is nearly up; {again}"
         assert not list(run.glob("folds/1/.*"))
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_fold_that_is_not_there_is_named(config, tmp_path):
