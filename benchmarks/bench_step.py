@@ -35,7 +35,7 @@ from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
 from foundation.training.checkpoint import Position, State
 from foundation.training.optimiser import build_optimiser
-from foundation.training.parallel import Parallel
+from foundation.training.parallel.replicated import Replicated
 from foundation.training.update import Updater
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
@@ -119,7 +119,7 @@ class Bench:
 
     def __init__(self, aligned: Aligned, config: PretrainConfig, device: str, folder: Path, steps: int) -> None:
         self.config, self.folder, self.steps = config, folder, steps
-        self.parallel = Parallel(config.precision, torch.device(device))
+        self.parallel = Replicated(config.precision, torch.device(device))
         self.on_gpu = device == "cuda"
         torch.manual_seed(0)
         settings = MultimodalConfig.of(aligned.preprocessing.described(), config.towers, config.fusion, config.width)

@@ -20,7 +20,7 @@ from foundation.errors import ConfigError
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
-from foundation.training.parallel import usable_device
+from foundation.training.parallel.base import usable_device
 
 Pretrain = Callable[[Path, list[str]], Path]
 """A pretraining YAML and changes to it, to the model folder that it made; goes on where it was stopped."""

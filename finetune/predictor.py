@@ -24,7 +24,7 @@ from foundation.hub import model_folder
 from foundation.model.embedding import batches
 from foundation.model.view import FUSED, View
 from foundation.progress import Progress
-from foundation.training.parallel import usable_device
+from foundation.training.parallel.base import usable_device
 
 ADAPTER, MODEL = "adapter", "model"
 """Folders of a fine-tuning run."""

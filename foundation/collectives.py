@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 def together() -> bool:
@@ -19,6 +22,36 @@ def together() -> bool:
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if together() else 1
+
+
+def rank() -> int:
+    """Of this process among all; 0 is the one that writes and speaks."""
+    return dist.get_rank() if together() else 0
+
+
+def everyones(value: Value) -> list[Value]:
+    """What each process says, in the order of ranks: anything small that can be pickled."""
+    if not together():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def of_first(compute: Callable[[], Value]) -> Value:
+    """What process 0 makes, known to all: anything small that can be pickled."""
+    if not together():
+        return compute()
+    values = [compute() if rank() == 0 else None]
+    dist.broadcast_object_list(values)
+    return values[0]  # type: ignore[return-value]
+
+
+def share_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give every process the values that process 0 has, where they are."""
+    if together():
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
 
 
 def gather_sizes(size: int, device: torch.device) -> list[int]:
@@ -74,7 +107,7 @@ def own_rows(everywhere: Tensor, sizes: list[int]) -> Tensor:
         everywhere: [sum of sizes, ...].
         sizes: Rows of every process.
     """
-    return everywhere.split(sizes)[dist.get_rank() if together() else 0]
+    return everywhere.split(sizes)[rank()]
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

@@ -64,6 +64,10 @@ def _rebuild(kind: type[ChiasmaError], what: str, where: str, fix: str) -> Chias
     return kind(what, where=where, fix=fix)
 
 
+class ToldByAnother(ChiasmaError):  # noqa: N818  (it is no error of this process)
+    """This process ends because of an error that another process of the same run tells."""
+
+
 class ConfigError(ChiasmaError):
     """A YAML file, an override or a flag that cannot be used."""
 

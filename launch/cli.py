@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import click
 
-from foundation.errors import ChiasmaError, WriteError, nearest
+from foundation.errors import ChiasmaError, ToldByAnother, WriteError, nearest
 from launch.exit_codes import FAILED, INTERRUPTED, START_AGAIN, TERMINATED
 from launch.rank_log import write_if_asked
 
@@ -189,10 +189,10 @@ def pretrain(config: Path, overrides: Sequence[str], plan: bool, gpus: int | Non
 
     with Progress() as progress:
         metrics, folder = run(config, overrides, progress)
-    if not metrics:
-        return  # Of several processes the first one speaks.
-    click.echo(headline(metrics["retrieval"]))
-    click.echo(f"open {folder / 'report.html'}")
+    # Of several processes the first one speaks.
+    if metrics:
+        click.echo(headline(metrics["retrieval"]))
+        click.echo(f"open {folder / 'report.html'}")
 
 
 def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool) -> None:
@@ -231,7 +231,6 @@ def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> No
     baselines on the same folds. Interrupted and started again, it goes on with what is not yet done. The run folder
     holds config.yaml, metrics.json, predictions.parquet, report.html, and adapter/ with the model/ it stands on.
     """
-    _listen_to(signal.SIGUSR1)
     from finetune.report.answer import headlines
     from finetune.run import finetune as run
     from finetune.run import finetune_folds
@@ -379,7 +378,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     call = Call()
     write_if_asked()
-    _listen_to(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGUSR1, _terminate)
     arguments = None if args is None else list(args)
     try:
         code = cli.main(arguments, prog_name="chiasma", standalone_mode=False, obj=call)
@@ -390,19 +391,14 @@ def main(args: Sequence[str] | None = None) -> int:
         if call.debug:
             traceback.print_exc()
         code, message = _explain(error, call)
-        print(f"{call.name}: {message}", file=sys.stderr)
+        if not isinstance(error, ToldByAnother):
+            print(f"{call.name}: {message}", file=sys.stderr)
         return code
     return code if isinstance(code, int) else 0
 
 
 class _Terminated(BaseException):
     """Somebody, such as a batch system, asked this process to end."""
-
-
-def _listen_to(number: int) -> None:
-    """End this process in order when it gets a signal; only the main thread may say so."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(number, _terminate)
 
 
 def _terminate(number: int, frame: object) -> None:

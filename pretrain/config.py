@@ -14,6 +14,7 @@ from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.objectives.base import objectives
 from foundation.training.optimiser import OptimiserConfig
+from foundation.training.parallel.strategies import STRATEGIES, Strategy
 from pretrain.split import HeldOut
 from pretrain.tracking import Wandb
 
@@ -27,6 +28,7 @@ DECIDES_NOTHING = {
     "wandb",
     "activation_checkpointing",
     "compile",
+    "strategy",
 }
 """Keys that may change between the start of a run and its resumption."""
 
@@ -86,6 +88,11 @@ class PretrainConfig(Config):
         default=False, description="Compile the blocks of every tower with torch.compile; differs by rounding alone."
     )
     precision: Literal["float32", "bfloat16"] = "float32"
+    strategy: Strategy = Field(
+        default="ddp",
+        description="How several processes share the work: ddp, every one holds all; fsdp or zero3, parameters, "
+        "gradients and moments dealt out; zero2, gradients and moments. The result is the same.",
+    )
     workers: int = Field(default=0, ge=0, description="Processes that load batches.")
     log_every: int = Field(
         default=1, ge=1, description="Steps between rows of metrics.jsonl; nothing is fetched from a GPU in between."
@@ -102,6 +109,9 @@ class PretrainConfig(Config):
     def _sizes_agree(self) -> PretrainConfig:
         if self.chunk_size is not None and self.chunk_size > self.batch_size:
             raise ValueError("chunk_size is larger than batch_size")
+        for key in STRATEGIES[self.strategy].cannot:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"strategy {self.strategy} cannot do `{key}`; fsdp can, and deals out the same")
         return self
 
     @property

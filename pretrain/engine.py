@@ -5,23 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from foundation.collectives import gather_rows, gather_sizes
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
-from foundation.training import checkpoint
-from foundation.training.checkpoint import Position, State
-from foundation.training.parallel import Parallel
+from foundation.training.checkpoint import Checkpoints, Position, State
+from foundation.training.parallel.base import Parallel
+from foundation.training.stopping import StopRequests, stopped
 from foundation.training.update import Updated
 from pretrain.config import PretrainConfig
 from pretrain.monitor import Monitor
 from pretrain.step import Logged, Pretraining, Step
+
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -29,12 +31,12 @@ class Run:
     """Everything a training loop needs."""
 
     config: PretrainConfig
-    folder: Path
     steps: int
     dataset: CohortDataset
     pretraining: Pretraining
     state: State
     parallel: Parallel
+    checkpoints: Checkpoints
     monitor: Monitor
     evaluate: Callable[[], dict[str, Any]]
 
@@ -46,20 +48,26 @@ def train(run: Run, position: Position) -> Position:
         ChiasmaError: Too many steps in a row were not finite.
     """
     config, updater = run.config, run.state.updater
-    step = Step(run.pretraining, run.parallel.wrap(run.pretraining.model), run.parallel.autocast, config.chunk_size)
+    step = Step(run.pretraining, run.parallel.forward, run.parallel.autocast, config.chunk_size)
     batches, window = Batches(run, position), Window()
     run.pretraining.train()
-    while position.step < run.steps:
-        logged = Logged()
-        updated = updater.update(_losses(step, batches, logged, config.accumulate), position.step, run.steps)
-        window.add(updated, logged, batches.taken())
-        position = replace(
-            position, step=position.step + 1, samples_seen=position.samples_seen + config.samples_per_step
-        )
-        if _is_due(run, position):
-            position = _log(run, position, window)
-            window = Window()
-            _save_and_evaluate(run, position)
+    with StopRequests() as requests:
+        while position.step < run.steps:
+            logged = Logged()
+            updated = updater.update(_losses(step, batches, logged, config.accumulate), position.step, run.steps)
+            window.add(updated, logged, batches.taken())
+            position = replace(
+                position, step=position.step + 1, samples_seen=position.samples_seen + config.samples_per_step
+            )
+            asked = requests.of_all()
+            if asked or _is_due(run, position):
+                position = _log(run, position, window)
+                window = Window()
+                window.saved = _save_and_evaluate(run, position, asked)
+            if asked:
+                run.checkpoints.finish()
+                raise stopped(asked, position.step)
+    run.checkpoints.finish()
     return position
 
 
@@ -119,6 +127,7 @@ class Window:
         logged: What each says of its losses.
         rows: Of the cohort, of each step.
         waited: Seconds spent waiting for data.
+        saved: Seconds spent waiting for a checkpoint, which is written in the background, at the beginning.
         started: On the clock.
     """
 
@@ -126,6 +135,7 @@ class Window:
     logged: list[Logged] = field(default_factory=list)
     rows: list[list[Tensor]] = field(default_factory=list)
     waited: float = 0.0
+    saved: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, updated: Updated, logged: Logged, taken: tuple[list[Tensor], float]) -> None:
@@ -166,14 +176,17 @@ def _log(run: Run, position: Position, window: Window) -> Position:
         "seconds": seconds,
         "samples_per_second": samples / seconds,
         "waiting": window.waited / seconds,
+        "checkpointing": window.saved / seconds,
     }
     run.monitor.log(told)
     run.monitor.show(told, last=position.step == run.steps)
+    sizes = gather_sizes(sum(map(len, window.rows[0])), CPU)
     for number, good in enumerate(finite):
         position = replace(position, bad_steps=0 if good else position.bad_steps + 1)
         if not good:
             step = position.step - len(finite) + number + 1
-            run.monitor.log({"step": step, "split": "non-finite", "rows": torch.cat(window.rows[number]).tolist()})
+            rows = gather_rows(torch.cat(window.rows[number]), sizes)
+            run.monitor.log({"step": step, "split": "non-finite", "rows": rows.tolist()})
         if position.bad_steps >= run.config.stop_after_bad_steps:
             raise ChiasmaError(
                 f"the loss or its gradient was not finite in {position.bad_steps} steps in a row; nothing was updated",
@@ -184,12 +197,14 @@ def _log(run: Run, position: Position, window: Window) -> Position:
     return position
 
 
-def _save_and_evaluate(run: Run, position: Position) -> None:
-    """Checkpoint and evaluate when it is time."""
-    config = run.config
-    if position.step % config.checkpoint_every == 0 or position.step == run.steps:
-        checkpoint.save(run.folder / "checkpoints", position, run.state, keep=config.keep_checkpoints)
-    if config.evaluate_every and position.step % config.evaluate_every == 0 and position.step < run.steps:
+def _save_and_evaluate(run: Run, position: Position, asked: int) -> float:
+    """Checkpoint and evaluate when it is time; seconds that training waited for the checkpoint."""
+    config, seconds = run.config, 0.0
+    last = asked or position.step == run.steps
+    if last or position.step % config.checkpoint_every == 0:
+        seconds = run.checkpoints.save(position, run.state)
+    if config.evaluate_every and position.step % config.evaluate_every == 0 and not last:
         run.monitor.clear()
         with run.state.updater.averaged():
             run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate()})
+    return seconds

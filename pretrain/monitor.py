@@ -80,6 +80,25 @@ class Monitor:
             self.wandb.finish()
 
 
+class Unheard(Monitor):
+    """The log of a process that is not the first: another one writes it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def show(self, row: Mapping[str, Any], *, last: bool = False) -> None:
+        """Do nothing."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def _number(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from foundation.cohort.store import PreparedCohort
+from foundation.collectives import of_first, rank, share_from_first
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
 from foundation.data.sampler import BatchKey
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
+from foundation.files.identity import hashes_of
 from foundation.files.lock import claimed_run, refuse_foreign
 from foundation.files.whole import write_json
 from foundation.hub import model_folder
@@ -28,9 +30,11 @@ from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.model.towers.base import count_parameters
 from foundation.objectives.contrastive.pairs import PairwiseObjective
 from foundation.progress import Progress, Silent
-from foundation.training import checkpoint
-from foundation.training.checkpoint import Position, State
-from foundation.training.parallel import Parallel
+from foundation.randomness import generator
+from foundation.training.agreement import all_or_none, refuse_disagreement
+from foundation.training.checkpoint import Checkpoints, Position, State
+from foundation.training.parallel.strategies import parallel_of
+from foundation.training.processes import process_group
 from foundation.training.update import Updater
 from pretrain import tracking
 from pretrain.config import PretrainConfig
@@ -38,7 +42,7 @@ from pretrain.engine import Run, train
 from pretrain.evaluation.evaluator import Evaluator
 from pretrain.identity import identify
 from pretrain.init import initialise
-from pretrain.monitor import Monitor
+from pretrain.monitor import Monitor, Unheard
 from pretrain.report.card import card
 from pretrain.report.page import write_report
 from pretrain.split import split
@@ -53,61 +57,82 @@ def pretrain(
 ) -> tuple[dict[str, Any], Path]:
     """Run a pretraining config to its end, from the newest checkpoint if there is one.
 
+    Started in several processes, as torchrun does, they share the work; the first writes and speaks.
+
     Args:
         path: The YAML.
         overrides: ``key=value`` changes to it.
         progress: Hears of what takes long beside the training itself.
 
     Returns:
-        The content of metrics.json, and the run folder.
+        The content of metrics.json, of the first process; and the run folder.
 
     Raises:
         ConfigError, DataError: The config does not fit the cohort, or another process trains in the run folder.
         CheckpointError: The run folder belongs to another run.
+        Stopped: Somebody asked the run to stop; it goes on when it is started again.
     """
-    config = load_config(PretrainConfig, path, overrides)
-    refuse_foreign(config.out, BEFORE)
-    cohort = PreparedCohort(config.cohort)
-    training, held_out = split(cohort, config.held_out, config.seed)
-    aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
-    parallel = Parallel(config.precision)
-    dataset = CohortDataset(
-        aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
-    )
-    pretraining = _build(config, aligned, training, parallel.device)
-    pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
-    _refuse_unpaired(pretraining, aligned, training)
-    state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
-    evaluation = Evaluator(config, aligned, training, held_out, pretraining.model, progress or Silent())
-    with claimed_run(config.out, doing="is being trained in"):
-        identity = identify(config, cohort, training)
+    with process_group(), contextlib.ExitStack() as held:
+        with all_or_none():
+            config = load_config(PretrainConfig, path, overrides)
+            refuse_foreign(config.out, BEFORE)
+            cohort = PreparedCohort(config.cohort)
+            training, held_out = split(cohort, config.held_out, config.seed)
+            aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
+            parallel = parallel_of(config.strategy, config.precision)
+            dataset = CohortDataset(
+                aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
+            )
+            pretraining = _build(config, aligned, training, parallel.device)
+            first = BatchKey(training[:2], np.zeros(2, np.int64))
+            pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(first))
+            _refuse_unpaired(pretraining, aligned, training)
+            identity = identify(config, cohort, training)
+        with all_or_none():
+            refuse_disagreement({**hashes_of(config.model_dump(mode="json")), **identity})
+            if rank() == 0:
+                held.enter_context(claimed_run(config.out, doing="is being trained in"))
+        share_from_first([*pretraining.parameters(), *pretraining.buffers()])
+        state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
+        evaluation = Evaluator(
+            config, aligned, training, held_out, pretraining.model, progress or Silent(), parallel.forward
+        )
         before = _before_training(config.out / BEFORE, evaluation, identity)
-        position = _restore(config, identity, state)
-        (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        checkpoints = Checkpoints(config.out / "checkpoints", config.keep_checkpoints)
+        position = _restore(checkpoints, config.seed, identity, state)
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
-        metrics_file, wandb = config.out / "metrics.jsonl", tracking.start(config)
-        with contextlib.closing(Monitor(metrics_file, step=position.step, steps=steps, wandb=wandb)) as monitor:
-            run = Run(config, config.out, steps, dataset, pretraining, state, parallel, monitor, evaluation.retrieval)
+        with contextlib.closing(_monitor(config, position.step, steps)) as monitor:
+            run = Run(config, steps, dataset, pretraining, state, parallel, checkpoints, monitor, evaluation.retrieval)
             train(run, position)
             with state.updater.averaged():
-                return _write(run, evaluation, before), run.folder
+                return _write(run, evaluation, before), config.out
+
+
+def _monitor(config: PretrainConfig, step: int, steps: int) -> Monitor:
+    """The log, and the config beside it; of the first process."""
+    if rank() > 0:
+        return Unheard()
+    (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    return Monitor(config.out / "metrics.jsonl", step=step, steps=steps, wandb=tracking.start(config))
 
 
 def _before_training(path: Path, evaluation: Evaluator, identity: dict[str, str]) -> dict[str, Any]:
     """What the model can do before it is trained; measured when a run begins, and kept beside it."""
-    if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known.get("identity") == identity:
-            return known
-    known = {"identity": identity, **evaluation.before_training()}
-    write_json(path, known)
+    known = of_first(lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+    if known.get("identity") != identity:
+        known = {"identity": identity, **evaluation.before_training()}
+        if rank() == 0:
+            write_json(path, known)
     return known
 
 
-def _restore(config: PretrainConfig, identity: dict[str, str], state: State) -> Position:
+def _restore(checkpoints: Checkpoints, seed: int, identity: dict[str, str], state: State) -> Position:
     """Load the newest checkpoint into `state`; where it is, or the start."""
-    position, problems = checkpoint.restore(config.out / "checkpoints", identity, state)
-    for problem in problems:
+    if rank() > 0:
+        # Processes draw dropout for different records.
+        torch.manual_seed(int(generator(seed, "dropout", str(rank()), 0).integers(2**63)))
+    position, problems = checkpoints.restore(identity, state)
+    for problem in problems if rank() == 0 else ():
         print(f"passed over a damaged checkpoint: {problem}")
     return position or Position(0, 0, 0, identity)
 
@@ -145,9 +170,12 @@ def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray
 
 
 def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str, Any]:
-    """Write metrics.json, the model folder, the map and the report; returns the metrics."""
-    cohort = evaluation.aligned.cohort.manifest
+    """Write metrics.json, the model folder, the map and the report; returns the metrics. Every process calls this."""
+    cohort, out = evaluation.aligned.cohort.manifest, run.config.out
     metrics, drawn = evaluation.final(before)
+    weights = run.parallel.weights(evaluation.model)
+    if rank() > 0:
+        return {}
     metrics.update(
         cohort=cohort.name,
         patterns_seen=evaluation.patterns(),
@@ -155,11 +183,11 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
         seconds=round(sum(row.get("seconds", 0) for row in run.monitor.rows()), 1),
         versions={name: importlib.metadata.version(name) for name in ("chiasma", "torch", "transformers", "timm")},
     )
-    write_json(run.folder / "embedding_map.json", drawn)
+    write_json(out / "embedding_map.json", drawn)
     patients = evaluation.aligned.cohort.patients
     seen = SeenPatients.of(patients[evaluation.training])
     words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
-    model_folder.write(run.folder / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen)
-    write_json(run.folder / "metrics.json", metrics)
-    write_report(run.folder)
+    model_folder.write(out / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen, weights)
+    write_json(out / "metrics.json", metrics)
+    write_report(out)
     return metrics

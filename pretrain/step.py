@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,6 +97,10 @@ class Logged:
         return {**dict(zip(self.shares, summed, strict=True)), **self.facts}
 
 
+def _call(compute: Callable[[], Any]) -> Any:
+    return compute()
+
+
 @dataclass(frozen=True)
 class Step:
     """The losses of one batch.
@@ -107,13 +112,13 @@ class Step:
 
     Attributes:
         pretraining: The model and its objectives.
-        forward: What is called in place of the model, such as a wrapper of it.
+        forward: Calls what it is given, which is each forward pass with its losses.
         autocast: Gives the precision of forward passes.
         chunk_size: Records to embed at a time; None for all at once.
     """
 
     pretraining: Pretraining
-    forward: Callable[..., dict[ViewKey, TowerOutput]]
+    forward: Callable[[Callable[[], Any]], Any] = _call
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     chunk_size: int | None = None
 
@@ -135,16 +140,31 @@ class Step:
         for number, (part, shown) in enumerate(parts(views, batch, count)):
             if pull is not None:
                 pull.replay(number)
-            with self.autocast():
-                outputs = self.forward(part, shown, seed=self.pretraining.seed)
-                loss = _anchor(outputs)
-                for name, objective in self._objectives(by_record=None if pull is None else True):
-                    loss = loss + self._loss(name, objective, outputs, part, logged, share)
-            if pull is not None:
-                loss = loss + pull.scalar(number, outputs)
-            yield share * loss
+            yield share * self.forward(partial(self._loss_of_part, part, shown, logged, share, pull, number))
         if pull is not None:
             pull.replay(count)
+
+    def _loss_of_part(
+        self, batch: Batch, views: Mapping[ViewKey, View], logged: Logged, share: float, pull: _Pull | None, number: int
+    ) -> Tensor:
+        """The scalar of one chunk, or of all records where there is no pull."""
+        with self.autocast():
+            outputs = self._outputs(batch, views)
+            loss = _anchor(outputs)
+            for name, objective in self._objectives(by_record=None if pull is None else True):
+                loss = loss + self._loss(name, objective, outputs, batch, logged, share)
+        return loss if pull is None else loss + pull.scalar(number, outputs)
+
+    def _outputs(self, batch: Batch, views: Mapping[ViewKey, View]) -> dict[ViewKey, TowerOutput]:
+        # DeepSpeed's hooks take the keys of an output for names.
+        numbered = {str(number): view for number, view in enumerate(views.values())}
+        outputs = self.pretraining.model(batch, numbered, seed=self.pretraining.seed)
+        return dict(zip(views, outputs.values(), strict=True))
+
+    def _embeddings(self, batch: Batch, views: Mapping[ViewKey, View]) -> list[tuple[Tensor, Tensor]]:
+        """z_BD and present_B of each view, without a graph."""
+        with torch.no_grad(), self.autocast():
+            return [(output.z_BD, output.present_B) for output in self._outputs(batch, views).values()]
 
     def _objectives(self, by_record: bool | None) -> Iterator[tuple[str, Objective]]:
         """All objectives, or those whose loss is a sum over records, or the others."""
@@ -172,22 +192,21 @@ class Step:
     ) -> _Pull:
         """Embed without a graph, and take the gradient of what depends on all embeddings at once."""
         states, pieces = [], []
-        with torch.no_grad(), self.autocast():
-            for part, shown in parts(views, batch, count):
-                states.append(_random_state(batch.device))
-                outputs = self.forward(part, shown, seed=self.pretraining.seed)
-                pieces.append({name: (output.z_BD, output.present_B) for name, output in outputs.items()})
+        for part, shown in parts(views, batch, count):
+            states.append(_random_state(batch.device))
+            pieces.append(self.forward(partial(self._embeddings, part, shown)))
         states.append(_random_state(batch.device))
-        leaves = {name: torch.cat([piece[name][0] for piece in pieces]).requires_grad_() for name in views}
+        embedded = [[torch.cat(parts) for parts in zip(*pairs, strict=True)] for pairs in zip(*pieces, strict=True)]
+        leaves = {name: z_BD.requires_grad_() for name, (z_BD, _) in zip(views, embedded, strict=True)}
         whole = {
-            name: TowerOutput(leaves[name], torch.cat([piece[name][1] for piece in pieces]), view)
-            for name, view in views.items()
+            name: TowerOutput(z_BD, present_B, views[name])
+            for name, (z_BD, present_B) in zip(views, embedded, strict=True)
         }
         total = torch.zeros((), device=batch.device)
         with self.autocast():
             for name, objective in self._objectives(by_record=False):
                 total = total + self._loss(name, objective, whole, batch, logged, share)
-        sizes = [len(next(iter(piece.values()))[0]) for piece in pieces]
+        sizes = [len(piece[0][0]) for piece in pieces]
         return _Pull(total, leaves, self.pretraining.objectives, sizes, states)
 
 

@@ -44,7 +44,7 @@ def run_step(config: PretrainConfig, cohort: Cohort, records: int) -> EmptyStep:
     batch = _complete_batch(cohort, records, fake)
     module.freeze_what_no_view_asks_for(batch)
     low_precision = config.precision == "bfloat16"
-    step = Step(module, module.model, lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision))
+    step = Step(module, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision))
     with FlopCounterMode(display=False) as forward, step.autocast(), _RealMasks(), torch.no_grad():
         module.model(batch, module.views(batch), seed=config.seed)
     held = [tensor for p in module.parameters() for tensor in (p, p.grad) if tensor is not None]

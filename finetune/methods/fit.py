@@ -20,7 +20,7 @@ from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
-from foundation.training.parallel import Parallel
+from foundation.training.parallel.replicated import Replicated
 from foundation.training.update import Updated, Updater
 
 
@@ -86,7 +86,7 @@ def fit(
     Raises:
         ChiasmaError: A loss or gradient was not finite.
     """
-    parallel = Parallel(device=next(trainee.adapted.parameters()).device)
+    parallel = Replicated(device=next(trainee.adapted.parameters()).device)
     updater = Updater(trainee.adapted, config.optimiser, parallel, config.ema)
     each = math.ceil(len(data) / config.batch_size)
     order = PatientOrder(data.rows, config.batch_size, seed=seed, batches=each * epochs)

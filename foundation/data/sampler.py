@@ -68,8 +68,8 @@ class PatientOrder:
         batch = 0
         while self.batches is None or batch < self.batches:
             first = self.samples_seen + batch * self.batch_size
-            piece = _piece(self.batch_size, self.rank, self.world_size)
-            yield self._key(first + piece.start, first + piece.stop)
+            own = piece(self.batch_size, self.rank, self.world_size)
+            yield self._key(first + own.start, first + own.stop)
             batch += 1
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ class OnePass:
         """Give this rank's piece of each batch."""
         for start in range(0, len(self.rows), self.batch_size):
             whole = self.rows[start : start + self.batch_size]
-            rows = whole[_piece(len(whole), self.rank, self.world_size)]
+            rows = whole[piece(len(whole), self.rank, self.world_size)]
             yield BatchKey(rows, np.zeros(len(rows), dtype=np.int64))
 
     def __len__(self) -> int:
@@ -122,7 +122,8 @@ class OnePass:
         return -(-len(self.rows) // self.batch_size)
 
 
-def _piece(count: int, rank: int, world_size: int) -> slice:
+def piece(count: int, rank: int, world_size: int) -> slice:
+    """A process's part of what all share, in contiguous pieces that differ by one at most."""
     return slice(rank * count // world_size, (rank + 1) * count // world_size)
 
 

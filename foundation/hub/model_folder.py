@@ -29,6 +29,7 @@ def write(
     preprocessing: Preprocessing,
     card: str,
     seen: SeenPatients | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a model folder; it appears only when it is whole.
 
@@ -38,10 +39,11 @@ def write(
         preprocessing: What a cohort must agree with to be read by it.
         card: README.md: what the model is, in words.
         seen: Whom it was trained on; without it, nobody can know later.
+        weights: By name, where the model's own are dealt out over processes.
     """
     with replacing(folder) as partial:
         with _quietly():
-            model.save_pretrained(partial)
+            model.save_pretrained(partial, state_dict=weights)
         model.config.self_contained().save_pretrained(partial)
         preprocessing.write(partial)
         if seen is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foundation.collectives import gather_rows, gather_sizes, rank, world_size
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
-from foundation.data.sampler import BatchKey
+from foundation.data.sampler import BatchKey, piece
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import View
 from foundation.progress import Progress, Silent
@@ -32,6 +35,10 @@ class Embeddings:
     present: dict[str, Tensor]
 
 
+def _call(compute: Callable[[], Any]) -> Any:
+    return compute()
+
+
 @torch.no_grad()
 def embed(
     model: MultimodalModel,
@@ -43,11 +50,12 @@ def embed(
     batch_size: int = BATCH,
     progress: Progress | None = None,
     label: str = "embedding",
+    forward: Callable[[Callable[[], Any]], Any] = _call,
 ) -> Embeddings:
-    """Embed records, in the order given.
+    """Embed records, in the order given. Processes share them, and every one gets all embeddings.
 
     Args:
-        model: Where it is; left in the mode it was in.
+        model: Where it is, the same on every process; left in the mode it was in.
         data: The cohort as the model reads it.
         rows: Of the cohort.
         views: By name; by default every view there is.
@@ -55,14 +63,17 @@ def embed(
         batch_size: Records at a time.
         progress: Told of records.
         label: What `progress` calls it.
+        forward: Calls what it is given, which is each forward pass.
     """
     views = model.every_view() if views is None else views
     z: dict[str, list[Tensor]] = {name: [] for name in views}
     present: dict[str, list[Tensor]] = {name: [] for name in views}
-    for batch in batches(model, data, rows, epoch=epoch, batch_size=batch_size, progress=progress, label=label):
-        for name, output in model(batch, views).items():
-            z[name].append(output.z_BD.float())
-            present[name].append(output.present_B)
+    several = {"epoch": epoch, "batch_size": batch_size, "progress": progress, "label": label, "shared": True}
+    for batch in batches(model, data, rows, **several):
+        sizes = gather_sizes(len(batch), batch.device)
+        for name, output in forward(partial(model, batch, views)).items():
+            z[name].append(gather_rows(output.z_BD.float(), sizes))
+            present[name].append(gather_rows(output.present_B, sizes))
     return Embeddings({n: torch.cat(parts) for n, parts in z.items()}, {n: torch.cat(p) for n, p in present.items()})
 
 
@@ -75,20 +86,22 @@ def batches(
     batch_size: int = BATCH,
     progress: Progress | None = None,
     label: str = "embedding",
+    shared: bool = False,
 ) -> Iterator[Batch]:
     """Batches of records on the device of a model, which is in evaluation as long as they last.
 
-    Arguments are those of `embed`.
+    Arguments are those of `embed`; where batches are `shared` each process gets its part of every one.
     """
     device, was_training, progress = next(model.parameters()).device, model.training, progress or Silent()
-    parts = np.split(rows, range(batch_size, len(rows), batch_size))
-    keys = [BatchKey(part, np.full(len(part), epoch, dtype=np.int64)) for part in parts if len(part)]
+    wholes = [part for part in np.split(rows, range(batch_size, len(rows), batch_size)) if len(part)]
+    parts = [part[piece(len(part), rank(), world_size())] for part in wholes] if shared else wholes
+    keys = [BatchKey(part, np.full(len(part), epoch, dtype=np.int64)) for part in parts]
     model.eval()
     progress.start(label, len(rows), "records")
     try:
-        for batch in load(data, keys):  # type: ignore[arg-type]
+        for batch, whole in zip(load(data, keys), wholes, strict=True):  # type: ignore[arg-type]
             yield batch.to(device)
-            progress.advance(len(batch))
+            progress.advance(len(whole))
     finally:
         model.train(was_training)
     progress.finish()

@@ -1,8 +1,9 @@
 """Checkpoints of a run, its position and identity: complete or invisible, checked by hash; the last good one stays.
 
-A checkpoint is written to a hidden folder, synchronised to disk, and renamed into place; only then are older ones
-deleted. ``checkpoint.json`` inside names every file with its SHA-256. What other processes will add to a checkpoint
-goes into files of their own beside these, under the same manifest.
+Each process writes its own parts of what all hold together, in the background, to a hidden folder. When the files of
+all are on the disk, the first process writes ``checkpoint.json``, which names every file with its SHA-256, renames the
+folder into place, and only then deletes older ones. Parts are written and read by torch's distributed checkpoint, as
+safetensors, so that a run may go on with another number of processes or another strategy.
 """
 
 from __future__ import annotations
@@ -10,25 +11,41 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
+from foundation.collectives import of_first, rank, together, world_size
 from foundation.errors import CheckpointError, DataError
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import refuse_another
 from foundation.training.update import Updater
 
-FORMAT = 2
-"""Of a checkpoint: in 2 the optimiser is kept by the names of parameters."""
+FORMAT = 3
+"""Of a checkpoint: in 3 every process writes its own parts."""
 
 MANIFEST = "checkpoint.json"
 POSITION = "position.json"
+SHARD = "shard-{:05d}"
+"""How the name of a file begins that a process wrote, counted from 1; as torch names them."""
+
+RANDOM = "random"
+"""Folder with the random numbers' state of each process."""
 
 
 @dataclass(frozen=True)
@@ -59,109 +76,216 @@ class State:
     updater: Updater
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """By the name of their file, and there by the name of the parameter that they belong to."""
-        average = self.updater.average
-        return {
-            "module": self.updater.module.state_dict(),
-            "optimiser": _moments(self.updater),
-            "random": _random_state(),
-            **({} if average is None else {"average": average.state_dict()}),
-        }
+        """By the name of their folder, and there by the name of the parameter that they belong to."""
+        updater = self.updater
+        average = {} if updater.average is None else {"average": updater.average.state_dict()}
+        return {**updater.parallel.state(updater.module, updater.optimiser), **average}
 
-    def load(self, tensors: dict[str, dict[str, Tensor]]) -> None:
-        """Take over what `tensors` gave."""
-        self.updater.module.load_state_dict(tensors["module"])
-        if self.updater.average is not None:
-            self.updater.average.load_state_dict(tensors["average"])
-        _set_moments(self.updater, tensors["optimiser"])
-        _set_random_state(tensors["random"])
+    def load(self, fill: Callable[[dict[str, dict[str, Tensor]]], None]) -> None:
+        """Take over what `tensors` gave.
 
-
-def save(folder: Path, position: Position, state: State, keep: int) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep`.
-
-    Returns:
-        The folder of the checkpoint.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{position.step:08d}"
-    partial = folder / f".partial-{position.step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    for name, tensors in state.tensors().items():
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors")
-    (partial / POSITION).write_text(json.dumps(vars(position)))
-    files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-    (partial / MANIFEST).write_text(json.dumps({"format_version": FORMAT, "files": files}, indent=2))
-    for path in partial.iterdir():
-        _synchronise(path)
-    _synchronise(partial)
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    _synchronise(folder)
-    for old in _complete(folder)[:-keep]:
-        shutil.rmtree(old)
-    return final
+        Args:
+            fill: Writes what was kept into such tensors.
+        """
+        updater = self.updater
+        updater.parallel.load(updater.module, updater.optimiser, fill)
+        if updater.average is not None:
+            fill({"average": updater.average.state_dict()})
 
 
-def restore(folder: Path, identity: dict[str, str], state: State) -> tuple[Position | None, list[str]]:
-    """Load the newest checkpoint that is whole.
+class Checkpoints:
+    """The checkpoints of a run; every process has one of these and calls the same methods.
 
     Args:
-        folder: Of the checkpoints.
-        identity: What this run is; see `Position`.
-        state: Receives what was saved.
-
-    Returns:
-        The position, None where there is no checkpoint; and what was wrong with newer ones.
-
-    Raises:
-        CheckpointError: There are checkpoints and none is whole, or they belong to another run.
+        folder: Of all checkpoints.
+        keep: How many stay.
     """
-    problems = []
-    for path in reversed(_complete(folder)):
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        # What is written in the background must not meet the collectives of training.
+        self.group: Any = dist.new_group(backend="gloo") if together() else None
+        self._writing: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def save(self, position: Position, state: State) -> float:
+        """Begin to write a checkpoint; what may change meanwhile is copied first.
+
+        Returns:
+            Seconds for which training had to wait.
+
+        Raises:
+            OSError, CheckpointError: The one before it could not be written.
+        """
+        began = time.perf_counter()
+        self.finish()
+        if rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        copied = {name: {key: _copied(value) for key, value in part.items()} for name, part in state.tensors().items()}
+        random = _random_state()
+        self._writing = threading.Thread(target=self._write, args=(position, copied, random), name="checkpoint")
+        self._writing.start()
+        return time.perf_counter() - began
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written is whole.
+
+        Raises:
+            OSError, CheckpointError: It could not be.
+        """
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _write(self, position: Position, tensors: dict[str, dict[str, Tensor]], random: dict[str, Tensor]) -> None:
+        partial = self.folder / f".partial-{position.step:08d}"
+        failure: BaseException | None = None
+        written: dict[str, str] = {}
         try:
-            position, tensors = _read(path)
-        except _DamageError as damage:
-            problems.append(f"{path.name}: {damage}")
-            continue
-        refuse_another(position.identity, identity, path)
-        state.load(tensors)
-        return position, problems
-    if problems:
-        raise CheckpointError(
-            f"no checkpoint is whole; {'; '.join(problems)}", where=str(folder), fix="remove the folder to start again"
-        )
-    return None, []
+            if rank() == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+            self._everyones(None)
+            written = self._write_parts(partial, tensors, random)
+        except BaseException as error:
+            failure = error
+        try:
+            told = self._everyones((written, None if failure is None else repr(failure)))
+            failed = [(number, error) for number, (_, error) in enumerate(told) if error is not None]
+            if failure is None and failed:
+                failure = CheckpointError(f"process {failed[0][0]} could not write its part: {failed[0][1]}")
+            if rank() == 0 and failure is None:
+                self._publish(partial, position, {name: digest for files, _ in told for name, digest in files.items()})
+        except BaseException as error:
+            failure = failure or error
+        self._failure = failure
+
+    def _everyones(self, value: Any) -> list[Any]:
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * world_size()
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def _write_parts(
+        self, partial: Path, tensors: dict[str, dict[str, Tensor]], random: dict[str, Tensor]
+    ) -> dict[str, str]:
+        """Write what this process has; names and hashes of its files."""
+        for name, part in tensors.items():
+            if self.group is None:
+                (partial / name).mkdir()
+                save_file(part, partial / name / f"{SHARD.format(1)}-model-00001-of-00001.safetensors")
+            else:
+                writer = HuggingFaceStorageWriter(str(partial / name), save_distributed=True)
+                save(part, storage_writer=writer, process_group=self.group)
+        (partial / RANDOM).mkdir(exist_ok=True)
+        save_file(random, partial / RANDOM / f"{rank():05d}.safetensors")
+        own = [partial / RANDOM / f"{rank():05d}.safetensors"]
+        for name in tensors:
+            own += (partial / name).glob(f"{SHARD.format(rank() + 1)}-*.safetensors")
+        for path in own:
+            _synchronise(path)
+        return {str(path.relative_to(partial)): sha256_of(path) for path in own}
+
+    def _publish(self, partial: Path, position: Position, files: dict[str, str]) -> None:
+        """Make a checkpoint visible whose every file is on the disk; then delete old ones."""
+        (partial / POSITION).write_text(json.dumps(vars(position)))
+        files[POSITION] = sha256_of(partial / POSITION)
+        manifest = {"format_version": FORMAT, "files": dict(sorted(files.items()))}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        for path in (partial / POSITION, partial / MANIFEST, *(p for p in partial.iterdir() if p.is_dir()), partial):
+            _synchronise(path)
+        final = self.folder / f"step-{position.step:08d}"
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _synchronise(self.folder)
+        for old in _complete(self.folder)[: -self.keep]:
+            shutil.rmtree(old)
+
+    def restore(self, identity: dict[str, str], state: State) -> tuple[Position | None, list[str]]:
+        """Load the newest checkpoint that is whole.
+
+        Args:
+            identity: What this run is; see `Position`.
+            state: Receives what was saved.
+
+        Returns:
+            The position, None where there is no checkpoint; and what was wrong with newer ones.
+
+        Raises:
+            CheckpointError: There are checkpoints and none is whole, or they belong to another run.
+        """
+        problems = []
+        for name in of_first(lambda: [path.name for path in reversed(_complete(self.folder))]):
+            path = self.folder / name
+            found = of_first(lambda path=path: _checked(path))
+            if isinstance(found, str):
+                problems.append(f"{path.name}: {found}")
+                continue
+            refuse_another(found.identity, identity, path)
+            state.load(lambda parts, path=path: _fill(path, parts, self.group))
+            own = path / RANDOM / f"{rank():05d}.safetensors"
+            if own.is_file():
+                _set_random_state(load_file(own))
+            return found, problems
+        if problems:
+            raise CheckpointError(
+                f"no checkpoint is whole; {'; '.join(problems)}",
+                where=str(self.folder),
+                fix="remove the folder to start again",
+            )
+        return None, []
 
 
 def _complete(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
 
 
-class _DamageError(Exception):
-    """Why a checkpoint is not used."""
+def _copied(value: Tensor) -> Tensor:
+    """The same values on the processor, in memory of their own."""
+    if not isinstance(value, DTensor):
+        return value.detach().to("cpu", copy=True)
+    mesh = value.device_mesh
+    if mesh.device_type != "cpu":
+        mesh = init_device_mesh("cpu", tuple(mesh.shape))
+    own = value.to_local().detach().to("cpu", copy=True)
+    return DTensor.from_local(own, mesh, value.placements, shape=value.shape, stride=value.stride())
 
 
-def _read(path: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
-    """A checkpoint whose every file is what it was when it was written.
+def _checked(path: Path) -> Position | str:
+    """The position of a checkpoint whose every file is what it was when it was written; else what is wrong.
 
     Raises:
-        _DamageError: It is not whole.
+        CheckpointError: It is of another format.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         _refuse_another_format(path, manifest["format_version"])
         for name, digest in manifest["files"].items():
             if sha256_of(path / name) != digest:
-                raise _DamageError(f"{name} is damaged")
-        position = Position(**json.loads((path / POSITION).read_text()))
-        names = [name for name in manifest["files"] if name != POSITION]
-        # Whatever else a file of that name may be, it is only ever read as numbers.
-        return position, {Path(name).stem: load_file(path / name) for name in names}
+                return f"{name} is damaged"
+            if name != POSITION:
+                # Whatever else a file of that name may be, it is only ever read as numbers.
+                with safe_open(path / name, framework="pt"):
+                    pass
+        return Position(**json.loads((path / POSITION).read_text()))
     except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-        raise _DamageError(f"cannot be read ({type(error).__name__})") from None
+        return f"cannot be read ({type(error).__name__})"
+
+
+def _fill(path: Path, parts: dict[str, dict[str, Tensor]], group: Any) -> None:
+    """Write what a checkpoint keeps into tensors, each process its own parts."""
+    for name, tensors in parts.items():
+        reader = HuggingFaceStorageReader(str(path / name))
+        with warnings.catch_warnings():
+            # Of one process it says that it is one.
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
 
 
 def _refuse_another_format(path: Path, found: Any) -> None:
@@ -182,25 +306,6 @@ def _set_random_state(tensors: dict[str, Tensor]) -> None:
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-
-
-def _moments(updater: Updater) -> dict[str, Tensor]:
-    """The optimiser's state as ``parameter/moment``; its groups follow from the config, their rates from the step."""
-    return {
-        f"{name}/{moment}": value
-        for name, parameter in updater.module.named_parameters()
-        for moment, value in updater.optimiser.state.get(parameter, {}).items()
-    }
-
-
-def _set_moments(updater: Updater, tensors: dict[str, Tensor]) -> None:
-    parameters = dict(updater.module.named_parameters())
-    updater.optimiser.state.clear()
-    for key, value in tensors.items():
-        name, _, moment = key.rpartition("/")
-        parameter = parameters[name]
-        # As torch keeps it: what is as large as the parameter lies beside it.
-        updater.optimiser.state[parameter][moment] = value.to(parameter.device)
 
 
 def _synchronise(path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from foundation.training.parallel.base import Parallel
 
 UPDATES = "updates"
 
@@ -21,12 +23,14 @@ class Average:
     Args:
         module: Whose trained parameters are averaged.
         decay: In the long run; the average then goes back over about 1 / (1 - decay) updates.
+        parallel: Each process averages what it keeps of a parameter.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, parallel: Parallel) -> None:
         self.decay = decay
+        self.parallel = parallel
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.averages = {name: parallel.own(p).clone() for name, p in self.parameters.items()}
         self.updates = torch.zeros((), dtype=torch.float64, device=next(iter(self.averages.values())).device)
 
     @torch.no_grad()
@@ -39,7 +43,7 @@ class Average:
         keep = torch.where(self.updates > 0, kept(self.updates, self.decay), 0.0)
         weight = torch.where(happened, 1 - keep, 0.0)
         for name, average in self.averages.items():
-            average.lerp_(self.parameters[name].detach(), weight.to(average.dtype))
+            average.lerp_(self.parallel.own(self.parameters[name]), weight.to(average.dtype))
         self.updates += happened
 
     @contextmanager
@@ -55,20 +59,15 @@ class Average:
     def settle(self) -> None:
         """Exchange the parameters and their average."""
         for name, average in self.averages.items():
-            parameter = self.parameters[name]
-            current = parameter.detach().clone()
-            parameter.copy_(average)
+            own = self.parallel.own(self.parameters[name])
+            current = own.clone()
+            own.copy_(average)
             average.copy_(current)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """By name of the parameter, and how many updates there were."""
-        return {**self.averages, UPDATES: self.updates}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
+        """By name of the parameter, as parts of a whole where it is one; and how many updates there were."""
+        parts = {name: self.parallel.part_of(self.parameters[name], own) for name, own in self.averages.items()}
+        return {**parts, UPDATES: self.updates}
 
 
 def kept(update: Tensor | int, decay: float) -> Tensor:

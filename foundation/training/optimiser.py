@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from foundation.config import Config
 from foundation.errors import ConfigError, nearest
@@ -51,11 +52,13 @@ def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.A
             that there is not.
     """
     decaying, factors = _weights_that_multiply(module), _factors(module, config)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    # One fused step takes either parameters that are dealt out over processes or such as are whole.
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:
             weight_decay = config.weight_decay if id(parameter) in decaying else 0.0
-            groups.setdefault((factors.get(id(parameter), 1.0), weight_decay), []).append(parameter)
+            key = factors.get(id(parameter), 1.0), weight_decay, isinstance(parameter, DTensor)
+            groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [{"params": group, "factor": key[0], "weight_decay": key[1]} for key, group in groups.items()],
         lr=config.learning_rate,

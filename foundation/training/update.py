@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundation.training.ema import Average
 from foundation.training.optimiser import OptimiserConfig, build_optimiser, learning_rate, set_learning_rate
-from foundation.training.parallel import Parallel
+from foundation.training.parallel.base import Parallel
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Updater:
         self.module = module
         self.config = config
         self.parallel = parallel
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        parallel.deal(module)
         self.optimiser = build_optimiser(module, config)
-        self.average = None if ema is None else Average(module, ema)
+        parallel.take_over(module, self.optimiser, config.clip)
+        self.average = None if ema is None else Average(module, ema, parallel)
 
     def update(self, losses: Iterable[Tensor], step: int, steps: int) -> Updated:
         """Make one update.
@@ -66,12 +67,7 @@ class Updater:
         for loss in losses:
             self.parallel.backward(loss)
             total = total + loss.detach()
-        self.parallel.sum_gradients(self.parameters)
-        norm = self.parallel.clip(self.parameters, self.config.clip)
-        finite = torch.isfinite(norm) & torch.isfinite(self.parallel.sum(total))
-        # The fused optimiser reads this on the device and leaves parameters and moments as they are.
-        self.optimiser.found_inf = (~finite).to(torch.float32)  # type: ignore[attr-defined]
-        self.optimiser.step()
+        norm, finite = self.parallel.step(self.optimiser, total, self.config.clip)
         if self.average is not None:
             self.average.update(finite)
         return Updated(norm.detach(), finite, rate)

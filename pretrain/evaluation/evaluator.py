@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from foundation.collectives import rank
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
 from foundation.model.embedding import embed
@@ -24,12 +25,15 @@ from pretrain.evaluation.space import embedding_map, measure_space
 class Evaluator:
     """Embeds training and held-out records, and measures them.
 
+    Processes share the embedding, so every one calls each method; the first measures, the others get nothing.
+
     Args:
         config: Of the run.
         aligned: The cohort through the model's preprocessing.
         training, held_out: Rows.
         model: What to measure.
         progress: Hears how many records are embedded.
+        forward: See `embed`.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Evaluator:
         held_out: np.ndarray,
         model: MultimodalModel,
         progress: Progress,
+        forward: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self.config = config
         self.aligned = aligned
@@ -47,6 +52,7 @@ class Evaluator:
         self.held_out = held_out
         self.model = model
         self.progress = progress
+        self.forward = forward
         images = [spec.name for spec in model.specs if spec.kind == "image"]
         omics = [spec.name for spec in model.specs if spec.kind == "omics"]
         self.pairs = [(name, other) for name in images for other in omics]
@@ -61,13 +67,17 @@ class Evaluator:
         return dict(Counter("+".join(names[row]) or "none" for row in present_BM).most_common())
 
     def retrieval(self) -> dict[str, Any]:
-        """Retrieval, alignment and uniformity of the held-out patients; quick enough for now and then."""
+        """Retrieval, alignment and uniformity of the held-out patients, quick enough for now and then."""
         embedded = self.embed(self.held_out, "embedding held-out patients")
+        if rank() > 0:
+            return {}
         return measure_space(embedded, pairs=self.pairs, seed=self.config.seed, permutations=100)
 
     def before_training(self) -> dict[str, Any]:
         """What the model can do where it starts: recall@10, and each probe of each view. What training has to beat."""
         metrics, _ = self._measure(permutations=100)
+        if not metrics:
+            return {}
         return {
             "retrieval": {name: found.get("recall@10") for name, found in metrics["retrieval"].items()},
             "probes": {
@@ -83,6 +93,8 @@ class Evaluator:
             before: What `before_training` gave when the run began; stands beside each result.
         """
         metrics, held_out = self._measure(self.config.permutations)
+        if not metrics:
+            return {}, {}
         for name, found in metrics["retrieval"].items():
             found["before_training"] = before["retrieval"].get(name)
         for endpoint, views in {**metrics["probes"], "site": metrics["site_probe"]}.items():
@@ -95,6 +107,8 @@ class Evaluator:
     def _measure(self, permutations: int) -> tuple[dict[str, Any], Embedded]:
         training = self.embed(self.training, "embedding training patients")
         held_out = self.embed(self.held_out, "embedding held-out patients")
+        if rank() > 0:
+            return {}, held_out
         endpoints = self.aligned.cohort.manifest.endpoints
         metrics = evaluate(
             training,
@@ -115,7 +129,9 @@ class Evaluator:
         """
         cohort, size = self.aligned.cohort, self.config.batch_size
         data = CohortDataset(self.aligned, rows)
-        found = embed(self.model, data, rows, batch_size=size, progress=self.progress, label=label)
+        found = embed(
+            self.model, data, rows, batch_size=size, progress=self.progress, label=label, forward=self.forward
+        )
         return Embedded(
             patients=cohort.patients[rows].astype(str),
             sites=cohort.sites[rows].astype(str),

@@ -24,6 +24,9 @@ from foundation.simulation.simulate import simulate
 from pretrain.run import pretrain
 
 REPOSITORY = Path(__file__).parents[2]
+SHARD = "shard-00001-model-00001-of-00001.safetensors"
+"""What one process writes of a checkpoint's part."""
+
 CONFIG = """
 cohort: cohort
 out: run
@@ -108,7 +111,12 @@ def start(workplace: Path, run: Path) -> subprocess.Popen:
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+    [
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGTERM, 143, "SIGTERM"),
+        (signal.SIGUSR1, 75, "SIGUSR1"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
 )
 def test_ended_and_started_again_it_ends_with_the_same_bits(workplace, whole, number, code, said):
     run = workplace / number.name
@@ -117,9 +125,10 @@ def test_ended_and_started_again_it_ends_with_the_same_bits(workplace, whole, nu
     _, message = process.communicate()
     assert process.returncode == code
     assert not (run / "model").exists(), "it was to be ended in the middle"
-    if said:
-        last = f"chiasma pretrain: {said}; start the same command again and it goes on from its newest checkpoint"
-        assert message.splitlines()[-1] == f"{last}, if there is one" and "Traceback" not in message
+    assert said in message and "Traceback" not in message
+    if number == signal.SIGINT:
+        last = "chiasma pretrain: interrupted; start the same command again and it goes on from its newest checkpoint"
+        assert message.splitlines()[-1] == f"{last}, if there is one"
     pretrain(workplace / "config.yaml", [f"out={run}"])
     assert losses(run) == losses(whole)
     assert same_weights(run, whole)
@@ -146,7 +155,7 @@ def test_two_processes_do_not_train_in_one_folder(workplace):
 def test_a_damaged_checkpoint_is_passed_over(workplace, whole, tmp_path, damage, capsys):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(run / "model")
-    weights = newest(run) / "module.safetensors"
+    weights = newest(run) / "module" / SHARD
     content = weights.read_bytes()
     if damage == "flip":
         weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -163,7 +172,7 @@ def test_a_damaged_checkpoint_is_passed_over(workplace, whole, tmp_path, damage,
 def test_no_whole_checkpoint_is_an_error(workplace, whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     for folder in (run / "checkpoints").glob("step-*"):
-        (folder / "optimiser.safetensors").write_bytes(b"")
+        (folder / "optimiser" / SHARD).write_bytes(b"")
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
         pretrain(workplace / "config.yaml", [f"out={run}"])
 
@@ -178,10 +187,10 @@ def test_a_pickle_in_place_of_tensors_is_not_run(workplace, whole, tmp_path, nam
     """Even where somebody wrote its hash into the manifest."""
     monkeypatch.chdir(tmp_path)
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    file = newest(run) / f"{name}.safetensors"
+    file = newest(run) / name / ("00000.safetensors" if name == "random" else SHARD)
     torch.save(Hostile(), file)
     manifest = json.loads((newest(run) / "checkpoint.json").read_text())
-    manifest["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest["files"][f"{name}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (newest(run) / "checkpoint.json").write_text(json.dumps(manifest))
     pretrain(workplace / "config.yaml", [f"out={run}"])
     assert "passed over a damaged checkpoint: step-00000008" in capsys.readouterr().out
@@ -199,7 +208,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_in_clear_words(workplace,
 
 
 def test_moments_are_kept_by_the_name_of_their_parameter(whole):
-    moments, weights = (load_file(newest(whole) / f"{name}.safetensors") for name in ("optimiser", "module"))
+    moments, weights = (load_file(newest(whole) / name / SHARD) for name in ("optimiser", "module"))
     names = {key.rpartition("/")[0] for key in moments}
     assert names and names <= set(weights)
     assert all(moments[f"{name}/exp_avg"].shape == weights[name].shape for name in names)
@@ -260,7 +269,7 @@ def test_a_learning_rate_that_is_far_too_large_ends_the_run(workplace, tmp_path)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     bad = [row for row in rows if row["split"] == "non-finite"]
     assert len(bad) == 3 and all(len(row["rows"]) == 12 for row in bad)
-    before, after = (load_file(path / "module.safetensors") for path in sorted((run / "checkpoints").glob("step-*")))
+    before, after = (load_file(path / "module" / SHARD) for path in sorted((run / "checkpoints").glob("step-*")))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(torch.isfinite(value).all() for value in after.values())
 

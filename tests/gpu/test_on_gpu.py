@@ -11,7 +11,7 @@ from foundation.data.batch import Batch
 from foundation.modality import ImageModality, OmicsModality
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.objectives.contrastive.contrast import infonce, siglip
-from foundation.training.parallel import Parallel
+from foundation.training.parallel.replicated import Replicated
 from pretrain.config import PretrainConfig
 from pretrain.step import Logged, Pretraining, Step
 
@@ -101,8 +101,8 @@ def make_batch() -> Batch:
 def test_a_step_in_bfloat16_agrees_with_the_processor_in_float32(chunk_size):
     module, batch = make_module(), make_batch()
     here = copy.deepcopy(module).to(DEVICE)
-    expected = backward(module, batch, Parallel("float32", torch.device("cpu")), None)
-    found = backward(here, batch.to(DEVICE), Parallel("bfloat16", torch.device(DEVICE)), chunk_size)
+    expected = backward(module, batch, Replicated("float32", torch.device("cpu")), None)
+    found = backward(here, batch.to(DEVICE), Replicated("bfloat16", torch.device(DEVICE)), chunk_size)
     # bfloat16 keeps eight bits, so that a product is right to 0.4 %, and a loss is a mean of many.
     torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0)
     ours, theirs = (torch.cat([p.grad.flatten().cpu() for p in m.parameters()]) for m in (here, module))
@@ -110,9 +110,9 @@ def test_a_step_in_bfloat16_agrees_with_the_processor_in_float32(chunk_size):
     torch.testing.assert_close(ours.norm(), theirs.norm(), rtol=0.05, atol=0)
 
 
-def backward(module: Pretraining, batch: Batch, parallel: Parallel, chunk_size: int | None) -> torch.Tensor:
+def backward(module: Pretraining, batch: Batch, parallel: Replicated, chunk_size: int | None) -> torch.Tensor:
     """Leave the gradients of a step in the module, and tell its loss."""
     logged = Logged()
-    for loss in Step(module, module.model, parallel.autocast, chunk_size).losses(batch, logged):
+    for loss in Step(module, parallel.forward, parallel.autocast, chunk_size).losses(batch, logged):
         parallel.backward(loss)
     return logged.values()["loss"]

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from foundation.cohort.store import PreparedCohort
-from foundation.training.parallel import Parallel
+from foundation.training.parallel.replicated import Replicated
 from pretrain.run import pretrain as run_config
 from pretrain.step import Step
+
+SHARD = "shard-00001-model-00001-of-00001.safetensors"
+"""What one process writes of a checkpoint's part."""
 
 CONFIG = """
 cohort: COHORT
@@ -43,19 +46,19 @@ def workplace(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[int]], list[dict[str, torch.Tensor]]]:
     """Rows of each batch, and the gradient at each update; at this learning rate the weights hardly move."""
     batches, gradients = [], []
-    losses, clip = Step.losses, Parallel.clip
+    losses, step = Step.losses, Replicated.step
 
     def seen(self, batch, *args):
         batches.append(batch.rows.tolist())
         seen.module = self.pretraining
         return losses(self, batch, *args)
 
-    def kept(self, parameters, bound):
+    def kept(self, optimiser, loss, bound):
         gradients.append({name: p.grad.clone() for name, p in seen.module.named_parameters() if p.grad is not None})
-        return clip(self, parameters, bound)
+        return step(self, optimiser, loss, bound)
 
     monkeypatch.setattr(Step, "losses", seen)
-    monkeypatch.setattr(Parallel, "clip", kept)
+    monkeypatch.setattr(Replicated, "step", kept)
     return batches, gradients
 
 
@@ -111,7 +114,7 @@ def test_what_is_evaluated_and_written_is_the_average(workplace, tmp_path):
     run_config(workplace / "config.yaml", [*changes, "epochs=2"])
     [folder] = (tmp_path / "run" / "checkpoints").glob("step-*")
     written = load_file(tmp_path / "run" / "model" / "model.safetensors")
-    average, last = load_file(folder / "average.safetensors"), load_file(folder / "module.safetensors")
+    average, last = load_file(folder / "average" / SHARD), load_file(folder / "module" / SHARD)
     assert int(average["updates"]) == 6
     trained = {name: value for name, value in written.items() if f"model.{name}" in average}
     assert len(trained) > 10 and all(torch.equal(value, average[f"model.{name}"]) for name, value in trained.items())

@@ -72,7 +72,7 @@ def real_operations(config: PretrainConfig, records: int) -> float:
     )
     module = Pretraining.of(config, MultimodalModel(settings)).train()
     with FlopCounterMode(display=False) as counter:
-        for loss in Step(module, module.model, chunk_size=config.chunk_size).losses(batch, Logged()):
+        for loss in Step(module, chunk_size=config.chunk_size).losses(batch, Logged()):
             loss.backward()
     return counter.get_total_flops() / records
 

@@ -55,7 +55,7 @@ def run(module: Pretraining, batch, chunk_size: int | None = None) -> tuple[dict
     """What is logged, the gradient of each parameter, and how often backward was called."""
     torch.manual_seed(5)
     logged, calls = Logged(), 0
-    for loss in Step(module, module.model, chunk_size=chunk_size).losses(batch, logged):
+    for loss in Step(module, chunk_size=chunk_size).losses(batch, logged):
         assert loss.shape == ()
         loss.backward()
         calls += 1
@@ -106,7 +106,7 @@ def test_a_chunk_has_the_same_dropout_both_times_it_is_embedded(aligned):
     torch.manual_seed(5)
     again = make_module(aligned, ["infonce"], dropout=0.5)
     torch.manual_seed(5)
-    for loss in Step(again, again.model, chunk_size=5).losses(batch, Logged()):
+    for loss in Step(again, chunk_size=5).losses(batch, Logged()):
         loss.backward()
     assert torch.equal(torch.rand(1), after)
 

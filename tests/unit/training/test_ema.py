@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 from foundation.training.ema import Average, kept
+from foundation.training.parallel.replicated import Replicated
 
 HAPPENED = torch.tensor(True)
+PLAIN = Replicated(device=torch.device("cpu"))
 
 
 def test_it_is_the_average_that_its_formula_says():
     module, expected = nn.Linear(3, 2).double(), None
-    average = Average(module, 0.9)
+    average = Average(module, 0.9, PLAIN)
     for update in range(200):
         with torch.no_grad():
             module.weight += torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(update))
@@ -34,7 +36,7 @@ def test_where_it_began_hardly_counts_after_a_short_run(updates):
 
 def test_an_update_that_did_not_happen_changes_nothing():
     module = nn.Linear(2, 2)
-    average = Average(module, 0.9)
+    average = Average(module, 0.9, PLAIN)
     average.update(HAPPENED)
     before = {name: tensor.clone() for name, tensor in average.state_dict().items()}
     with torch.no_grad():
@@ -45,7 +47,7 @@ def test_an_update_that_did_not_happen_changes_nothing():
 
 def test_what_is_shown_is_the_average_and_then_the_weights_again():
     module = nn.Linear(2, 2)
-    average = Average(module, 0.5)
+    average = Average(module, 0.5, PLAIN)
     for _ in range(3):
         with torch.no_grad():
             module.weight.add_(1)
@@ -66,9 +68,10 @@ def test_saved_and_loaded_it_goes_on_alike():
     torch.manual_seed(0)
     whole, halves = nn.Linear(2, 2), nn.Linear(2, 2)
     halves.load_state_dict(whole.state_dict())
-    one, first = Average(whole, 0.9), Average(halves, 0.9)
+    one, first = Average(whole, 0.9, PLAIN), Average(halves, 0.9, PLAIN)
     steps(whole, one, 0, 6), steps(halves, first, 0, 3)
-    second = Average(halves, 0.9)
-    second.load_state_dict(first.state_dict())
+    second = Average(halves, 0.9, PLAIN)
+    for name, kept_there in first.state_dict().items():
+        second.state_dict()[name].copy_(kept_there)
     steps(halves, second, 3, 6)
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in one.state_dict().items())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from foundation.training.optimiser import OptimiserConfig
-from foundation.training.parallel import Parallel
+from foundation.training.parallel.replicated import Replicated
 from foundation.training.update import Updater
 
 CONFIG = OptimiserConfig(learning_rate=0.1, clip=0.5, warm_up=0.0, weight_decay=0.1)
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def make() -> tuple[nn.Module, Updater]:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
-    return module, Updater(module, CONFIG, Parallel(device=CPU), ema=0.9)
+    return module, Updater(module, CONFIG, Replicated(device=CPU), ema=0.9)
 
 
 def losses(module, x):
@@ -30,7 +30,7 @@ def losses(module, x):
 
 def state(updater: Updater) -> list[torch.Tensor]:
     moments = [value for moments in updater.optimiser.state.values() for value in moments.values()]
-    return [t.clone() for t in [*updater.parameters, *moments, *updater.average.state_dict().values()]]
+    return [t.clone() for t in [*updater.module.parameters(), *moments, *updater.average.state_dict().values()]]
 
 
 def test_it_is_what_a_loop_by_hand_does():
