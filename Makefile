@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench clean
+.PHONY: help demo test test-slurm slow lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.installed ## simulate a cohort, prepare it, pretrain on it, fine-tune: all in demo/
 	rm -rf demo
@@ -25,6 +25,12 @@ demo: $(VENV)/.installed ## simulate a cohort, prepare it, pretrain on it, fine-
 
 test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+
+test-slurm: $(VENV)/.installed ## run the tests that need a real SLURM; installs Debian's packages of it where it is not
+	command -v slurmctld >/dev/null && command -v munged >/dev/null || { \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update; \
+	    $$sudo apt-get install --yes --no-install-recommends slurm-wlm munge; }
+	$(BIN)/python -m pytest -n 0 tests/slurm $(ARGS)
 
 slow: $(VENV)/.installed ## run the tests that take minutes: the golden run, compiled steps, memory of the losses
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -55,7 +55,7 @@ def run_all(job: Job, folds: Sequence[Fold], progress: Progress) -> None:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     total = sum(len(methods_of(job.study.config, fold)) for fold in folds)
-    done = count_done(job.folder)
+    done = count_done(job.folder, _names(folds))
     progress.start("fine-tuning", total, "models")
     progress.advance(done)
     processes = min(job.study.config.processes or _room(job.study), len(folds))
@@ -65,6 +65,10 @@ def run_all(job: Job, folds: Sequence[Fold], progress: Progress) -> None:
     elif done < total:
         _in_processes(job, folds, processes, progress, done)
     progress.finish()
+
+
+def _names(folds: Sequence[Fold]) -> set[str]:
+    return {fold.name for fold in folds}
 
 
 def _in_processes(job: Job, folds: Sequence[Fold], processes: int, progress: Progress, done: int) -> None:
@@ -78,7 +82,7 @@ def _in_processes(job: Job, folds: Sequence[Fold], processes: int, progress: Pro
         waiting: set[Future] = {pool.submit(_work, job, fold) for fold in folds}
         while waiting:
             ended, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
-            now = count_done(job.folder)
+            now = count_done(job.folder, _names(folds))
             if now > done:
                 progress.advance(now - done)
                 done = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ def is_done(method: Path) -> bool:
     return (method / DONE).is_file()
 
 
-def count_done(folds: Path) -> int:
-    """Methods that are done, of all folds of a run."""
-    return len(_methods(folds))
+def count_done(folds: Path, names: Collection[str]) -> int:
+    """Methods that are done, of some folds of a run."""
+    return sum(method.parent.name in names for method in _methods(folds))
 
 
 def begin_or_go_on(out: Path, identity: dict[str, str]) -> None:
@@ -44,10 +45,35 @@ def begin_or_go_on(out: Path, identity: dict[str, str]) -> None:
     path = out / IDENTITY
     if path.is_file() and _worth_keeping(out / FOLDS):
         refuse_another(read_json(path), identity, out)
-        _refuse_damaged(out / FOLDS)
+        _refuse_damaged(_methods(out / FOLDS))
     else:
         shutil.rmtree(out / FOLDS, ignore_errors=True)
     write_json(path, identity)
+
+
+def join_in(out: Path, identity: dict[str, str], folds: Collection[str]) -> None:
+    """As `begin_or_go_on`, for some folds, while other processes may be at work on others.
+
+    So nothing is removed, and a run that ended before anything was done is refused too where it was another one.
+
+    Raises:
+        CheckpointError: What is there belongs to another run, or what is done of these folds was damaged.
+    """
+    path = out / IDENTITY
+    if path.is_file():
+        refuse_another(read_json(path), identity, out)
+        _refuse_damaged(method for method in _methods(out / FOLDS) if method.parent.name in folds)
+    else:
+        write_json(path, identity)
+
+
+def add_seconds(out: Path, part: str, seconds: float) -> float:
+    """Note the time that a process spent on its part of a run; returns that of all parts so far."""
+    folder = out / WORKING / "seconds"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{part}.json"
+    write_json(path, seconds + (read_json(path) if path.is_file() else 0.0))
+    return sum(read_json(each) for each in sorted(folder.glob("*.json")))
 
 
 def read_json(path: Path) -> Any:
@@ -74,8 +100,8 @@ def _worth_keeping(folds: Path) -> bool:
     )
 
 
-def _refuse_damaged(folds: Path) -> None:
-    for method in _methods(folds):
+def _refuse_damaged(methods: Iterable[Path]) -> None:
+    for method in methods:
         for name, known in read_json(method / DONE).items():
             if not (method / name).is_file() or sha256_of(method / name) != known:
                 raise CheckpointError(

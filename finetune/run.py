@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from finetune.outcomes import refuse_nothing_to_learn, remarks
 from finetune.pool import Job, run_all
 from finetune.report.sections.folds import inner_folds_by_patient
 from finetune.results import read_oracle, write_results
-from finetune.resuming import FOLDS, IDENTITY, begin_or_go_on, read_json
+from finetune.resuming import FOLDS, IDENTITY, add_seconds, begin_or_go_on, join_in
 from finetune.splits import Fold
 from finetune.study import Study
 from foundation.cohort.manifest import FILE as COHORT_FILE
@@ -25,14 +26,18 @@ from foundation.config import load_config
 from foundation.data.alignment import align
 from foundation.data.preprocessing import FILE as PREPROCESSING_FILE
 from foundation.data.preprocessing import Preprocessing
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, nearest
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import hashes_of
-from foundation.files.lock import WORKING, claimed_run, refuse_foreign
-from foundation.files.whole import write_json
+from foundation.files.lock import claimed_part, claimed_run, refuse_foreign
 from foundation.hub.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent
 from foundation.wording import counted
+
+DOING = "is being fine-tuned in"
+
+PATIENCE = 60.0
+"""Seconds to wait while another process begins to do other folds."""
 
 
 def finetune(
@@ -53,26 +58,96 @@ def finetune(
         ConfigError, DataError: The config does not fit the cohort or the model, or another process works in the folder.
         CheckpointError: The model folder is damaged, or the run folder belongs to another run.
     """
+    study, oracle = _open(path, overrides)
+    out, folds = study.config.out, _folds(study)
+    with claimed_run(out, doing=DOING), _claimed(out, folds):
+        begin_or_go_on(out, _identity(study))
+        _write_config(study)
+        seconds = _run(study, folds, progress, pretrain)
+        return write_results(study, out, seconds, oracle), out
+
+
+def finetune_folds(
+    path: Path,
+    overrides: Sequence[str],
+    names: Sequence[str],
+    progress: Progress | None = None,
+    pretrain: Pretrain | None = None,
+) -> Path:
+    """Do some folds of a run, beside other processes that do others; `finetune` then has only to join them.
+
+    Args:
+        path: The YAML.
+        overrides: ``key=value`` changes to it.
+        names: Of the folds.
+        progress: Hears of folds and methods.
+        pretrain: See `finetune`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError, DataError: As of `finetune`; or no fold has such a name.
+        CheckpointError: As of `finetune`.
+    """
+    study, _ = _open(path, overrides)
+    out, folds = study.config.out, {fold.name: fold for fold in _folds(study)}
+    for name in names:
+        if name not in folds:
+            raise ConfigError(f"no fold is called '{name}'", where="--fold", fix=nearest(name, folds))
+    chosen = [folds[name] for name in names]
+    with _claimed(out, chosen):
+        with claimed_run(out, doing=DOING, patience=PATIENCE):
+            join_in(out, _identity(study), names)
+            _write_config(study)
+        _run(study, chosen, progress, pretrain)
+        return out
+
+
+def names_of_folds(path: Path, overrides: Sequence[str] = ()) -> tuple[str, ...]:
+    """Every fold of a run by name, in the order in which one process does them.
+
+    Raises:
+        ConfigError, DataError: As of `finetune`.
+    """
+    return tuple(fold.name for fold in _folds(_open(path, overrides)[0]))
+
+
+def _open(path: Path, overrides: Sequence[str]) -> tuple[Study, dict[str, float]]:
+    """The study of a config and what an oracle reaches in it, refusing what cannot be run."""
     config = load_config(FinetuneConfig, path, overrides)
     refuse_foreign(config.out, IDENTITY)
     study = make_study(config)
     refuse_nothing_to_learn(study)
-    oracle = read_oracle(config, study)
-    with claimed_run(config.out, doing="is being fine-tuned in"):
-        begin_or_go_on(config.out, _identity(study))
-        (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        spent = config.out / WORKING / "seconds.json"
-        seconds = read_json(spent) if spent.is_file() else 0.0
-        began = time.monotonic()
-        told = [sentence for task in study.unfitted for sentence in remarks(study, task)]
-        told += inner_folds_by_patient(study.inner_by_patient())
-        told += [f"{counted(n, 'patient')} left out: {reason}." for reason, n in study.folds.left_out.items()]
-        print("\n".join([summary_of(study, study.folds.folds[0]), *_not_shared(study), *told]), flush=True)
-        folds = [*study.folds.folds, *([_everybody(study)] if config.final else [])]
-        run_all(Job(study, config.out / FOLDS, pretrain), folds, progress or Silent())
-        seconds += time.monotonic() - began
-        write_json(spent, seconds)
-        return write_results(study, config.out, seconds, oracle), config.out
+    return study, read_oracle(config, study)
+
+
+def _folds(study: Study) -> list[Fold]:
+    return [*study.folds.folds, *([_everybody(study)] if study.config.final else [])]
+
+
+def _write_config(study: Study) -> None:
+    (study.config.out / "config.yaml").write_text(study.config.to_yaml(), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, folds: Sequence[Fold]) -> Iterator[None]:
+    """Hold folds of a run."""
+    with contextlib.ExitStack() as held:
+        for fold in folds:
+            held.enter_context(claimed_part(out, f"{FOLDS}/{fold.name}", doing=DOING))
+        yield
+
+
+def _run(study: Study, folds: Sequence[Fold], progress: Progress | None, pretrain: Pretrain | None) -> float:
+    """Do what is not yet done of some folds; returns the seconds that were spent on the run so far."""
+    out, began = study.config.out, time.monotonic()
+    told = [sentence for task in study.unfitted for sentence in remarks(study, task)]
+    told += inner_folds_by_patient(study.inner_by_patient())
+    told += [f"{counted(n, 'patient')} left out: {reason}." for reason, n in study.folds.left_out.items()]
+    print("\n".join([summary_of(study, study.folds.folds[0]), *_not_shared(study), *told]), flush=True)
+    run_all(Job(study, out / FOLDS, pretrain), folds, progress or Silent())
+    return add_seconds(out, folds[0].name, time.monotonic() - began)
 
 
 def make_study(config: FinetuneConfig) -> Study:

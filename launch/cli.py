@@ -9,15 +9,15 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from foundation.errors import ChiasmaError, ToldByAnother, WriteError, nearest
+from launch.exit_codes import FAILED, INTERRUPTED, START_AGAIN, TERMINATED
+from launch.rank_log import write_if_asked
 
-FAILED = 1
-INTERRUPTED = 130
-TERMINATED = 143
+STRATEGIES = ["ddp", "fsdp", "zero2", "zero3"]
 
 
 @dataclass
@@ -217,7 +217,14 @@ def _print_plan(config: Path, overrides: Sequence[str], gpus: int, as_json: bool
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
-def finetune(config: Path, overrides: Sequence[str]) -> None:
+@click.option(
+    "--fold",
+    "folds",
+    metavar="NAME",
+    multiple=True,
+    help="Do this fold only, beside processes that do others; a run without --fold then joins them.",
+)
+def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> None:
     """Adapt a model to tasks, and evaluate it beside baselines.
 
     Patients are split into folds; whatever is chosen is chosen on inner folds, and beside the result stand simple
@@ -226,14 +233,119 @@ def finetune(config: Path, overrides: Sequence[str]) -> None:
     """
     from finetune.report.answer import headlines
     from finetune.run import finetune as run
+    from finetune.run import finetune_folds
     from launch.pretrained import pretrain_model
     from launch.progress import Progress
 
+    if folds:
+        with Progress() as progress:
+            folder = finetune_folds(config, overrides, folds, progress, pretrain_model)
+        click.echo(
+            f"done in {folder}: {', '.join(folds)}; once all folds are, the same command without --fold joins them"
+        )
+        return
     with Progress() as progress:
         metrics, folder = run(config, overrides, progress, pretrain_model)
     for sentence in headlines(metrics):
         click.echo(sentence)
     click.echo(f"open {folder / 'report.html'}")
+
+
+@cli.command(
+    example="chiasma launch pretrain my.yaml --gpus 8 --strategy fsdp\n"
+    "chiasma launch pretrain my.yaml --nodes 4 --gpus 8 --slurm --time 24:00:00 --partition gpu --submit\n"
+    "chiasma launch finetune my.yaml --gpus 1 --slurm --cluster cluster.yaml --dry-run\n"
+    "chiasma launch pretrain /data/my.yaml --nodes 2 --gpus 8 --kubernetes --container registry/chiasma:1",
+    goes_on="where it stopped",
+)
+@click.argument("command", metavar="pretrain|finetune", type=click.Choice(["pretrain", "finetune"]))
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[key=value …]", nargs=-1)
+@click.option("--nodes", type=click.IntRange(min=1), help="Machines; 1 by default.")
+@click.option(
+    "--gpus", type=click.IntRange(min=0), help="Of each node, one process for each; by default all that are here."
+)
+@click.option("--processes", type=click.IntRange(min=1), help="Of each node, where there are no GPUs; 1 by default.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), help="How processes share the model; a key of the run.")
+@click.option("--slurm", "scheduler", flag_value="slurm", help="Write a batch script for SLURM.")
+@click.option("--kubernetes", "scheduler", flag_value="kubernetes", help="Write an indexed Job for Kubernetes.")
+@click.option("--submit", is_flag=True, help="Hand what was written to the scheduler.")
+@click.option("--dry-run", is_flag=True, help="Show every command and variable; write and start nothing.")
+@click.option(
+    "--cluster",
+    "profile",
+    envvar="CHIASMA_CLUSTER",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML with what is always said of this cluster; options here come before it.  [env: CHIASMA_CLUSTER]",
+)
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), help="For what is written.  [default: launched/NAME]"
+)
+@click.option("--time", help="Of a job, such as 24:00:00; before it is up, the run saves and is queued again.")
+@click.option("--partition", help="Of SLURM.")
+@click.option("--account", help="Of SLURM.")
+@click.option("--mem", help="Memory of each node.")
+@click.option("--cpus-per-task", type=click.IntRange(min=1), help="Cores of each node, shared by its processes.")
+@click.option("--gres", help="Ask SLURM for GPUs by this name, such as gpu:a100, instead of --gpus-per-node.")
+@click.option("--module", multiple=True, help="Environment module to load; may be repeated.")
+@click.option("--setup", multiple=True, help="Line of shell before the start; may be repeated.")
+@click.option(
+    "--env", "environment", metavar="NAME=VALUE", multiple=True, help="Environment variable; may be repeated."
+)
+@click.option("--container", "image", help="Image to run in: pyxis, or as the profile says; needed on Kubernetes.")
+@click.option(
+    "--mount", "mounts", metavar="FOLDER:INSIDE", multiple=True, help="Seen in the container; may be repeated."
+)
+@click.option("--logs", type=click.Path(file_okay=False, path_type=Path), help="Folder with a log per process.")
+@click.option("--rendezvous", metavar="HOST:PORT", default="", help="Where several nodes without a scheduler meet.")
+def launch(
+    command: Literal["pretrain", "finetune"],
+    config: Path,
+    overrides: Sequence[str],
+    profile: Path | None,
+    folder: Path | None,
+    strategy: str | None,
+    environment: Sequence[str],
+    image: str | None,
+    mounts: Sequence[str],
+    rendezvous: str,
+    submit: bool,
+    dry_run: bool,
+    **asked: Any,
+) -> None:
+    """Start a run on many processes, here or on a cluster.
+
+    Without --slurm or --kubernetes it starts here. With them it writes what the scheduler wants, shows it, and hands
+    it over with --submit. Pretraining is one job over all nodes, which saves and is queued again when its time is
+    nearly up; fine-tuning under SLURM is an array with a job for each fold, and a last one that joins them.
+    """
+    from launch.launchers.start import launch as start
+
+    if command == "finetune" and (strategy or (asked["nodes"] or 1) > 1):
+        raise click.UsageError("--strategy and --nodes go with pretrain: each fold of fine-tuning is one process")
+    variables = _variables(environment)
+    start(
+        command,
+        config,
+        [*overrides, *([f"strategy={strategy}"] if strategy else [])],
+        profile=profile,
+        asked={**asked, **variables, "container.image": image, "container.mounts": mounts},
+        folder=folder,
+        rendezvous=rendezvous,
+        dry_run=dry_run,
+        submit=submit,
+    )
+
+
+def _variables(environment: Sequence[str]) -> dict[str, str]:
+    """`--env` options as keys of the profile."""
+    variables = {}
+    for each in environment:
+        name, equals, value = each.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.UsageError(f"--env takes NAME=VALUE, and '{each}' is not that")
+        variables[f"environment.{name}"] = value
+    return variables
 
 
 @cli.command(example="chiasma doctor\nchiasma doctor --json")
@@ -261,9 +373,11 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What follows `chiasma`; by default what this process was started with.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted, 143 terminated.
+        The exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted, 143 terminated, 75 told by
+        SIGUSR1 that time is nearly up and to be started again.
     """
     call = Call()
+    write_if_asked()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGUSR1, _terminate)
@@ -288,7 +402,7 @@ class _Terminated(BaseException):
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _explain(error: BaseException, call: Call) -> tuple[int, str]:
@@ -297,15 +411,24 @@ def _explain(error: BaseException, call: Call) -> tuple[int, str]:
         return error.exit_code, str(error)
     again = "start the same command again" + (f" and it goes on {call.goes_on}" if call.goes_on else "")
     if isinstance(error, _Terminated):
+        if error.args == (signal.SIGUSR1,):
+            return START_AGAIN, f"told that time is nearly up; {again}"
         return TERMINATED, f"terminated; {again}"
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return INTERRUPTED, f"interrupted; {again}"
     if isinstance(error, OSError) and (refused := WriteError.of(error, then=again)):
         return refused.exit_code, str(refused)
+    if _is_of_another_process(error):
+        return FAILED, f"another process of this run was lost; {again}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return FAILED, f"the package '{error.name}' is not installed\n  what to do: run chiasma doctor"
     message = " ".join(str(error).split())
     return FAILED, f"unexpected: {type(error).__name__}: {message}; run again with --debug for the traceback"
+
+
+def _is_of_another_process(error: BaseException) -> bool:
+    """Whether processes could not speak with each other; gloo has no class of errors of its own."""
+    return any(kind.__name__ == "DistError" for kind in type(error).__mro__) or "gloo/transport" in str(error)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from foundation.files.whole import make_folder
 WORKING = ".run"
 """Folder inside a run folder, for what only the run itself reads."""
 
+FIX = "wait for it, or give this run another `out`"
 LOCK = "lock"
 HOLDER = "process"
 
 
 @contextlib.contextmanager
-def held(folder: Path, *, working: Path, doing: str, fix: str) -> Iterator[None]:
+def held(folder: Path, *, working: Path, doing: str, fix: str, patience: float = 0) -> Iterator[None]:
     """Hold a folder for this process.
 
     The lock is that of the operating system, so that a process that was killed holds nothing.
@@ -28,19 +30,20 @@ def held(folder: Path, *, working: Path, doing: str, fix: str) -> Iterator[None]
         working: Folder inside it that keeps the lock and the number of the process.
         doing: What the other process does with it, such as ``is being prepared``.
         fix: What to do where there is one.
+        patience: Seconds to wait for a process that holds it for a moment.
 
     Raises:
         DataError: Another process holds it.
     """
     import filelock
 
-    lock = filelock.FileLock(working / LOCK, timeout=0)
+    lock = filelock.FileLock(working / LOCK, timeout=patience)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise DataError(f"{doing} by process {_holder(working)}", where=str(folder), fix=fix) from None
     try:
-        (working / HOLDER).write_text(str(os.getpid()), encoding="utf-8")
+        (working / HOLDER).write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         (working / HOLDER).unlink(missing_ok=True)
@@ -66,12 +69,13 @@ def refuse_foreign(out: Path, mark: str) -> None:
 
 
 @contextlib.contextmanager
-def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
+def claimed_run(out: Path, *, doing: str, patience: float = 0) -> Iterator[None]:
     """Hold a run folder, made if it is not there.
 
     Args:
         out: The folder.
         doing: See `held`.
+        patience: See `held`.
 
     Raises:
         ConfigError: It cannot be made.
@@ -80,7 +84,28 @@ def claimed_run(out: Path, *, doing: str) -> Iterator[None]:
     working = out / WORKING
     with writing(out):
         make_folder(working, named=out, fix="correct `out`")
-    with held(out, working=working, doing=doing, fix="wait for it, or give this run another `out`"):
+    with held(out, working=working, doing=doing, fix=FIX, patience=patience):
+        yield
+
+
+@contextlib.contextmanager
+def claimed_part(out: Path, part: str, *, doing: str) -> Iterator[None]:
+    """Hold a part of a run folder, beside processes that hold other parts.
+
+    Who holds the whole run and means to work in all of it holds its parts too.
+
+    Args:
+        out: The folder.
+        part: Of it, as a path relative to it.
+        doing: See `held`.
+
+    Raises:
+        DataError: Another process holds it.
+    """
+    working = out / WORKING / part
+    with writing(out):
+        working.mkdir(parents=True, exist_ok=True)
+    with held(out / part, working=working, doing=doing, fix=FIX):
         yield
 
 

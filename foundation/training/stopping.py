@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from foundation.errors import ChiasmaError
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75}
 """SIGUSR1 is how a batch system says that time is nearly up; 75 (try again) asks it to start the run once more."""
 
+REPEATED = 5.0
 CPU = torch.device("cpu")
 
 
@@ -25,11 +27,13 @@ class Stopped(ChiasmaError):  # noqa: N818  (nothing is wrong)
 class StopRequests:
     """While this lasts, SIGTERM and SIGUSR1 are noted and the run goes on to the end of its step.
 
-    A second one ends the process at once, as it would have without this.
+    Some batch systems tell a launcher, which passes it on, and its workers too: what follows within `REPEATED` seconds
+    is the same request. A later one ends the process at once, as it would have without this.
     """
 
     def __init__(self) -> None:
         self._asked = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequests:
@@ -45,8 +49,12 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = number
-        signal.signal(number, self._before[number])
+        now = time.monotonic()
+        if not self._asked:
+            self._asked, self._since = number, now
+        elif now - self._since > REPEATED:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
 
     def of_all(self) -> int:
         """The signal that any process was sent, 0 for none; every process calls this after every step."""

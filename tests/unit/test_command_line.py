@@ -92,7 +92,7 @@ def test_version(capsys):
     ("args", "expected"),
     [
         (["prepar"], "No such command 'prepar'; did you mean 'prepare'?"),
-        (["zzz"], "known: describe, doctor, finetune, prepare, pretrain, simulate"),
+        (["zzz"], "known: describe, doctor, finetune, launch, prepare, pretrain, simulate"),
         (["prepare", "c.yaml", "--ot", "x"], "--out"),
         (["prepare", "c.yaml"], "Missing option '--out'"),
         (["prepare"], "Missing argument 'COHORT.yaml'"),
@@ -100,6 +100,12 @@ def test_version(capsys):
         (["prepare", "c.yaml", "--out", "x", "--workers", "0"], "0 is not in the range x>=1"),
         (["simulate", "x", "--patients", "none"], "'none' is not a valid integer"),
         (["pretrain", "c.yaml", "--gpus", "8"], "--gpus and --json go with --plan"),
+        (["launch", "predict", "c.yaml"], "'predict' is not one of 'pretrain', 'finetune'"),
+        (["launch", "finetune", "c.yaml", "--nodes", "2"], "--strategy and --nodes go with pretrain"),
+        (["launch", "finetune", "c.yaml", "--strategy", "ddp"], "--strategy and --nodes go with pretrain"),
+        (["launch", "pretrain", "c.yaml", "--env", "A B=1"], "--env takes NAME=VALUE, and 'A B=1' is not that"),
+        (["launch", "pretrain", "c.yaml", "--slurm"], "c.yaml: no such file"),
+        (["launch", "pretrain", "c.yaml", "--time", "soon"], "time: "),
         (["pretrain", "c.yaml", "--json"], "--gpus and --json go with --plan"),
     ],
 )
@@ -133,6 +139,11 @@ def test_the_program_itself_returns_the_code(tmp_path):
             DataError("no header", where="rna.tsv", fix="add one"),
             2,
             "chiasma prepare: rna.tsv: no header\n  what to do: add one\n",
+        ),
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"),
+            1,
+            "chiasma prepare: another process of this run was lost; start the same command again",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device", "out/x"),

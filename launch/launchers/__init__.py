@@ -1,0 +1,1 @@
+"""Starting runs on many processes: here, under SLURM, on Kubernetes."""

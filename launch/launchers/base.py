@@ -1,0 +1,90 @@
+"""What a launcher is told to start, and what it answers: files to write, and lines of shell that start it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from launch.launchers.cluster import Cluster
+
+WORKER = ("-m", "launch.cli")
+AGENT = ("-m", "launch.torchrun")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be started.
+
+    Attributes:
+        command: Of chiasma.
+        config: The YAML.
+        overrides: ``key=value`` changes to it.
+        cluster: Where, on how many.
+        folder: For the files of the launch: what is submitted, and logs.
+        rendezvous: ``HOST:PORT`` where nodes without a scheduler meet; empty for one node.
+        folds: Of fine-tuning, by name, where each is a job of its own.
+    """
+
+    command: Literal["pretrain", "finetune"]
+    config: Path
+    overrides: tuple[str, ...]
+    cluster: Cluster
+    folder: Path
+    rendezvous: str = ""
+    folds: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For lists of jobs."""
+        return f"{self.command}-{self.config.stem}"
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs it."""
+        return self.cluster.python or ("python" if self.cluster.container else sys.executable)
+
+    def alone(self) -> list[str]:
+        """The words of one process without others."""
+        return [self.python, *WORKER, self.command, str(self.config), *self.overrides]
+
+    def together(self) -> list[str]:
+        """The words that follow torchrun's own: what each of its workers runs."""
+        return [*WORKER, self.command, str(self.config), *self.overrides]
+
+    def agent(self, *, rendezvous: Iterable[str]) -> list[str]:
+        """The words of torchrun on each node, without the workers'.
+
+        Args:
+            rendezvous: How nodes find each other.
+        """
+        counts = (f"--nnodes={self.cluster.nodes}", f"--nproc-per-node={self.cluster.per_node}")
+        return [self.python, *AGENT, *counts, *rendezvous]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a launcher would do.
+
+    Attributes:
+        files: To write, with their text.
+        start: Lines of shell that start the job.
+        waits: Whether the lines last as long as the job.
+    """
+
+    files: dict[Path, str] = field(default_factory=dict)
+    start: tuple[str, ...] = ()
+    waits: bool = False
+
+
+def threads(job: Job, cores: int) -> int:
+    """Threads for each process of a node."""
+    return max(1, cores // job.cluster.per_node)
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Words as a line of shell."""
+    return shlex.join(words)

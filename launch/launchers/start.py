@@ -1,0 +1,104 @@
+"""`chiasma launch`: a config and a cluster into what starts the run; shown, written, and started where asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from foundation.errors import ChiasmaError, ConfigError
+from launch.launchers import kubernetes, local, slurm
+from launch.launchers.base import Job, Plan
+from launch.launchers.cluster import Cluster, load_cluster
+
+LAUNCHERS: dict[str, Callable[[Job], Plan]] = {
+    "none": local.plan,
+    "slurm": slurm.plan,
+    "kubernetes": kubernetes.plan,
+}
+
+
+def launch(
+    command: Literal["pretrain", "finetune"],
+    config: Path,
+    overrides: Sequence[str],
+    *,
+    profile: Path | None = None,
+    asked: Mapping[str, Any] = {},
+    folder: Path | None = None,
+    rendezvous: str = "",
+    dry_run: bool = False,
+    submit: bool = False,
+) -> None:
+    """Start a run on many processes, or write what a scheduler wants.
+
+    Args:
+        command: Of chiasma.
+        config: The YAML.
+        overrides: ``key=value`` changes to it.
+        profile: YAML of a cluster.
+        asked: Keys of `Cluster` that are said here; see `load_cluster`.
+        folder: For what is written; by default ``launched/`` and the name of the job.
+        rendezvous: See `Job`.
+        dry_run: Show everything and start nothing.
+        submit: Hand what was written to the scheduler.
+
+    Raises:
+        ConfigError: The run or the cluster cannot be what it says.
+        ChiasmaError: The scheduler refused.
+    """
+    cluster = load_cluster(profile, asked)
+    folds = _refuse_what_cannot_run(command, config, overrides, cluster)
+    named = folder or Path("launched") / f"{command}-{config.stem}"
+    plan = LAUNCHERS[cluster.scheduler](Job(command, config, tuple(overrides), cluster, named, rendezvous, folds))
+    if dry_run:
+        _show(plan)
+    elif plan.waits:
+        sys.stdout.flush()
+        os.execvp("bash", ["bash", "-ec", "\n".join(plan.start)])
+    else:
+        for path, text in plan.files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        _show(plan)
+        if submit:
+            _submit(plan)
+
+
+def _refuse_what_cannot_run(command: str, config: Path, overrides: Sequence[str], cluster: Cluster) -> tuple[str, ...]:
+    """Read the config here, where a mistake costs no time in a queue; returns the folds of fine-tuning.
+
+    On Kubernetes the paths are those of the image.
+    """
+    if cluster.scheduler == "kubernetes":
+        return ()
+    if command == "pretrain":
+        from foundation.config import load_config
+        from pretrain.config import PretrainConfig
+
+        load_config(PretrainConfig, config, overrides)
+        return ()
+    if cluster.scheduler != "slurm":
+        return ()
+    from finetune.run import names_of_folds
+
+    return names_of_folds(config, overrides)
+
+
+def _show(plan: Plan) -> None:
+    for path, text in plan.files.items():
+        print(f"# {path}\n{text}")
+    print("\n".join(["# to start it:", *plan.start] if plan.files else plan.start))
+
+
+def _submit(plan: Plan) -> None:
+    done = subprocess.run(["bash", "-ec", "\n".join(plan.start)], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 127:
+        raise ConfigError(
+            f"cannot be submitted here: {done.stderr.strip()}", fix="start the lines above on a login node"
+        )
+    if done.returncode:
+        raise ChiasmaError(f"the scheduler refused: {done.stderr.strip()}", fix="correct the options or the profile")

@@ -1,0 +1,83 @@
+"""`chiasma launch` as it is typed: what is shown, written and started, and what is refused before that."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.cli import main
+
+REPOSITORY = Path(__file__).parents[3]
+CONFIG = str(REPOSITORY / "configs" / "pretrain" / "tiny.yaml")
+SLURM = ["launch", "pretrain", CONFIG, "epochs=2", "--nodes", "2", "--gpus", "8", "--slurm"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CHIASMA_CLUSTER", raising=False)
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_dry_run_shows_everything_and_writes_and_starts_nothing(tmp_path, capfd):
+    assert main([*SLURM, "--submit", "--dry-run", "--env", "NCCL_DEBUG=INFO"]) == 0
+    said = capfd.readouterr().out
+    assert "#SBATCH --nodes=2" in said and 'export NCCL_DEBUG="INFO"' in said and "epochs=2" in said
+    assert said.splitlines()[-1] == "sbatch launched/pretrain-tiny/job.sbatch"
+    assert main(["launch", "pretrain", CONFIG, "--gpus", "0", "--processes", "2", "--env", "A=b c", "--dry-run"]) == 0
+    *exports, line = capfd.readouterr().out.splitlines()
+    assert "export A='b c'" in exports and "export CUDA_VISIBLE_DEVICES=''" in exports
+    assert line.startswith(f"exec {sys.executable} -m launch.torchrun --nnodes=1 --nproc-per-node=2 --standalone")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_submit_it_is_written_and_shown(tmp_path, capfd):
+    assert main(SLURM) == 0
+    script = (tmp_path / "launched" / "pretrain-tiny" / "job.sbatch").read_text()
+    assert script in capfd.readouterr().out and os.listdir(tmp_path / "launched" / "pretrain-tiny") == ["job.sbatch"]
+
+
+def test_with_submit_it_is_handed_over_and_a_refusal_is_told(tmp_path, monkeypatch, capfd):
+    programs = tmp_path / "bin"
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    program(programs, "sbatch", 'cat "$1" >submitted; echo Submitted batch job 7')
+    assert main([*SLURM, "--submit"]) == 0
+    assert (tmp_path / "submitted").read_text().startswith("#!/bin/bash\n#SBATCH")
+    assert "Submitted batch job 7" in capfd.readouterr().out
+    program(programs, "sbatch", "echo 'invalid partition specified: gpuu' >&2; exit 1")
+    assert main([*SLURM, "--submit"]) == 1
+    assert "the scheduler refused: invalid partition specified: gpuu\n  what to do" in capfd.readouterr().err
+
+
+def test_where_there_is_no_scheduler_it_says_so(tmp_path, monkeypatch, capfd):
+    program(tmp_path / "bin", "bash", 'exec /bin/bash "$@"')
+    program(tmp_path / "bin", "mkdir", 'exec /bin/mkdir "$@"')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert main([*SLURM, "--submit"]) == 2
+    assert "sbatch: command not found\n  what to do: start the lines above on a login node" in capfd.readouterr().err
+
+
+def test_a_config_that_cannot_run_is_refused_before_anything_is_written(tmp_path, capfd):
+    assert main([*SLURM, "epoch=3"]) == 2
+    assert "unknown key 'epoch'; did you mean 'epochs'?" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_is_found_in_the_environment(tmp_path, monkeypatch, capfd):
+    (tmp_path / "mine.yaml").write_text("scheduler: kubernetes\ncontainer: {image: i}\nnodes: 3\n")
+    monkeypatch.setenv("CHIASMA_CLUSTER", str(tmp_path / "mine.yaml"))
+    assert main(["launch", "pretrain", "/data/not-here.yaml", "--dry-run", "--processes", "2"]) == 0
+    text = capfd.readouterr().out.split("# to start it:")[0]
+    assert [document["kind"] for document in yaml.safe_load_all(text)] == ["Service", "Job"]
+    (tmp_path / "mine.yaml").write_text("nodse: 3\n")
+    assert main(["launch", "pretrain", CONFIG, "--dry-run"]) == 2
+    assert "unknown key 'nodse'; did you mean 'nodes'?" in capfd.readouterr().err
