@@ -99,9 +99,7 @@ def pretrain(
                 held.enter_context(claimed_run(config.out, doing="is being trained in"))
         share_from_first([*pretraining.parameters(), *pretraining.buffers()])
         state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
-        evaluation = Evaluator(
-            config, aligned, training, held_out, pretraining.model, progress or Silent(), parallel.forward
-        )
+        evaluation = Evaluator(config, aligned, training, held_out, pretraining.model, progress or Silent(), parallel)
         before = _before_training(config.out / BEFORE, evaluation, identity)
         checkpoints = Checkpoints(config.out / "checkpoints", config.keep_checkpoints)
         position = _restore(checkpoints, config.seed, identity, state)

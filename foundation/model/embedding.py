@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +33,6 @@ class Embeddings:
     present: dict[str, Tensor]
 
 
-def _call(compute: Callable[[], Any]) -> Any:
-    return compute()
-
-
 @torch.no_grad()
 def embed(
     model: MultimodalModel,
@@ -50,7 +44,6 @@ def embed(
     batch_size: int = BATCH,
     progress: Progress | None = None,
     label: str = "embedding",
-    forward: Callable[[Callable[[], Any]], Any] = _call,
 ) -> Embeddings:
     """Embed records, in the order given. Processes share them, and every one gets all embeddings.
 
@@ -63,7 +56,6 @@ def embed(
         batch_size: Records at a time.
         progress: Told of records.
         label: What `progress` calls it.
-        forward: Calls what it is given, which is each forward pass.
     """
     views = model.every_view() if views is None else views
     z: dict[str, list[Tensor]] = {name: [] for name in views}
@@ -71,7 +63,7 @@ def embed(
     several = {"epoch": epoch, "batch_size": batch_size, "progress": progress, "label": label, "shared": True}
     for batch in batches(model, data, rows, **several):
         sizes = gather_sizes(len(batch), batch.device)
-        for name, output in forward(partial(model, batch, views)).items():
+        for name, output in model(batch, views).items():
             z[name].append(gather_rows(output.z_BD.float(), sizes))
             present[name].append(gather_rows(output.present_B, sizes))
     return Embeddings({n: torch.cat(parts) for n, parts in z.items()}, {n: torch.cat(p) for n, p in present.items()})

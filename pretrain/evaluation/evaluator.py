@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -16,6 +16,7 @@ from foundation.model.embedding import embed
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import FUSED
 from foundation.progress import Progress
+from foundation.training.parallel.base import Parallel
 from pretrain.config import PretrainConfig
 from pretrain.evaluation.embedded import Embedded
 from pretrain.evaluation.evaluate import evaluate
@@ -33,7 +34,7 @@ class Evaluator:
         training, held_out: Rows.
         model: What to measure.
         progress: Hears how many records are embedded.
-        forward: See `embed`.
+        parallel: How processes share the model.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Evaluator:
         held_out: np.ndarray,
         model: MultimodalModel,
         progress: Progress,
-        forward: Callable[[Callable[[], Any]], Any],
+        parallel: Parallel,
     ) -> None:
         self.config = config
         self.aligned = aligned
@@ -52,7 +53,7 @@ class Evaluator:
         self.held_out = held_out
         self.model = model
         self.progress = progress
-        self.forward = forward
+        self.parallel = parallel
         images = [spec.name for spec in model.specs if spec.kind == "image"]
         omics = [spec.name for spec in model.specs if spec.kind == "omics"]
         self.pairs = [(name, other) for name in images for other in omics]
@@ -129,9 +130,9 @@ class Evaluator:
         """
         cohort, size = self.aligned.cohort, self.config.batch_size
         data = CohortDataset(self.aligned, rows)
-        found = embed(
-            self.model, data, rows, batch_size=size, progress=self.progress, label=label, forward=self.forward
-        )
+        # Records need different numbers of passes through a block, so that blocks cannot be gathered one by one.
+        with self.parallel.whole(self.model):
+            found = embed(self.model, data, rows, batch_size=size, progress=self.progress, label=label)
         return Embedded(
             patients=cohort.patients[rows].astype(str),
             sites=cohort.sites[rows].astype(str),

@@ -27,11 +27,12 @@ STEPS = 3
 CONFIG = OptimiserConfig(learning_rate=0.01, clip=0.5, warm_up=0.0, weight_decay=0.1, tower_rates={"omics": 0.5})
 CASES: dict[str, dict[str, Any]] = {
     "whole": {},
-    "chunks": {"chunk_size": 7},
+    "chunks": {"chunk_size": 20},
     "average": {"ema": 0.9},
     "accumulated": {"accumulate": 2},
     "bad": {"bad": 1},
 }
+IN_THREE = ("whole", "bad")
 CPU = torch.device("cpu")
 
 
@@ -80,7 +81,7 @@ def work(rank: int, world: int, folder: str) -> None:
     found = {}
     for strategy, kind in STRATEGIES.items():
         for case, arguments in CASES.items():
-            if not can(strategy, case):
+            if not can(strategy, case) or (world == 3 and case not in IN_THREE):
                 continue
             found[strategy, case] = train(
                 kind(device=CPU), double=is_double(strategy), rank=rank, world=world, **arguments
@@ -92,6 +93,9 @@ def work(rank: int, world: int, folder: str) -> None:
 def is_double(strategy: str) -> bool:
     """Whether it can train in float64, where rounding is told apart from everything else; DeepSpeed cannot."""
     return not strategy.startswith("zero")
+
+
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -115,6 +119,8 @@ def alone() -> dict:
 def test_it_takes_the_steps_of_one_process(ranks, alone, strategy, case):
     if not can(strategy, case):
         pytest.skip(f"a config that asks {strategy} for this is refused")
+    if (strategy, case) not in ranks[0]:
+        pytest.skip("seen on two processes")
     expected = alone[case, is_double(strategy)]
     tolerance = {"rtol": 1e-9, "atol": 1e-9} if is_double(strategy) else {"rtol": 1e-3, "atol": 1e-4}
     for rank in ranks:

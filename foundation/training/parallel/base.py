@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -118,6 +118,10 @@ class Parallel(ABC):
         """
         begin_moments(optimiser)
         fill(self.state(module, optimiser))
+
+    def whole(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """While this lasts every process has all weights of a module, and its forward pass needs no other process."""
+        return nullcontext()
 
     def weights(self, module: nn.Module) -> dict[str, Tensor] | None:
         """The weights of a module gathered on process 0, by name, on the processor; None where it has them anyway.

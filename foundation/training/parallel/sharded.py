@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -24,7 +27,7 @@ class Sharded(Parallel):
         """Shard the blocks of every tower, where they are."""
         mesh = init_device_mesh(self.device.type, (dist.get_world_size(),))
         for block in blocks(module):
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
             assert isinstance(block, FSDPModule)
             # A loss is a sum over processes, and so is its gradient.
             block.set_gradient_divide_factor(1.0)
@@ -47,6 +50,20 @@ class Sharded(Parallel):
         """The rows that this process keeps, or all of what is not dealt out."""
         local = parameter.detach()
         return local.to_local() if isinstance(local, DTensor) else local
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        """Gather all blocks, and keep them; see `Parallel.whole`."""
+        dealt = [block for block in blocks(module) if isinstance(block, FSDPModule)]
+        for block in dealt:
+            block.set_reshard_after_forward(False)
+            block.unshard()
+        try:
+            yield
+        finally:
+            for block in dealt:
+                block.set_reshard_after_forward(True)
+                block.reshard()
 
     def weights(self, module: nn.Module) -> dict[str, Tensor] | None:
         """Gathered one by one; see `Parallel.weights`."""

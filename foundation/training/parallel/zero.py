@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -165,8 +165,8 @@ class Zero3(Zero):
     """Parameters, gradients and moments are dealt out."""
 
     stage = 3
-    # DeepSpeed expects one forward pass a step, in the order of the one before, and what it deals out is empty between.
-    cannot = ("accumulate", "chunk_size", "ema")
+    # The average would be of parameters that are empty between forward passes.
+    cannot = ("ema",)
 
     def take_over(self, module: nn.Module, optimiser: torch.optim.Optimizer, clip: float) -> None:
         """Give all to DeepSpeed, and keep whole what lies around the blocks of towers.
@@ -175,27 +175,34 @@ class Zero3(Zero):
         output is a tensor; towers and objectives give more than that.
         """
         super().take_over(module, optimiser, clip)
-        dealt = {id(parameter) for block in blocks(module) for parameter in block.parameters()}
-        self.around: list[Any] = [parameter for parameter in module.parameters() if id(parameter) not in dealt]
+        self.dealt: list[Any] = [parameter for block in blocks(module) for parameter in block.parameters()]
+        known = {id(parameter) for parameter in self.dealt}
+        self.around: list[Any] = [parameter for parameter in module.parameters() if id(parameter) not in known]
         for parameter in self.around:
             parameter.ds_persist = True
         self.engine.optimizer.persistent_parameters += self.around
 
     def forward(self, compute: Callable[[], Result]) -> Result:
         """What `compute` gives, inside DeepSpeed's forward pass."""
-        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
         def untraced() -> Result:
             # It would expect the modules of the forward pass before, in their order, and steps have several.
             self.engine.optimizer.parameter_offload.get_param_coordinator()._invalidate_trace()
-            given_up = [p for p in self.around if p.ds_status == ZeroParamStatus.NOT_AVAILABLE]
-            if given_up:
-                given_up[0].all_gather(given_up)
-            for parameter in self.around:
-                parameter.ds_active_sub_modules.add(ALWAYS)
+            _keep(self.around)
             return compute()
 
         return self.engine(untraced)
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        """Gather all parameters, and keep them; see `Parallel.whole`."""
+        _keep([*self.around, *self.dealt])
+        try:
+            yield
+        finally:
+            for parameter in self.dealt:
+                parameter.ds_active_sub_modules.discard(ALWAYS)
+                parameter.partition()
 
     def weights(self, module: nn.Module) -> dict[str, Tensor] | None:
         """Gathered one by one; see `Parallel.weights`."""
@@ -208,7 +215,20 @@ class Zero3(Zero):
     def _whole(self, parameter: nn.Parameter, write: bool = False) -> AbstractContextManager[Any]:
         import deepspeed
 
+        # The next forward pass gathers it again where it is to be kept.
+        parameter.ds_active_sub_modules.discard(ALWAYS)  # type: ignore[attr-defined]
         return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0 if write else None)
+
+
+def _keep(parameters: list[Any]) -> None:
+    """Gather parameters where they are not, and have DeepSpeed take them for needed."""
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    given_up = [parameter for parameter in parameters if parameter.ds_status == ZeroParamStatus.NOT_AVAILABLE]
+    if given_up:
+        given_up[0].all_gather(given_up)
+    for parameter in parameters:
+        parameter.ds_active_sub_modules.add(ALWAYS)
 
 
 def _rows(whole: Tensor, mesh: DeviceMesh) -> Tensor:
