@@ -6,20 +6,24 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from foundation.config import Config, YamlPath
+from foundation.config import Config, Place, YamlPath
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.order import OrderConfig
 from foundation.data.scaling import PreprocessingConfig
+from foundation.files.cache import CacheConfig
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.objectives.base import objectives
 from foundation.training.optimiser import OptimiserConfig
+from foundation.urls import is_url
 from pretrain.split import HeldOut
 from pretrain.tracking import Wandb
 
 DECIDES_NOTHING = {
     "cohort",
     "out",
+    "cache",
     "workers",
     "evaluate_every",
     "checkpoint_every",
@@ -45,8 +49,10 @@ class Weighted(Config):
 class PretrainConfig(Config):
     """A pretraining run."""
 
-    cohort: YamlPath = Field(description="Folder of a prepared cohort.")
+    cohort: Place = Field(description="Folder of a prepared cohort, or a URL that it was copied to.")
     out: YamlPath = Field(description="Run folder.")
+    cache: CacheConfig = CacheConfig()
+    order: OrderConfig = OrderConfig(shuffle="full")
     seed: int = Field(default=0, ge=0)
     held_out: HeldOut = HeldOut()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
@@ -97,6 +103,12 @@ class PretrainConfig(Config):
     permutations: int = Field(default=1000, ge=100, description="For the p-value of retrieval.")
 
     wandb: Wandb | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blocks_from_afar(cls, data: Any) -> Any:
+        afar = isinstance(data, dict) and is_url(data.get("cohort"))
+        return {"order": {"shuffle": "blocks"}, **data} if afar else data
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> PretrainConfig:

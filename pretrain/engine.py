@@ -87,6 +87,7 @@ class Batches:
             batches=(run.steps - position.step) * run.config.accumulate,
             rank=run.parallel.rank,
             world_size=run.parallel.world_size,
+            shuffle=run.config.order.build(run.dataset.cohort.shards_of(run.dataset.rows)),
         )
         pin_memory = self.device.type == "cuda"
         self._batches = iter(load(run.dataset, order, workers=run.config.workers, pin_memory=pin_memory))

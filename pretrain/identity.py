@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.store import PreparedCohort
-from foundation.files.hashing import sha256_of
 from foundation.files.identity import hash_of, hashes_of
 from pretrain.config import PretrainConfig
 
@@ -21,7 +19,7 @@ def identify(config: PretrainConfig, cohort: PreparedCohort, training: np.ndarra
     """
     patients = sorted(set(cohort.patients[training].astype(str)))
     parts = {
-        "the cohort": sha256_of(cohort.path / COHORT_FILE),
+        "the cohort": cohort.hash,
         "the training patients": hash_of(patients),
     }
     return parts | hashes_of(config.document())

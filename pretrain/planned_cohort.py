@@ -51,17 +51,17 @@ class Cohort:
     modalities: dict[str, ImageModality | OmicsModality]
 
     @classmethod
-    def read(cls, path: Path, modalities: list[str] | None) -> Cohort:
+    def read(cls, path: Path | str, modalities: list[str] | None) -> Cohort:
         """Read a prepared cohort, or a YAML file of `Shapes`.
 
         Args:
-            path: Folder or file.
+            path: Folder, URL or file.
             modalities: Which to keep, in their order; None for all.
 
         Raises:
             ConfigError, DataError: It is neither, or lacks a modality.
         """
-        records, known = _from_shapes(path) if path.is_file() else _from_cohort(path)
+        records, known = _from_shapes(path) if isinstance(path, Path) and path.is_file() else _from_cohort(path)
         for name in modalities or known:
             if name not in known:
                 fix = nearest(name, known)
@@ -90,7 +90,7 @@ def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
     return OmicsModality(features=[f"feature {f}" for f in range(shape.features)], values=shape.values)
 
 
-def _from_cohort(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+def _from_cohort(path: Path | str) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
     cohort = PreparedCohort(path)
     known: dict[str, ImageModality | OmicsModality] = {}
     for name, entry in cohort.manifest.modalities.items():

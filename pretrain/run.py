@@ -32,6 +32,7 @@ from foundation.training import checkpoint
 from foundation.training.checkpoint import Position, State
 from foundation.training.parallel import Parallel
 from foundation.training.update import Updater
+from foundation.urls import is_url
 from pretrain import tracking
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
@@ -67,7 +68,7 @@ def pretrain(
     """
     config = load_config(PretrainConfig, path, overrides)
     refuse_foreign(config.out, BEFORE)
-    cohort = PreparedCohort(config.cohort)
+    cohort = PreparedCohort(config.cohort, cache=config.cache.open() if is_url(config.cohort) else None)
     training, held_out = split(cohort, config.held_out, config.seed)
     aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
     parallel = Parallel(config.precision)

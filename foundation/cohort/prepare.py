@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.cohort.claim import WORKING, claimed_cohort
 from foundation.cohort.counting import count
+from foundation.cohort.index import FILE as INDEX_FILE
+from foundation.cohort.index import write_index_of
 from foundation.cohort.inventory import Fault, Inventory, take_inventory
-from foundation.cohort.manifest import FILE, Manifest
+from foundation.cohort.manifest import FILE, Manifest, Shard
 from foundation.cohort.record_plans import RecordPlan
 from foundation.cohort.shards import ShardReport, ShardWriter, start_worker, work
 from foundation.cohort.spec import CohortSpec
@@ -218,7 +220,9 @@ def _publish(out: Path, inventory: Inventory, reports: list[ShardReport], progre
     rows = ["path\tbytes\tsha256", *(f"{name}\t{size}\t{digest}" for name, size, digest in files)]
     (out / "sources.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     shards = {_shard_path(out, n).name: report.shard for n, report in enumerate(reports) if report.shard is not None}
-    manifest = count(inventory, out, _sources(inventory, files), shards, len(faults), _versions())
+    beside = {name: Shard.of(out / name) for name in ("features.json", "folds.json") if (out / name).is_file()}
+    beside[INDEX_FILE] = write_index_of(out / "records", list(shards))
+    manifest = count(inventory, out, _sources(inventory, files), shards, beside, len(faults), _versions())
     manifest.remarks = _remarks(inventory, reports)
     partial = out / WORKING / FILE
     partial.write_text(manifest.to_json(), encoding="utf-8")
