@@ -8,7 +8,7 @@ the schema names the shards in their order, with their numbers of records.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +51,22 @@ def write_index_of(records: Path, names: Sequence[str]) -> Shard:
         shard = OpenShard(Held(records / name))
         parts.append(_small(shard, counted=True))
         lengths[name] = len(shard)
-    table = pa.concat_tables(parts).combine_chunks()
-    table = table.replace_schema_metadata({SHARDS: json.dumps(lengths)})
-    path = records.parent / FILE
+    return write_index(records.parent, pa.concat_tables(parts), lengths)
+
+
+def write_index(folder: Path, table: pa.Table, shards: Mapping[str, int]) -> Shard:
+    """Write the index of a cohort, whole or not at all.
+
+    Args:
+        folder: The cohort.
+        table: Its small columns.
+        shards: Files of records to their numbers of records.
+
+    Returns:
+        Its size and hash.
+    """
+    table = table.combine_chunks().replace_schema_metadata({SHARDS: json.dumps(dict(shards))})
+    path = folder / FILE
     partial = path.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -219,8 +219,8 @@ class PreparedCohort:
         self.features: dict[str, list[str]] = self._read_json("features.json")
         if isinstance(self.path, Path):
             self._refuse_incomplete(self.path)
-        self._index, self._shards = self._open_records()
-        self._starts = np.concatenate([[0], np.cumsum([*self._index.shards.values()])]).astype(np.int64)
+        self.index, self._shards = self._open_records()
+        self._starts = np.concatenate([[0], np.cumsum([*self.index.shards.values()])]).astype(np.int64)
         if len(self) != self.manifest.records:
             raise DataError(
                 f"{len(self)} records are there, cohort.json says {self.manifest.records}",
@@ -316,7 +316,7 @@ class PreparedCohort:
         return entry
 
     def _strings(self, column: str) -> np.ndarray:
-        return np.array([value or "" for value in self._index.table.column(column).to_pylist()], dtype=object)
+        return np.array([value or "" for value in self.index.table.column(column).to_pylist()], dtype=object)
 
     @cached_property
     def patients(self) -> np.ndarray:
@@ -344,26 +344,26 @@ class PreparedCohort:
         present = np.zeros((len(self), len(self.modalities)), dtype=bool)
         for position, (name, entry) in enumerate(self.manifest.modalities.items()):
             column = f"image/{name}/channels" if entry.kind == "image" else f"omics/{name}"
-            present[:, position] = self._index.table.column(column).is_valid().to_numpy()
+            present[:, position] = self.index.table.column(column).is_valid().to_numpy()
         return present
 
-    def observed_N(self, name: str, rows: np.ndarray) -> np.ndarray | None:
+    def observed_counts(self, name: str, rows: np.ndarray) -> np.ndarray | None:
         """[N] int32 number of features of an omics modality that were observed, 0 where it is absent.
 
         None where the cohort does not know: an earlier version of chiasma prepared it.
         """
-        return self._observed[name][rows] if self._index.counted else None
+        return self._observed[name][rows] if self.index.counted else None
 
     @cached_property
     def _observed(self) -> dict[str, np.ndarray]:
         names = [n for n, entry in self.manifest.modalities.items() if entry.kind == "omics"]
-        return {n: self._index.table.column(f"omics/{n}").fill_null(0).to_numpy() for n in names}
+        return {n: self.index.table.column(f"omics/{n}").fill_null(0).to_numpy() for n in names}
 
     @cached_property
     def _small_lists(self) -> dict[str, np.ndarray]:
         names = [n for n, entry in self.manifest.modalities.items() if entry.kind == "image"]
         columns = [f"image/{name}/{part}" for name in names for part in ("channels", "statistics")]
-        return {c: np.concatenate([view_lists(chunk) for chunk in self._index.table.column(c).chunks]) for c in columns}
+        return {c: np.concatenate([view_lists(chunk) for chunk in self.index.table.column(c).chunks]) for c in columns}
 
     def _gather(self, column: str, rows: Sequence[int] | np.ndarray, width: int, items: slice) -> np.ndarray:
         """[N, items] of a large column, shard by shard."""
@@ -455,7 +455,7 @@ class PreparedCohort:
     def _numbers(self, column: str) -> np.ndarray:
         import pyarrow as pa
 
-        return self._index.table.column(column).cast(pa.float64()).fill_null(np.nan).to_numpy()
+        return self.index.table.column(column).cast(pa.float64()).fill_null(np.nan).to_numpy()
 
     @cached_property
     def folds(self) -> dict[str, dict[str, str]]:
