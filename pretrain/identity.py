@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from foundation.cohort.people import distinct
 from foundation.cohort.store import PreparedCohort
 from foundation.files.identity import hash_of, hashes_of
 from pretrain.config import PretrainConfig
@@ -17,7 +18,7 @@ def identify(config: PretrainConfig, cohort: PreparedCohort, training: np.ndarra
         cohort: By its cohort.json, which holds the hashes of its records.
         training: Rows of the patients that it learns from.
     """
-    patients = sorted(set(cohort.patients[training].astype(str)))
+    patients = distinct(cohort.patients[training]).tolist()
     parts = {
         "the cohort": cohort.hash,
         "the training patients": hash_of(patients),

@@ -25,7 +25,7 @@ class OpenShard:
         self._held = held
         with pa.memory_map(str(held.path)) as mapped, pa.ipc.open_stream(mapped) as reader:
             self.table = reader.read_all()
-        self._starts = np.cumsum([0, *(len(batch) for batch in self.table.to_batches())])
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in self.table.column(0).chunks)])
         self._lists: dict[str, list[np.ndarray]] = {}
         self._bytes: dict[str, list[tuple[np.ndarray, memoryview | None]]] = {}
 

@@ -15,7 +15,7 @@ from foundation.data.batch import Batch
 from foundation.data.memory import zeros
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.prefetch import Ahead
-from foundation.data.sampler import BatchKey, OnePass, PatientOrder
+from foundation.data.sampler import BatchKey, OnePass, PatientOrder, unique_rows
 from foundation.errors import DataError
 
 
@@ -53,7 +53,7 @@ class CohortDataset(Dataset[Batch]):
     ) -> None:
         self.aligned = aligned
         self.cohort = aligned.cohort
-        self.rows = np.arange(len(self.cohort)) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
+        self.rows = np.arange(len(self.cohort)) if rows is None else unique_rows(rows)
         self.seed = seed
         self.dropout = dropout or ModalityDropout()
         self.dropout.check(aligned.modalities)

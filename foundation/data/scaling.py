@@ -13,6 +13,7 @@ from foundation.config import Config
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.data.presence import observed_N
 from foundation.data.sample import sample
+from foundation.data.sampler import unique_rows
 from foundation.errors import ConfigError, DataError, nearest
 from foundation.modality import ImageForm, OmicsForm
 
@@ -56,7 +57,7 @@ def fit_preprocessing(
         DataError: There is no training record, or none has some modality.
     """
     config = config or PreprocessingConfig()
-    rows = np.unique(np.asarray(rows, dtype=np.int64))
+    rows = unique_rows(rows)
     if not len(rows):
         raise DataError("no training record to fit preprocessing on", where=str(cohort.path), fix="check the split")
     modalities = {}
