@@ -1,7 +1,8 @@
-"""Start-up, memory and seconds per step at 10^4 and 10^6 records: shards are real, and the same one many times.
+"""Start-up, memory and time per batch at 10^4 and 10^6 records: shards are real, and the same one many times.
 
-Run `python benchmarks/bench_scale.py` (minutes). One process with one thread. Every size is measured in a process of
-its own, from opening the cohort to the steps of training.
+Run `python benchmarks/bench_scale.py` (minutes; 300 MB of disk). One process with one thread, seconds of processor time.
+Every size is measured in a process of its own, from opening the cohort over the first batch to three times 100 batches;
+memory is what the process has of its own, without pages of mapped files, after the start and after each hundred.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foundation.data.batch import Batch
+    from pretrain.config import PretrainConfig
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 PER_SHARD = 128
@@ -25,6 +32,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "tiny.yaml"
 def template(folder: Path) -> Path:
     """A prepared cohort of simulated patients, all in one shard."""
     import pyarrow as pa
+
     from foundation.cohort.open_shards import OpenShard
     from foundation.cohort.prepare import prepare
     from foundation.files.cache import Held
@@ -43,6 +51,7 @@ def template(folder: Path) -> Path:
 def repeat(made: Path, out: Path, records: int) -> None:
     """A cohort of many records, each shard of which is another name of the same file; only patients have own names."""
     import pyarrow as pa
+
     from foundation.cohort.index import FILE, write_index
     from foundation.cohort.manifest import Manifest, Shard
     from foundation.cohort.store import PreparedCohort
@@ -75,71 +84,79 @@ def memory() -> float:
     return (info.rss - info.shared) / 1e6
 
 
-def measure(folder: Path, shuffle: str, steps: int) -> dict:
-    """Seconds of each part of the start, of a batch and of a step, and megabytes of memory."""
-    import itertools
+class Laps:
+    """Seconds of processor time of one part after another."""
 
-    import torch
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+        self._clock = time.process_time()
+
+    def lap(self, name: str) -> None:
+        """What was done since the last lap has this name."""
+        now = time.process_time()
+        self.parts[name] = round(now - self._clock, 3)
+        self._clock = now
+
+
+def begin(config: PretrainConfig, steps: int, laps: Laps) -> Iterator[Batch]:
+    """What `chiasma pretrain` does until its first step, but for the evaluation before training."""
     from foundation.cohort.store import PreparedCohort
-    from foundation.config import load_config
     from foundation.data.alignment import align
     from foundation.data.dataset import CohortDataset, load
     from foundation.data.sampler import PatientOrder
     from foundation.data.scaling import fit_preprocessing
     from foundation.training.parallel import Parallel
-    from pretrain.config import PretrainConfig
     from pretrain.identity import identify
     from pretrain.run import _build, _refuse_unpaired
     from pretrain.split import split
 
-    torch.set_num_threads(1)
-    config = load_config(PretrainConfig, CONFIG, [f"cohort={folder}", f"order={{shuffle: {shuffle}}}"])
     parallel = Parallel(config.precision)
-    parts, before = {}, memory()
-    clock = time.process_time()
-
-    def lap(name: str) -> None:
-        nonlocal clock
-        now = time.process_time()
-        parts[name] = round(now - clock, 3)
-        clock = now
-
     cohort = PreparedCohort(config.cohort)
-    lap("open")
+    laps.lap("open")
     training, _ = split(cohort, config.held_out, config.seed)
-    lap("split")
+    laps.lap("split")
     aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
-    lap("fit preprocessing")
+    laps.lap("fit preprocessing")
     pretraining = _build(config, aligned, training, parallel.device)
+    laps.lap("model and its initial weights")
     _refuse_unpaired(pretraining, aligned, training)
-    lap("model and its initial weights")
+    laps.lap("who has pairs")
     identify(config, cohort, training)
-    lap("identity")
+    laps.lap("identity")
     data = CohortDataset(aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation)
-    build = config.order.build(cohort.shards_of(training))
-    order = PatientOrder(training, config.batch_size, seed=config.seed, batches=4 * steps, shuffle=build)
+    shuffle = config.order.build(cohort.shards_of(training))
+    order = PatientOrder(training, config.batch_size, seed=config.seed, batches=3 * steps + 1, shuffle=shuffle)
     batches = iter(load(data, order))
     next(batches)
-    lap("first batch")
-    start = sum(parts.values())
-    for _ in itertools.islice(batches, steps):
-        pass
-    began = time.process_time()
-    for _ in itertools.islice(batches, steps):
-        pass
-    spent = time.process_time() - began
-    memory_half = memory()
-    for _ in itertools.islice(batches, steps):
-        pass
+    laps.lap("first batch")
+    return batches
+
+
+def measure(folder: Path, shuffle: str, steps: int) -> dict:
+    """Seconds of each part of the start and of a batch, and megabytes of memory."""
+    import torch
+
+    from foundation.config import load_config
+    from pretrain.config import PretrainConfig
+
+    torch.set_num_threads(1)
+    config = load_config(PretrainConfig, CONFIG, [f"cohort={folder}", f"order={{shuffle: {shuffle}}}"])
+    before, laps = memory(), Laps()
+    batches = begin(config, steps, laps)
+    megabytes, rates = [memory() - before], []
+    for _ in range(3):
+        began = time.process_time()
+        for _ in range(steps):
+            next(batches)
+        rates.append(1000 * (time.process_time() - began) / steps)
+        megabytes.append(memory() - before)
     return {
-        "records": len(cohort),
         "shuffle": shuffle,
-        "start_up_seconds": round(start, 2),
-        "parts": parts,
-        "milliseconds_per_batch": round(1000 * spent / steps, 2),
+        "start_up_seconds": round(sum(laps.parts.values()), 2),
+        "parts": laps.parts,
+        "milliseconds_per_batch": [round(rate, 2) for rate in rates],
         "batch_size": config.batch_size,
-        "megabytes_after_start": round(memory_half - before),
-        "megabytes_after_as_many_steps_again": round(memory() - before),
+        "megabytes": [round(each) for each in megabytes],
     }
 
 
@@ -167,7 +184,7 @@ def main() -> None:
                 done = subprocess.run(
                     [*map(str, command), "--steps", str(arguments.steps)], check=True, capture_output=True, text=True
                 )
-                rows.append(json.loads(done.stdout.splitlines()[-1]))
+                rows.append({"records": size, **json.loads(done.stdout.splitlines()[-1])})
                 print(json.dumps(rows[-1], indent=2), flush=True)
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
     RESULT.write_text(json.dumps({"sizes": rows, "machine": machine}, indent=2) + "\n")

@@ -16,6 +16,7 @@ from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
+from foundation.data.order import measure_mixing
 from foundation.data.sampler import BatchKey
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
@@ -75,6 +76,7 @@ def pretrain(
     dataset = CohortDataset(
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
     )
+    _tell_mixing(config, dataset, parallel)
     pretraining = _build(config, aligned, training, parallel.device)
     pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
     _refuse_unpaired(pretraining, aligned, training)
@@ -127,6 +129,15 @@ def _build(config: PretrainConfig, aligned: Aligned, training: np.ndarray, devic
         if config.activation_checkpointing:
             recomputed(block)
     return pretraining
+
+
+def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, parallel: Parallel) -> None:
+    """Say how well an order in blocks mixes."""
+    shard_of_N = dataset.cohort.shards_of(dataset.rows)
+    shuffle = config.order.build(shard_of_N)
+    if shuffle is not None and parallel.rank == 0:
+        mixing = measure_mixing(shard_of_N, shuffle(config.seed, 0), config.batch_size)
+        print(f"order in blocks: {mixing.sentence()}", flush=True)
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:

@@ -49,7 +49,7 @@ def write_index_of(records: Path, names: Sequence[str]) -> Shard:
     parts, lengths = [], {}
     for name in names:
         shard = OpenShard(Held(records / name))
-        parts.append(_small(shard, counted=True))
+        parts.append(_copy(_small(shard, counted=True)))
         lengths[name] = len(shard)
     return write_index(records.parent, pa.concat_tables(parts), lengths)
 
@@ -99,6 +99,14 @@ def collect_index(shards: OpenShards) -> Index:
     opened = [shards[number] for number in range(len(shards))]
     lengths = dict(zip(shards.names, map(len, opened), strict=True))
     return Index(pa.concat_tables([_small(shard, counted=False) for shard in opened]).combine_chunks(), lengths, False)
+
+
+def _copy(table: pa.Table) -> pa.Table:
+    """A table that keeps no shard mapped, and no page of its omics in memory."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
 
 
 def _small(shard: OpenShard, *, counted: bool) -> pa.Table:

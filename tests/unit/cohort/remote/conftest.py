@@ -29,6 +29,7 @@ class Server:
         cuts: Path to how often half of it comes.
         stalls: Path to how often nothing comes.
         delay: Seconds before every answer.
+        down: Whether every answer is `status` now.
         asked: Path to how often it was asked for.
     """
 
@@ -38,6 +39,7 @@ class Server:
     cuts: Counter[str] = field(default_factory=Counter)
     stalls: Counter[str] = field(default_factory=Counter)
     delay: float = 0.0
+    down: Callable[[], bool] = lambda: False
     asked: Counter[str] = field(default_factory=Counter)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -62,7 +64,7 @@ class Handler(SimpleHTTPRequestHandler):
         time.sleep(state.delay)
         if state.due(state.stalls, path):
             state.stop.wait(5)
-        elif state.due(state.fails, path):
+        elif state.down() or state.due(state.fails, path):
             self.send_error(state.status)
         elif state.due(state.cuts, path):
             content = Path(self.translate_path(self.path)).read_bytes()
