@@ -16,6 +16,7 @@ from foundation.cohort.united import own_names
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
+from foundation.data.order import measure_mixing
 from foundation.data.sampler import BatchKey
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
@@ -79,6 +80,7 @@ def pretrain(
     )
     pretraining = _build(config, aligned, parallel.device)
     drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
+    _tell_mixing(config, dataset, drawing, parallel)
     _finish(config, pretraining.model, aligned, drawing)
     pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
     _refuse_unpaired(pretraining, aligned, training)
@@ -139,12 +141,21 @@ def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> Pr
 def _finish(config: PretrainConfig, model: MultimodalModel, aligned: Aligned, drawing: Drawing) -> None:
     """Make a model what it is as the run begins: its initial weights, and how its blocks are run."""
     if config.init == "cohort":
-        initialise(model, aligned, drawing.first(config.seed, MOST_RECORDS), config.batch_size)
+        initialise(model, aligned, drawing.first(config, MOST_RECORDS), config.batch_size)
     for block in model.blocks():
         if config.compile:
             compiled(block)
         if config.activation_checkpointing:
             recomputed(block)
+
+
+def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawing, parallel: Parallel) -> None:
+    """Say how well an order in blocks mixes."""
+    if config.order.shuffle == "blocks" and parallel.rank == 0:
+        drawn = drawing.order(config).key(0, len(dataset)).rows
+        shard_of_N = dataset.cohort.shards_of(dataset.rows)
+        mixing = measure_mixing(shard_of_N, np.searchsorted(dataset.rows, drawn), config.batch_size)
+        print(f"order in blocks: {mixing.sentence()}", flush=True)
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
+from foundation.data.sample import sample
 from foundation.model.embedding import embed
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import FUSED
@@ -19,6 +20,9 @@ from pretrain.config import PretrainConfig
 from pretrain.evaluation.embedded import Embedded
 from pretrain.evaluation.evaluate import evaluate
 from pretrain.evaluation.space import embedding_map, measure_space
+
+MOST_RECORDS = 10_000
+"""Training records, and held-out ones, that are embedded; of more, a sample. Fewer still are measured."""
 
 
 class Evaluator:
@@ -114,6 +118,7 @@ class Evaluator:
             label: What `progress` calls it.
         """
         cohort, size = self.aligned.cohort, self.config.batch_size
+        rows = sample(cohort, rows, MOST_RECORDS)
         data = CohortDataset(self.aligned, rows)
         found = embed(self.model, data, rows, batch_size=size, progress=self.progress, label=label)
         return Embedded(
