@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=170, help="Of these.")
     parser.add_argument("--scans", type=int, default=250)
     parser.add_argument("--omics", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     results = []

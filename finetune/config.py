@@ -12,7 +12,7 @@ import foundation.model.towers  # noqa: F401  (registers every part)
 from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
 from finetune.splits import SplitConfig
 from finetune.tasks.base import tasks
-from foundation.config import Config, YamlPath, load_config
+from foundation.config import Config, Place, YamlPath, load_config
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.scaling import PreprocessingConfig
@@ -97,7 +97,7 @@ class Search(Config):
 class FinetuneConfig(Config):
     """A fine-tuning run: one model per fold, for one or several tasks."""
 
-    cohort: YamlPath = Field(description="Folder of a prepared cohort.")
+    cohort: Place = Field(description="Folder of a prepared cohort, or a URL that it was copied to.")
     out: YamlPath = Field(description="Run folder.")
     seed: int = Field(default=0, ge=0)
     pretrain: Literal["per_fold", "none"] | YamlPath = Field(

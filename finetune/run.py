@@ -20,7 +20,6 @@ from finetune.results import read_oracle, write_results
 from finetune.resuming import FOLDS, IDENTITY, add_seconds, begin_or_go_on, join_in
 from finetune.splits import Fold
 from finetune.study import Study
-from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import align
@@ -188,7 +187,7 @@ def _everybody(study: Study) -> Fold:
 def _identity(study: Study) -> dict[str, str]:
     """Everything that decides the result, by name, as hashes."""
     config = study.config
-    parts = {"the cohort": sha256_of(config.cohort / COHORT_FILE), "the folds": study.folds.hash()}
+    parts = {"the cohort": study.cohort.hash, "the folds": study.folds.hash()}
     if isinstance(config.pretrain, Path):
         parts["the model"] = sha256_of(config.pretrain / "model.safetensors")
         parts["the model's preprocessing"] = sha256_of(config.pretrain / PREPROCESSING_FILE)

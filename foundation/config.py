@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from foundation.environment import Environment
 from foundation.errors import ConfigError, nearest
+from foundation.urls import is_url, refuse_secrets
 from foundation.yaml_text import Lines, dump, in_words, lines_of, parse
 
 
@@ -67,7 +68,7 @@ def _without_folders(value: Any, environment: Environment) -> Any:
     if isinstance(value, list | tuple):
         return [_without_folders(item, environment) for item in value]
     # References first: the last part of what a variable stands for is no longer known to be secret.
-    return Path(environment.hide(str(value))).name if isinstance(value, Path) else value
+    return Path(environment.hide(str(value))).name if isinstance(value, Path) or is_url(value) else value
 
 
 class _Typed(str):
@@ -87,6 +88,18 @@ YamlPath = Annotated[Path, BeforeValidator(_resolve)]
 
 Given as an override on the command line, it starts at the current folder, as paths typed there do.
 """
+
+
+def _resolve_place(value: Any, info: ValidationInfo) -> Any:
+    if not is_url(value):
+        return _resolve(value, info)
+    # Refused at once: the message of a value that does not fit would show it.
+    refuse_secrets(value)
+    return str(value).rstrip("/")
+
+
+Place = Annotated[Path | str, BeforeValidator(_resolve_place)]
+"""A folder as `YamlPath` has it, or a URL such as ``s3://bucket/folder``."""
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 

@@ -109,6 +109,12 @@ class WriteError(ChiasmaError):
         return cls(refusal.what, where=str(error.filename or where), fix=f"{refusal.fix}, then {then}")
 
 
+class StoreError(ChiasmaError):
+    """An object store or a server that keeps failing."""
+
+    exit_code = 1
+
+
 @contextlib.contextmanager
 def writing(place: Path, *, then: str = "start it again") -> Iterator[None]:
     """Turn the operating system's refusals to write into a WriteError; any other OSError goes on as it is.

@@ -29,9 +29,12 @@ LEAST_DISK = 10 * GIGABYTE
 LEAST_SHARED_MEMORY = 1 * GIGABYTE
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
-DICOM_PLUGINS = {
+OPTIONAL = {
     "pylibjpeg": ("compressed DICOM: JPEG, JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
     "gdcm": ("compressed DICOM: JPEG, JPEG-LS, JPEG 2000", "python-gdcm"),
+    "s3fs": ("cohorts at s3://", "'chiasma[s3]'"),
+    "gcsfs": ("cohorts at gs://", "'chiasma[gcs]'"),
+    "aiohttp": ("cohorts at https://", "'chiasma[remote]'"),
 }
 
 
@@ -241,7 +244,7 @@ def _tools() -> Iterable[Finding]:
     yield _tool("git", shutil.which("git"), "which version of the code a run used", _system_package("git"))
     yield _tool("nvidia-smi", shutil.which("nvidia-smi"), "the state of NVIDIA GPUs", "comes with the NVIDIA driver")
     yield _tool("SLURM", shutil.which("srun"), "jobs on a cluster", "start chiasma on a login node of the cluster")
-    for module, (purpose, packages) in DICOM_PLUGINS.items():
+    for module, (purpose, packages) in OPTIONAL.items():
         there = module if importlib.util.find_spec(module) else None
         yield _tool(module, there, purpose, f"python -m pip install {packages}")
 

@@ -25,6 +25,8 @@ def _among_several(config: Path, overrides: list[str]) -> list[str]:
     """The changes, without that of the cohort where the YAML names several."""
     from foundation.config import load_config
     from foundation.errors import ConfigError
+    from foundation.urls import is_url
+    from pretrain.cohorts import place_of
     from pretrain.config import PretrainConfig
 
     given = [change.removeprefix("cohort=") for change in overrides if change.startswith("cohort=")]
@@ -33,9 +35,9 @@ def _among_several(config: Path, overrides: list[str]) -> list[str]:
         parts = load_config(PretrainConfig, config, [*others, "cohort=null"]).cohorts
     except ConfigError:
         return overrides  # It names none, or what is wrong with it is found when it is used.
-    known = [part.path.resolve() for part in parts or ()]
+    known = [place_of(part.path) for part in parts or ()]
     for path in given:
-        if Path(path).resolve() not in known:
+        if place_of(path if is_url(path) else Path(path)) not in known:
             raise ConfigError(
                 f"the cohort of fine-tuning, '{path}', is not among its `cohorts`",
                 where=str(config),

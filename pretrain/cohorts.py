@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united import UnitedCohort
 from foundation.data.alignment import align
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError, DataError
-from foundation.files.hashing import sha256_of
+from foundation.urls import is_url
 from pretrain.config import PretrainConfig
 
 
@@ -22,15 +22,22 @@ def open_cohorts(config: PretrainConfig) -> PreparedCohort:
         ConfigError: One is named twice, or what equal names of patients mean was not said.
         DataError: One cannot be read, or two prepared a modality differently.
     """
-    opened = [PreparedCohort(part.path) for part in config.parts]
+    opened = [
+        PreparedCohort(part.path, cache=config.cache.open() if is_url(part.path) else None) for part in config.parts
+    ]
     if len(opened) == 1:
         return opened[0]
-    _refuse_twice(config, "path", [str(part.path.resolve()) for part in config.parts])
-    _refuse_twice(config, "content", [sha256_of(cohort.path / COHORT_FILE) for cohort in opened])
+    _refuse_twice(config, "path", [place_of(part.path) for part in config.parts])
+    _refuse_twice(config, "content", [cohort.hash for cohort in opened])
     names = [part.name or cohort.manifest.name for part, cohort in zip(config.parts, opened, strict=True)]
     _refuse_twice(config, "name", names)
     cohorts = dict(zip(names, opened, strict=True))
     return UnitedCohort(cohorts, config.preprocessing.modalities, config.equal_names)
+
+
+def place_of(path: Path | str) -> str:
+    """Where a cohort is, in one spelling."""
+    return str(path.resolve()) if isinstance(path, Path) else path.rstrip("/")
 
 
 def _refuse_twice(config: PretrainConfig, what: str, values: Sequence[str]) -> None:

@@ -7,21 +7,25 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from foundation.cohort.united import EqualNames
-from foundation.config import Config, YamlPath
+from foundation.config import Config, Place, YamlPath
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.order import OrderConfig
 from foundation.data.scaling import PreprocessingConfig
+from foundation.files.cache import CacheConfig
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.objectives.base import objectives
 from foundation.training.optimiser import OptimiserConfig
 from foundation.training.parallel.strategies import STRATEGIES, Strategy
+from foundation.urls import is_url
 from pretrain.split import HeldOut
 from pretrain.tracking import Wandb
 
 DECIDES_NOTHING = {
     "cohort",
     "out",
+    "cache",
     "workers",
     "evaluate_every",
     "checkpoint_every",
@@ -48,7 +52,7 @@ class Weighted(Config):
 class CohortPart(Config):
     """One of several cohorts."""
 
-    path: YamlPath = Field(description="Folder of a prepared cohort.")
+    path: Place = Field(description="Folder of a prepared cohort, or a URL that it was copied to.")
     weight: float = Field(
         default=1.0,
         gt=0,
@@ -62,7 +66,9 @@ class CohortPart(Config):
 class PretrainConfig(Config):
     """A pretraining run."""
 
-    cohort: YamlPath | None = Field(default=None, description="Folder of a prepared cohort.")
+    cohort: Place | None = Field(
+        default=None, description="Folder of a prepared cohort, or a URL that it was copied to."
+    )
     cohorts: list[CohortPart] | None = Field(
         default=None, min_length=1, description="Several, in place of `cohort`: one with pairs, one with scans alone …"
     )
@@ -79,6 +85,8 @@ class PretrainConfig(Config):
         "both or from neither, or `different_patients`; needed where there is one.",
     )
     out: YamlPath = Field(description="Run folder.")
+    cache: CacheConfig = CacheConfig()
+    order: OrderConfig = OrderConfig(shuffle="full")
     seed: int = Field(default=0, ge=0)
     held_out: HeldOut = HeldOut()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
@@ -134,6 +142,14 @@ class PretrainConfig(Config):
     permutations: int = Field(default=1000, ge=100, description="For the p-value of retrieval.")
 
     wandb: Wandb | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blocks_from_afar(cls, data: Any) -> Any:
+        several = data.get("cohorts") if isinstance(data, dict) else None
+        paths = [part.get("path") for part in several if isinstance(part, dict)] if isinstance(several, list) else []
+        afar = isinstance(data, dict) and any(map(is_url, [data.get("cohort"), *paths]))
+        return {"order": {"shuffle": "blocks"}, **data} if afar else data
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> PretrainConfig:

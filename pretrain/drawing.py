@@ -12,6 +12,7 @@ import numpy as np
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united import UnitedCohort
 from foundation.data.alignment import Aligned
+from foundation.data.sampler import PatientOrder
 from foundation.data.strata import Stratum, drawn, order_of
 from foundation.errors import ConfigError
 from foundation.objectives.base import Objective
@@ -59,11 +60,16 @@ class Drawing:
         _refuse_twice_in_a_batch(config.batch_size, strata)
         return cls(aligned.cohort, rows, paired_N, strata)
 
-    def first(self, seed: int, most: int) -> np.ndarray:
+    def order(self, config: PretrainConfig, **others: int | None) -> PatientOrder:
+        """Batches of the run; others are arguments of `PatientOrder`."""
+        build, shards_of = config.order.build, self.cohort.shards_of
+        return order_of(self.strata, config.batch_size, lambda rows: build(shards_of(rows)), seed=config.seed, **others)
+
+    def first(self, config: PretrainConfig, most: int) -> np.ndarray:
         """Rows that initial weights are found on: all of a single stratum, else those among the first samples drawn."""
         if len(self.strata) == 1:
             return self.rows
-        return np.unique(order_of(self.strata, 1, seed=seed).key(0, most).rows)
+        return np.unique(self.order(config).key(0, most).rows)
 
     def table(self, samples: int) -> list[dict[str, Any]]:
         """What a run drew from each cohort in its first samples.

@@ -13,7 +13,6 @@ from torch import Tensor
 from foundation.collectives import gather_rows, gather_sizes
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
-from foundation.data.strata import order_of
 from foundation.errors import ChiasmaError
 from foundation.training.checkpoint import Checkpoints, Position, State
 from foundation.training.parallel.base import Parallel
@@ -89,10 +88,8 @@ class Batches:
 
     def __init__(self, run: Run, position: Position) -> None:
         self.dataset, self.device = run.dataset, run.parallel.device
-        order = order_of(
-            run.drawing.strata,
-            run.config.batch_size,
-            seed=run.config.seed,
+        order = run.drawing.order(
+            run.config,
             samples_seen=position.samples_seen,
             batches=(run.steps - position.step) * run.config.accumulate,
             rank=run.parallel.rank,

@@ -7,6 +7,7 @@ import torch
 
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
+from foundation.data.sample import sample
 from foundation.linear.factors import shared_factors
 from foundation.model.embedding import batches
 from foundation.model.multimodal import MultimodalModel
@@ -14,7 +15,7 @@ from foundation.model.towers.base import FactorInit, OmicsTower
 from foundation.model.view import TowerSpec, View
 
 MOST_RECORDS = 1000
-"""Training records that decide it; more are thinned out evenly."""
+"""Training records that decide it; of more, a sample."""
 
 FACTORS = 16
 
@@ -28,7 +29,7 @@ def initialise(model: MultimodalModel, aligned: Aligned, rows: np.ndarray, batch
         rows: Training records.
         batch_size: Records that are embedded at a time.
     """
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_RECORDS)).round().astype(np.int64)]
+    rows = sample(aligned.cohort, rows, MOST_RECORDS)
     for spec in model.specs:
         if isinstance(model.towers[spec.name], FactorInit):
             _initialise_omics(model, spec, aligned, rows)

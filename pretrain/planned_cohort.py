@@ -53,17 +53,20 @@ class Cohort:
     modalities: dict[str, ImageModality | OmicsModality]
 
     @classmethod
-    def read(cls, paths: Sequence[Path], modalities: list[str] | None) -> Cohort:
+    def read(cls, paths: Sequence[Path | str], modalities: list[str] | None) -> Cohort:
         """Read prepared cohorts, or YAML files of `Shapes`, as one.
 
         Args:
-            paths: Folders or files.
+            paths: Folders, URLs or files.
             modalities: Which to keep, in their order; None for all.
 
         Raises:
             ConfigError, DataError: One is neither, two disagree, or all lack a modality.
         """
-        cohorts = {str(path): _from_shapes(path) if path.is_file() else _from_cohort(path) for path in paths}
+        cohorts = {
+            str(path): _from_shapes(path) if isinstance(path, Path) and path.is_file() else _from_cohort(path)
+            for path in paths
+        }
         known = list(dict.fromkeys(name for _, described in cohorts.values() for name in described))
         for name in modalities or known:
             if name not in known:
@@ -112,7 +115,7 @@ def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
     return OmicsModality(features=[f"feature {f}" for f in range(shape.features)], values=shape.values)
 
 
-def _from_cohort(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+def _from_cohort(path: Path | str) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
     cohort = PreparedCohort(path)
     known: dict[str, ImageModality | OmicsModality] = {}
     for name, entry in cohort.manifest.modalities.items():

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from foundation.collectives import of_first, rank, share_from_first
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
 from foundation.data.dataset import CohortDataset
+from foundation.data.order import measure_mixing
 from foundation.data.sampler import BatchKey
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
@@ -33,6 +34,7 @@ from foundation.progress import Progress, Silent
 from foundation.randomness import generator
 from foundation.training.agreement import all_or_none, refuse_disagreement
 from foundation.training.checkpoint import Checkpoints, Position, State
+from foundation.training.parallel.base import Parallel
 from foundation.training.parallel.strategies import parallel_of
 from foundation.training.processes import process_group
 from foundation.training.update import Updater
@@ -76,40 +78,27 @@ def pretrain(
     """
     with process_group(), contextlib.ExitStack() as held:
         with all_or_none():
-            config = load_config(PretrainConfig, path, overrides)
-            refuse_foreign(config.out, BEFORE)
-            cohort = open_cohorts(config)
-            training, held_out = split(cohort, config.held_out, config.seed)
-            aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
-            refuse_unreadable(cohort, aligned.preprocessing)
-            parallel = parallel_of(config.strategy, config.precision)
-            dataset = CohortDataset(
-                aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
-            )
-            pretraining = _build(config, aligned, parallel.device)
-            drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
-            _finish(config, pretraining.model, aligned, drawing)
-            first = BatchKey(training[:2], np.zeros(2, np.int64))
-            pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(first))
-            _refuse_unpaired(pretraining, aligned, training)
-            identity = identify(config, cohort, training)
+            made = _make(load_config(PretrainConfig, path, overrides))
+            config, pretraining, parallel = made.config, made.pretraining, made.parallel
+        refuse_disagreement({**hashes_of(config.model_dump(mode="json")), **made.identity})
         with all_or_none():
-            refuse_disagreement({**hashes_of(config.model_dump(mode="json")), **identity})
             if rank() == 0:
                 held.enter_context(claimed_run(config.out, doing="is being trained in"))
         share_from_first([*pretraining.parameters(), *pretraining.buffers()])
         state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
-        evaluation = Evaluator(config, aligned, training, held_out, pretraining.model, progress or Silent(), parallel)
-        before = _before_training(config.out / BEFORE, evaluation, identity)
+        evaluation = Evaluator(
+            config, made.aligned, made.training, made.held_out, pretraining.model, progress or Silent(), parallel
+        )
+        before = _before_training(config.out / BEFORE, evaluation, made.identity)
         checkpoints = Checkpoints(config.out / "checkpoints", config.keep_checkpoints)
-        position = _restore(checkpoints, config.seed, identity, state)
-        steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
+        position = _restore(checkpoints, config.seed, made.identity, state)
+        steps = max(1, round(config.epochs * len(made.training) / config.samples_per_step))
         with contextlib.closing(_monitor(config, position.step, steps)) as monitor:
             run = Run(
                 config,
                 steps,
-                dataset,
-                drawing,
+                made.dataset,
+                made.drawing,
                 pretraining,
                 state,
                 parallel,
@@ -120,6 +109,42 @@ def pretrain(
             train(run, position)
             with state.updater.averaged():
                 return _write(run, evaluation, before), config.out
+
+
+class _Made(NamedTuple):
+    """What every process makes of a config by itself, before processes work together."""
+
+    config: PretrainConfig
+    aligned: Aligned
+    training: np.ndarray
+    held_out: np.ndarray
+    dataset: CohortDataset
+    pretraining: Pretraining
+    drawing: Drawing
+    parallel: Parallel
+    identity: dict[str, str]
+
+
+def _make(config: PretrainConfig) -> _Made:
+    """Read the cohort and build the model, refusing what does not fit."""
+    refuse_foreign(config.out, BEFORE)
+    cohort = open_cohorts(config)
+    training, held_out = split(cohort, config.held_out, config.seed)
+    aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
+    refuse_unreadable(cohort, aligned.preprocessing)
+    parallel = parallel_of(config.strategy, config.precision)
+    dataset = CohortDataset(
+        aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
+    )
+    pretraining = _build(config, aligned, parallel.device)
+    drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
+    if parallel.rank == 0:
+        _tell_mixing(config, dataset, drawing, parallel)
+    _finish(config, pretraining.model, aligned, drawing)
+    pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
+    _refuse_unpaired(pretraining, aligned, training)
+    identity = identify(config, cohort, training)
+    return _Made(config, aligned, training, held_out, dataset, pretraining, drawing, parallel, identity)
 
 
 def _monitor(config: PretrainConfig, step: int, steps: int) -> Monitor:
@@ -162,12 +187,21 @@ def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> Pr
 def _finish(config: PretrainConfig, model: MultimodalModel, aligned: Aligned, drawing: Drawing) -> None:
     """Make a model what it is as the run begins: its initial weights, and how its blocks are run."""
     if config.init == "cohort":
-        initialise(model, aligned, drawing.first(config.seed, MOST_RECORDS), config.batch_size)
+        initialise(model, aligned, drawing.first(config, MOST_RECORDS), config.batch_size)
     for block in model.blocks():
         if config.compile:
             compiled(block)
         if config.activation_checkpointing:
             recomputed(block)
+
+
+def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawing, parallel: Parallel) -> None:
+    """Say how well an order in blocks mixes."""
+    if config.order.shuffle == "blocks" and parallel.rank == 0:
+        drawn = drawing.order(config).key(0, len(dataset)).rows
+        shard_of_N = dataset.cohort.shards_of(dataset.rows)
+        mixing = measure_mixing(shard_of_N, np.searchsorted(dataset.rows, drawn), config.batch_size)
+        print(f"order in blocks: {mixing.sentence()}", flush=True)
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from foundation.cohort.people import distinct
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united import own_names
 from foundation.config import Config, YamlPath
@@ -55,20 +56,21 @@ def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndar
         DataError: The file of patients cannot be read, or names somebody who is not in the cohort.
     """
     units = (cohort.sites if held_out.by == "site" else cohort.patients).astype(str)
-    names = np.unique(units)
+    names = distinct(units)
     if held_out.patients is not None:
         own = own_names(cohort).astype(str)
-        chosen = _known(held_out.patients, np.union1d(names, own))
+        named = _known(held_out.patients, np.union1d(names, own))
         # Who is named as in one cohort of several is held out of all that use the name.
-        outside = np.isin(units, chosen) | np.isin(own, chosen)
+        outside = np.isin(units, named) | np.isin(own, named)
     else:
         assert held_out.fraction is not None
         order = permutation(seed, "held out", 0, len(names))
-        chosen = names[order[: round(held_out.fraction * len(names))]]
-        outside = np.isin(units, chosen)
+        chosen = np.zeros(len(names), dtype=bool)
+        chosen[order[: round(held_out.fraction * len(names))]] = True
+        outside = chosen[np.searchsorted(names, units)]
     if outside.all() or not outside.any():
         raise ConfigError(
-            f"holding out {len(chosen)} of {counted(len(names), held_out.by)} leaves one side empty",
+            f"holding out {len(distinct(units[outside]))} of {counted(len(names), held_out.by)} leaves one side empty",
             where="held_out",
             fix="use another `fraction`, name fewer `patients`, or use `by: patient`",
         )

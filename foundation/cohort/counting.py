@@ -22,6 +22,7 @@ def count(
     out: Path,
     sources: dict[str, Any],
     shards: dict[str, Shard],
+    files: dict[str, Shard],
     quarantined: int,
     versions: dict[str, str],
 ) -> Manifest:
@@ -32,6 +33,7 @@ def count(
         out: Where its records are; only the small columns and the validity of the large are read.
         sources: What cohort.json says of the files.
         shards: Files of records.
+        files: Files beside cohort.json that reading needs.
         quarantined: Rows of quarantine.tsv.
         versions: Name to version.
     """
@@ -48,6 +50,7 @@ def count(
         folds={fold: dict(sorted(Counter(split.values()).items())) for fold, split in inventory.folds.items()},
         sources=sources,
         shards=shards,
+        files=files,
         quarantined=quarantined,
         versions=versions,
         fingerprint=inventory.fingerprint,

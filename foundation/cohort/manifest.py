@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from foundation.errors import DataError
+from foundation.files.hashing import sha256_of
 from foundation.modality import ImageForm, OmicsForm
 
 FILE = "cohort.json"
@@ -47,10 +48,15 @@ class OmicsEntry(OmicsForm):
 
 
 class Shard(BaseModel):
-    """A file of records: what must be there for the cohort to be whole."""
+    """A file of a cohort: what must be there for the cohort to be whole."""
 
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Shard:
+        """Measure a file."""
+        return cls(bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 class Manifest(BaseModel):
@@ -65,6 +71,7 @@ class Manifest(BaseModel):
         folds: Published folds: name to patients per split.
         sources: Per modality, and for the clinical table, its files with SHA-256.
         shards: Files below records/.
+        files: Files beside cohort.json that reading needs.
         quarantined: Rows of quarantine.tsv.
         remarks: Modality or endpoint to what was done to it beside reading, such as rows left out, to how often.
         versions: Of chiasma and of the libraries that touched the values.
@@ -82,6 +89,7 @@ class Manifest(BaseModel):
     folds: dict[str, dict[str, int]]
     sources: dict[str, Any]
     shards: dict[str, Shard] = {}
+    files: dict[str, Shard] = {}
     quarantined: int
     remarks: dict[str, dict[str, int]] = {}
     versions: dict[str, str]
@@ -98,6 +106,15 @@ class Manifest(BaseModel):
         Raises:
             DataError: The folder is no complete prepared cohort.
         """
+        return cls.parse(cls.text_of(folder), str(folder / FILE))
+
+    @classmethod
+    def text_of(cls, folder: Path) -> bytes:
+        """The text of the manifest of a prepared cohort.
+
+        Raises:
+            DataError: The folder is no complete prepared cohort.
+        """
         path = folder / FILE
         if not path.is_file():
             raise DataError(
@@ -105,9 +122,18 @@ class Manifest(BaseModel):
                 where=str(folder),
                 fix="name the folder given to `chiasma prepare --out`, or run that command again to finish it",
             )
+        return path.read_bytes()
+
+    @classmethod
+    def parse(cls, text: bytes, where: str) -> Manifest:
+        """Read a manifest from its text.
+
+        Raises:
+            DataError: It cannot be understood; `where` says whose it is.
+        """
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is not text"}
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
             what = ": ".join([*map(str, first["loc"]), first["msg"]])
-            raise DataError(f"cannot be understood: {what}", where=str(path), fix="prepare the cohort again") from None
+            raise DataError(f"cannot be understood: {what}", where=where, fix="prepare the cohort again") from None

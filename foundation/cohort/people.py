@@ -72,6 +72,12 @@ class People:
         return rows[first]
 
 
+def distinct(names: np.ndarray) -> np.ndarray:
+    """Names, sorted, each once, as str; a million that are sorted already, as in a prepared cohort, take no time."""
+    in_order = np.sort(names.astype(str), kind="stable")
+    return in_order[np.concatenate([[True], in_order[1:] != in_order[:-1]])] if len(in_order) else in_order
+
+
 def evenly(count: int, most: int) -> np.ndarray:
     """Positions of at most `most` of `count` things, evenly spaced, the first and the last among them."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

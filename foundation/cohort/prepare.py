@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import math
 import multiprocessing
 import shutil
 import signal
@@ -16,10 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from foundation.cohort.claim import WORKING, claimed_cohort
 from foundation.cohort.counting import count
+from foundation.cohort.index import FILE as INDEX_FILE
+from foundation.cohort.index import write_index_of
 from foundation.cohort.inventory import Fault, Inventory, take_inventory
-from foundation.cohort.manifest import FILE, Manifest
+from foundation.cohort.manifest import FILE, Manifest, Shard
 from foundation.cohort.record_plans import RecordPlan
 from foundation.cohort.shards import ShardReport, ShardWriter, start_worker, work
 from foundation.cohort.spec import CohortSpec
@@ -32,6 +37,7 @@ from foundation.progress import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SHARD_BYTES = 64 * 2**20
 LIBRARIES = ("chiasma", "numpy", "pandas", "scipy", "nibabel", "pydicom", "pyarrow", "datasets", "anndata")
 
 
@@ -93,7 +99,8 @@ def _keep_what_is_finished(out: Path, inventory: Inventory) -> None:
         half_written.unlink()
     begun = out / WORKING / "fingerprint"
     columns = record_features(inventory.spec, inventory.features).arrow_schema
-    identity = f"{inventory.fingerprint}\n{columns.to_string(show_schema_metadata=False)}\n"
+    layout = f"{_shard_size(inventory)} records a shard\n{columns.to_string(show_schema_metadata=False)}"
+    identity = f"{inventory.fingerprint}\n{layout}\n"
     if begun.is_file() and begun.read_text(encoding="utf-8") == identity:
         return
     for folder in (out / "records", out / WORKING / "reports"):
@@ -102,13 +109,20 @@ def _keep_what_is_finished(out: Path, inventory: Inventory) -> None:
     begun.write_text(identity, encoding="utf-8")
 
 
-def _shard_size(records: int) -> int:
-    """Records per shard: enough shards to share among workers and to resume from, not one file per patient."""
-    return max(8, min(128, -(-records // 64)))
+def _shard_size(inventory: Inventory) -> int:
+    """Records per shard: enough shards to share among workers and to resume from, none of much more than SHARD_BYTES.
+
+    A whole record counts, as if no patient lacked anything: where shards are fetched, the largest decides.
+    """
+    images = inventory.spec.images().values()
+    record = sum(math.prod(i.size) * len(i.channels) * np.dtype(i.stored_as).itemsize for i in images)
+    record += sum(4 * len(features) for features in inventory.features.values())
+    fitting = max(1, SHARD_BYTES // max(1, record))
+    return min(128, fitting, max(8, -(-len(inventory.records) // 64)))
 
 
 def _write_shards(out: Path, inventory: Inventory, workers: int, progress: Progress) -> list[ShardReport]:
-    size = _shard_size(len(inventory.records))
+    size = _shard_size(inventory)
     shards = [inventory.records[start : start + size] for start in range(0, len(inventory.records), size)]
     features = record_features(inventory.spec, inventory.features)
     finished: dict[int, ShardReport] = {}
@@ -218,7 +232,9 @@ def _publish(out: Path, inventory: Inventory, reports: list[ShardReport], progre
     rows = ["path\tbytes\tsha256", *(f"{name}\t{size}\t{digest}" for name, size, digest in files)]
     (out / "sources.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     shards = {_shard_path(out, n).name: report.shard for n, report in enumerate(reports) if report.shard is not None}
-    manifest = count(inventory, out, _sources(inventory, files), shards, len(faults), _versions())
+    beside = {name: Shard.of(out / name) for name in ("features.json", "folds.json") if (out / name).is_file()}
+    beside[INDEX_FILE] = write_index_of(out / "records", list(shards))
+    manifest = count(inventory, out, _sources(inventory, files), shards, beside, len(faults), _versions())
     manifest.remarks = _remarks(inventory, reports)
     partial = out / WORKING / FILE
     partial.write_text(manifest.to_json(), encoding="utf-8")

@@ -76,7 +76,7 @@ class StagedTable:
         return table if whole else None
 
     @cached_property
-    def values(self) -> np.ndarray:
+    def values(self) -> np.memmap:
         """All rows [S, F], memory-mapped."""
         return np.load(self.path, mmap_mode="r")
 
@@ -90,13 +90,18 @@ class StagedTable:
         if rows is None:
             return None
         if len(rows) == 1:
-            return np.array(self.values[rows[0]])
-        values = np.asarray(self.values[rows], dtype=np.float64)
+            return self._read(rows[0])
+        values = np.stack([self._read(row) for row in rows]).astype(np.float64)
         measured = ~np.isnan(values)
         mean = np.full(values.shape[1], np.nan, dtype=np.float32)
         number = measured.sum(axis=0)
         total = np.where(measured, values, 0).sum(axis=0)
         return np.divide(total, number, out=mean, where=number > 0, casting="same_kind")
+
+    def _read(self, row: int) -> np.ndarray:
+        # Of a mapping, every page that was ever read would count as memory of this process.
+        width = self.values.shape[1]
+        return np.fromfile(self.path, "<f4", count=width, offset=self.values.offset + row * width * 4)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name != "values"}

@@ -16,13 +16,20 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foundation.cohort.files import RECORDS, files_at
+from foundation.cohort.index import FILE as INDEX_FILE
+from foundation.cohort.index import Index, collect_index, read_index
+from foundation.cohort.manifest import FILE as MANIFEST_FILE
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
+from foundation.cohort.open_shards import OpenShards, view_lists
 from foundation.errors import DataError, nearest
+from foundation.files.cache import Cache
 from foundation.files.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -187,58 +194,91 @@ def write_index(folder: Path, features: Any, shards: Sequence[Path], fingerprint
 class PreparedCohort:
     """A prepared cohort, opened for reading; every array is a view of the files or small.
 
+    Opening reads cohort.json and a few small files beside it. A shard is opened, and fetched where the cohort is at a
+    URL, when one of its records is read.
+
     Args:
-        path: The folder that `chiasma prepare` wrote.
+        path: The folder that `chiasma prepare` wrote, or a URL that it was copied to.
         manifest: Of a cohort that is being finished and has no cohort.json yet.
+        cache: For what is fetched from a URL; the user's by default.
 
     Raises:
-        DataError: The folder is no complete prepared cohort, or its records are damaged.
+        ConfigError: The URL holds a secret, or may not be read.
+        DataError: It is no complete prepared cohort, or its records are damaged.
+        StoreError: The store at the URL keeps failing.
     """
 
-    def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
-        self.path = Path(path)
-        self.manifest = manifest or Manifest.read(self.path)
-        self.features: dict[str, list[str]] = _read_json(self.path / "features.json")
-        self._refuse_incomplete()
-        self._table = self._load()
-        lengths = [len(chunk) for chunk in self._table.column("patient").chunks]
-        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    def __init__(self, path: Path | str, manifest: Manifest | None = None, cache: Cache | None = None) -> None:
+        self.files = files_at(path, cache)
+        self.path = path if self.files.remote else Path(path)
+        self._cache = cache
+        if manifest is None:
+            text = self.files.read(MANIFEST_FILE) if self.files.remote else Manifest.text_of(Path(path))
+            self.hash, manifest = sha256(text).hexdigest(), Manifest.parse(text, f"{path}/{MANIFEST_FILE}")
+        self.manifest = manifest
+        self.features: dict[str, list[str]] = self._read_json("features.json")
+        if isinstance(self.path, Path):
+            self._refuse_incomplete(self.path)
+        self.index, self._shards = self._open_records()
+        self._starts = np.concatenate([[0], np.cumsum([*self.index.shards.values()])]).astype(np.int64)
+        if len(self) != self.manifest.records:
+            raise DataError(
+                f"{len(self)} records are there, cohort.json says {self.manifest.records}",
+                where=f"{path}/{RECORDS}",
+                fix="prepare the cohort again, into an empty folder",
+            )
 
     def __reduce__(self) -> tuple:
         # A worker process maps the files itself rather than receive them.
-        return (PreparedCohort, (self.path,))
+        return (PreparedCohort, (self.path, None, self._cache))
 
     def __len__(self) -> int:
         """Number of records."""
         return int(self._starts[-1])
 
-    def _load(self) -> pa.Table:
-        import pyarrow as pa
-        from datasets import Dataset
+    def _open_records(self) -> tuple[Index, OpenShards]:
+        known = self.manifest.files.get(INDEX_FILE)
+        if known is None and not self.files.remote:
+            names = [entry["filename"] for entry in self._read_json(f"{RECORDS}/state.json")["_data_files"]]
+            self._read_json(f"{RECORDS}/dataset_info.json")
+            shards = OpenShards(self.files, names, [None] * len(names))
+            return collect_index(shards), shards
+        # What is held keeps the index in the cache as long as this cohort is open.
+        index, self._held = read_index(self.files, known)
+        names = list(index.shards)
+        return index, OpenShards(self.files, names, [self.manifest.shards.get(name) for name in names])
 
+    def _read_json(self, name: str) -> Any:
+        text = self.files.read(name, self.manifest.files.get(name))
         try:
-            table = Dataset.load_from_disk(str(self.path / "records")).data.table
-        except (OSError, pa.ArrowInvalid, ValueError, KeyError) as error:
-            raise DataError(
-                f"the records cannot be read: {' '.join(str(error).split())[:200]}",
-                where=str(self.path / "records"),
-                fix="prepare the cohort again, into an empty folder",
-            ) from None
-        if len(table) != self.manifest.records:
-            raise DataError(
-                f"{len(table)} records are there, cohort.json says {self.manifest.records}",
-                where=str(self.path / "records"),
-                fix="prepare the cohort again, into an empty folder",
-            )
-        return table
+            return json.loads(text)
+        except ValueError as error:
+            fix = "prepare the cohort again"
+            raise DataError(f"cannot be read: {error}", where=f"{self.path}/{name}", fix=fix) from None
 
-    def _refuse_incomplete(self) -> None:
+    def _refuse_incomplete(self, folder: Path) -> None:
         for name, shard in self.manifest.shards.items():
-            path = self.path / "records" / name
-            size = path.stat().st_size if path.is_file() else None
+            path = folder / RECORDS / name
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                size = None
             if size != shard.bytes:
                 found = "is missing" if size is None else f"has {size} bytes, cohort.json says {shard.bytes}"
                 raise DataError(found, where=str(path), fix="prepare the cohort again, into an empty folder")
+
+    @property
+    def remote(self) -> bool:
+        """Whether records are fetched before they are read."""
+        return self.files.remote
+
+    def shards_of(self, rows: np.ndarray) -> np.ndarray:
+        """[N] number of the shard that holds each of these records."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def fetch(self, shard: int) -> None:
+        """Have a shard on a local disk, for whoever reads it soon; may be called from any thread."""
+        self._shards.fetch(shard)
 
     def verify(self) -> None:
         """Read every file of records and compare its hash.
@@ -247,7 +287,7 @@ class PreparedCohort:
             DataError: One is damaged.
         """
         for name, shard in self.manifest.shards.items():
-            path = self.path / "records" / name
+            path = Path(self.path) / RECORDS / name
             if sha256_of(path) != shard.sha256:
                 raise DataError("is damaged", where=str(path), fix="prepare the cohort again, into an empty folder")
 
@@ -276,7 +316,7 @@ class PreparedCohort:
         return entry
 
     def _strings(self, column: str) -> np.ndarray:
-        return np.array([value or "" for value in self._table.column(column).to_pylist()], dtype=object)
+        return np.array([value or "" for value in self.index.table.column(column).to_pylist()], dtype=object)
 
     @cached_property
     def patients(self) -> np.ndarray:
@@ -303,52 +343,54 @@ class PreparedCohort:
         """[N, M] bool: the modality is present."""
         present = np.zeros((len(self), len(self.modalities)), dtype=bool)
         for position, (name, entry) in enumerate(self.manifest.modalities.items()):
-            column = f"image/{name}/voxels" if entry.kind == "image" else f"omics/{name}"
-            present[:, position] = self._table.column(column).is_valid().to_numpy()
+            column = f"image/{name}/channels" if entry.kind == "image" else f"omics/{name}"
+            present[:, position] = self.index.table.column(column).is_valid().to_numpy()
         return present
 
-    @cached_property
-    def _chunks(self) -> dict[str, list[np.ndarray]]:
-        chunks = {}
-        for name, entry in self.manifest.modalities.items():
-            columns = [f"omics/{name}"]
-            if entry.kind == "image":
-                columns = [f"image/{name}/{part}" for part in ("channels", "statistics", "affine")]
-            for column in columns:
-                if column in self._table.column_names:
-                    chunks[column] = [_view_lists(chunk) for chunk in self._table.column(column).chunks]
-        return chunks
+    def observed_counts(self, name: str, rows: np.ndarray) -> np.ndarray | None:
+        """[N] int32 number of features of an omics modality that were observed, 0 where it is absent.
+
+        None where the cohort does not know: an earlier version of chiasma prepared it.
+        """
+        return self._observed[name][rows] if self.index.counted else None
 
     @cached_property
-    def _voxel_chunks(self) -> dict[str, list[tuple[np.ndarray, memoryview | None]]]:
-        names = [n for n, e in self.manifest.modalities.items() if e.kind == "image"]
-        return {n: [_view_bytes(c) for c in self._table.column(f"image/{n}/voxels").chunks] for n in names}
+    def _observed(self) -> dict[str, np.ndarray]:
+        names = [n for n, entry in self.manifest.modalities.items() if entry.kind == "omics"]
+        return {n: self.index.table.column(f"omics/{n}").fill_null(0).to_numpy() for n in names}
 
-    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        chunk = np.searchsorted(self._starts, rows, side="right") - 1
-        return chunk, rows - self._starts[chunk]
+    @cached_property
+    def _small_lists(self) -> dict[str, np.ndarray]:
+        names = [n for n, entry in self.manifest.modalities.items() if entry.kind == "image"]
+        columns = [f"image/{name}/{part}" for name in names for part in ("channels", "statistics")]
+        return {c: np.concatenate([view_lists(chunk) for chunk in self.index.table.column(c).chunks]) for c in columns}
 
-    def _gather(self, column: str, rows: Sequence[int] | np.ndarray, items: slice = slice(None)) -> np.ndarray:
+    def _gather(self, column: str, rows: Sequence[int] | np.ndarray, width: int, items: slice) -> np.ndarray:
+        """[N, items] of a large column, shard by shard."""
         rows = np.asarray(rows, dtype=np.int64)
-        chunks = self._chunks[column]
-        chunk_of, offset = self._locate(rows)
-        gathered = np.empty((len(rows), chunks[0][:, items].shape[1]), dtype=chunks[0].dtype)
-        for chunk in np.unique(chunk_of):
-            here = chunk_of == chunk
-            gathered[here] = chunks[chunk][:, items][offset[here]]
+        shard_of = self.shards_of(rows)
+        gathered: np.ndarray | None = None
+        for shard in np.unique(shard_of).tolist():
+            here = np.flatnonzero(shard_of == shard)
+            values = self._shards[shard].lists(column, rows[here] - self._starts[shard], items)
+            if gathered is None:
+                gathered = np.empty((len(rows), values.shape[1]), dtype=values.dtype)
+            gathered[here] = values
+        if gathered is None:
+            return np.empty((0, len(range(width)[items])), dtype=np.float32)
         return gathered
 
     def values_NF(self, name: str, rows: Sequence[int] | np.ndarray, features: slice = slice(None)) -> np.ndarray:
         """[N, F] float32 values of these records, NaN where not measured and where the modality is absent."""
-        return self._gather(f"omics/{name}", rows, features)
+        return self._gather(f"omics/{name}", rows, len(self.features[name]), features)
 
     def channels_NC(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """[N, C] bool: the channel was acquired."""
-        return self._gather(f"image/{name}/channels", rows)
+        return self._small_lists[f"image/{name}/channels"][np.asarray(rows, dtype=np.int64)]
 
     def statistics_NC4(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """[N, C, 4] float32 low, high, mean and std of each channel's intensities, NaN where absent."""
-        flat = self._gather(f"image/{name}/statistics", rows)
+        flat = self._small_lists[f"image/{name}/statistics"][np.asarray(rows, dtype=np.int64)]
         return flat.reshape(len(flat), -1, len(STATISTICS))
 
     def affine_N44(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -360,14 +402,14 @@ class PreparedCohort:
             DataError: The cohort was prepared when affines were not kept.
         """
         self.image(name)
-        column = f"image/{name}/affine"
-        if column not in self._chunks:
+        try:
+            return self._gather(f"image/{name}/affine", rows, AFFINE_NUMBERS, slice(None)).reshape(-1, 4, 4)
+        except KeyError:
             raise DataError(
                 f"does not hold where the scans of '{name}' lie: an earlier version of chiasma prepared it",
                 where=str(self.path),
                 fix="prepare the cohort again, into an empty folder",
-            )
-        return self._gather(column, rows).reshape(-1, 4, 4)
+            ) from None
 
     def voxels(self, name: str, row: int) -> np.ndarray | None:
         """[C, *shape] voxels of one record as a read-only view of the file, or None where absent.
@@ -376,20 +418,19 @@ class PreparedCohort:
             DataError: The record holds more or fewer bytes than the image has.
         """
         entry = self.image(name)
-        chunk, offset = self._locate(np.array([row]))
-        offsets, data = self._voxel_chunks[name][chunk[0]]
-        start, stop = int(offsets[offset[0]]), int(offsets[offset[0] + 1])
-        if data is None or start == stop:
+        shard = int(self.shards_of(np.array([row]))[0])
+        stored = self._shards[shard].bytes(f"image/{name}/voxels", int(row - self._starts[shard]))
+        if stored is None:
             return None
         shape = (len(entry.channels), *entry.shape)
         expected = math.prod(shape) * np.dtype(entry.stored_as).itemsize
-        if stop - start != expected:
+        if len(stored) != expected:
             raise DataError(
-                f"the image '{name}' holds {stop - start} bytes instead of {expected}",
+                f"the image '{name}' holds {len(stored)} bytes instead of {expected}",
                 where=f"{self.path}, record {row}",
                 fix="prepare the cohort again, into an empty folder",
             )
-        return np.frombuffer(data[start:stop], dtype=entry.stored_as).reshape(shape)
+        return np.frombuffer(stored, dtype=entry.stored_as).reshape(shape)
 
     def endpoint(self, name: str) -> dict[str, np.ndarray]:
         """Values of an endpoint over all records.
@@ -414,29 +455,11 @@ class PreparedCohort:
     def _numbers(self, column: str) -> np.ndarray:
         import pyarrow as pa
 
-        return self._table.column(column).cast(pa.float64()).fill_null(np.nan).to_numpy()
+        return self.index.table.column(column).cast(pa.float64()).fill_null(np.nan).to_numpy()
 
     @cached_property
     def folds(self) -> dict[str, dict[str, str]]:
         """Published folds: fold to patient to ``train`` or ``val``; empty where there are none."""
-        path = self.path / "folds.json"
-        return _read_json(path) if path.is_file() else {}
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), fix="prepare the cohort again") from None
-
-
-def _view_lists(chunk: pa.FixedSizeListArray) -> np.ndarray:
-    """[n, list_size] of a chunk; a view for numbers (Arrow packs booleans into bits)."""
-    values = chunk.values.to_numpy(zero_copy_only=False)
-    return values.reshape(-1, chunk.type.list_size)[chunk.offset : chunk.offset + len(chunk)]
-
-
-def _view_bytes(chunk: pa.LargeBinaryArray) -> tuple[np.ndarray, memoryview | None]:
-    _, offsets, data = chunk.buffers()
-    positions = np.frombuffer(offsets, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-    return positions, None if data is None else memoryview(data)
+        if self.files.remote:
+            return self._read_json("folds.json") if "folds.json" in self.manifest.files else {}
+        return self._read_json("folds.json") if (Path(self.path) / "folds.json").is_file() else {}

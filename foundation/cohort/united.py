@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -65,7 +64,7 @@ class UnitedCohort(PreparedCohort):
     ) -> None:
         self.cohorts = dict(cohorts)
         self.equal_names = equal_names
-        self.path = Path(listed([str(cohort.path) for cohort in cohorts.values()]))
+        self.path = listed([str(cohort.path) for cohort in cohorts.values()])
         self._parts = list(self.cohorts.values())
         self._starts = np.concatenate([[0], np.cumsum([len(cohort) for cohort in self._parts])]).astype(np.int64)
         self._asked = None if modalities is None else list(modalities)
@@ -111,6 +110,29 @@ class UnitedCohort(PreparedCohort):
                 fix = nearest(name, known)
                 raise ConfigError(f"no modality is called '{name}'", where="preprocessing.modalities", fix=fix)
         return known if modalities is None else list(modalities)
+
+    @property
+    def remote(self) -> bool:
+        """Whether records of any of them are fetched before they are read."""
+        return any(cohort.remote for cohort in self._parts)
+
+    @cached_property
+    def _shard_starts(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum([len(cohort.index.shards) for cohort in self._parts])]).astype(np.int64)
+
+    def shards_of(self, rows: np.ndarray) -> np.ndarray:
+        """[N] number of the shard that holds each of these records; shards are numbered over all, too."""
+        rows = np.asarray(rows, dtype=np.int64)
+        part_of, shards = np.searchsorted(self._starts, rows, side="right") - 1, np.empty(len(rows), dtype=np.int64)
+        for part in np.unique(part_of).tolist():
+            here = part_of == part
+            shards[here] = self._shard_starts[part] + self._parts[part].shards_of(rows[here] - self._starts[part])
+        return shards
+
+    def fetch(self, shard: int) -> None:
+        """Have a shard on a local disk, for whoever reads it soon; may be called from any thread."""
+        part = int(np.searchsorted(self._shard_starts, shard, side="right")) - 1
+        self._parts[part].fetch(shard - int(self._shard_starts[part]))
 
     def verify(self) -> None:
         """Read every file of records and compare its hash.

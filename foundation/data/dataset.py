@@ -14,7 +14,8 @@ from foundation.data.augment import Augmentation
 from foundation.data.batch import Batch
 from foundation.data.memory import zeros
 from foundation.data.modality_dropout import ModalityDropout
-from foundation.data.sampler import BatchKey, OnePass, PatientOrder
+from foundation.data.prefetch import Ahead
+from foundation.data.sampler import BatchKey, OnePass, PatientOrder, unique_rows
 from foundation.errors import DataError
 
 
@@ -52,7 +53,7 @@ class CohortDataset(Dataset[Batch]):
     ) -> None:
         self.aligned = aligned
         self.cohort = aligned.cohort
-        self.rows = np.arange(len(self.cohort)) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
+        self.rows = np.arange(len(self.cohort)) if rows is None else unique_rows(rows)
         self.seed = seed
         self.dropout = dropout or ModalityDropout()
         self.dropout.check(aligned.modalities)
@@ -201,7 +202,7 @@ def whole(batch: Batch) -> Batch:
 def load(
     dataset: CohortDataset, order: PatientOrder | OnePass, *, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Batch]:
-    """The batches of a dataset in an order.
+    """The batches of a dataset in an order; of a cohort at a URL, shards are fetched ahead of them.
 
     Args:
         dataset: What to load.
@@ -211,7 +212,7 @@ def load(
     """
     return DataLoader(
         dataset,
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=Ahead(order, dataset.cohort) if dataset.cohort.remote else order,  # type: ignore[arg-type]
         collate_fn=whole,  # type: ignore[arg-type]
         num_workers=workers,
         pin_memory=pin_memory,

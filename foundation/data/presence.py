@@ -15,8 +15,8 @@ BLOCK_VALUES = 8_000_000
 def observed_N(cohort: PreparedCohort, name: str, rows: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Whether at least one of some features was observed.
 
-    Most records show it in the first few features; of the others more and more is read, so that a million records
-    cost about a page of the file each.
+    Where the cohort has counted what was observed, a record with more of it than there are other features has some of
+    these, and no value is read. Most of the others show it in the first few features; of the rest ever more is read.
 
     Args:
         cohort: The prepared cohort.
@@ -39,6 +39,9 @@ def observed_N(cohort: PreparedCohort, name: str, rows: np.ndarray, features: np
     places = np.flatnonzero(wanted_F)
     start, stop = (places[0], places[-1] + 1) if len(places) else (0, 0)
     unsure = np.flatnonzero(cohort.present_NM[rows, cohort.modalities.index(name)])
+    if (count_N := cohort.observed_counts(name, rows)) is not None:
+        observed = count_N > len(wanted_F) - len(places)
+        unsure = np.flatnonzero((count_N > 0) & ~observed)
     width = FIRST_FEATURES
     while len(unsure) and start < stop:
         window = slice(start, min(start + width, stop))

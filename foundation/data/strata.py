@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
 import numpy as np
 
+from foundation.data.order import Shuffle
 from foundation.data.sampler import BatchKey, PatientOrder
 from foundation.randomness import permutation
 
 FINEST = 2**31
 """Denominator of a share; its square fits an int64."""
+
+
+ShuffleOf = Callable[[np.ndarray], Shuffle | None]
+"""Rows of a stratum to the shuffle of their positions; None for a full one."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class StratifiedOrder(PatientOrder):
     Args:
         strata: Pairs first; no row may be in two.
         batch_size, seed, samples_seen, batches, rank, world_size: As for `PatientOrder`.
+        shuffle_of: Rows of a stratum to their shuffle; None for a full one.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class StratifiedOrder(PatientOrder):
         batches: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        shuffle_of: ShuffleOf = lambda rows: None,
     ) -> None:
         super().__init__(
             np.concatenate([stratum.rows for stratum in strata]),
@@ -72,7 +79,9 @@ class StratifiedOrder(PatientOrder):
         )
         self.strata = list(strata)
         self._streams = [
-            PatientOrder(stratum.rows, 1, seed=seed, shuffle=partial(_shuffled, number, len(stratum.rows)))
+            PatientOrder(
+                stratum.rows, 1, seed=seed, shuffle=partial(_shuffled, number, stratum.rows, shuffle_of(stratum.rows))
+            )
             for number, stratum in enumerate(strata)
         ]
 
@@ -88,16 +97,27 @@ class StratifiedOrder(PatientOrder):
         return BatchKey(rows, epochs)
 
 
-def _shuffled(stratum: int, records: int, seed: int, epoch: int) -> np.ndarray:
+def _shuffled(stratum: int, rows: np.ndarray, shuffle: Shuffle | None, seed: int, epoch: int) -> np.ndarray:
     """Strata of one size would else be permuted alike, and the same records of them always meet."""
-    return permutation(seed, f"order of stratum {stratum}", epoch, records)
+    if shuffle is not None:
+        return shuffle(seed + (stratum + 1) * 2**64, epoch)
+    return permutation(seed, f"order of stratum {stratum}", epoch, len(rows))
 
 
-def order_of(strata: Sequence[Stratum], batch_size: int, **others: int | None) -> PatientOrder:
-    """The order of some strata; of a single one it is that of `PatientOrder`, whose arguments the others are."""
+def order_of(
+    strata: Sequence[Stratum], batch_size: int, shuffle_of: ShuffleOf = lambda rows: None, **others: int | None
+) -> PatientOrder:
+    """The order of some strata; of a single one it is that of `PatientOrder`, whose arguments the others are.
+
+    Args:
+        strata: Of the run.
+        batch_size: Records of a batch over all ranks.
+        shuffle_of: Rows to their shuffle; None for a full one.
+        others: As for `PatientOrder`.
+    """
     if len(strata) == 1:
-        return PatientOrder(strata[0].rows, batch_size, **others)  # type: ignore[arg-type]
-    return StratifiedOrder(strata, batch_size, **others)  # type: ignore[arg-type]
+        return PatientOrder(strata[0].rows, batch_size, shuffle=shuffle_of(strata[0].rows), **others)  # type: ignore[arg-type]
+    return StratifiedOrder(strata, batch_size, shuffle_of=shuffle_of, **others)  # type: ignore[arg-type]
 
 
 def dealt(strata: Sequence[Stratum], samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 from foundation.collectives import rank
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
+from foundation.data.sample import sample
 from foundation.model.embedding import embed
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import FUSED
@@ -21,6 +22,9 @@ from pretrain.config import PretrainConfig
 from pretrain.evaluation.embedded import Embedded
 from pretrain.evaluation.evaluate import evaluate
 from pretrain.evaluation.space import embedding_map, measure_space
+
+MOST_RECORDS = 10_000
+"""Training records, and held-out ones, that are embedded; of more, a sample. Fewer still are measured."""
 
 
 class Evaluator:
@@ -129,6 +133,7 @@ class Evaluator:
             label: What `progress` calls it.
         """
         cohort, size = self.aligned.cohort, self.config.batch_size
+        rows = sample(cohort, rows, MOST_RECORDS)
         data = CohortDataset(self.aligned, rows)
         # Records need different numbers of passes through a block, so that blocks cannot be gathered one by one.
         with self.parallel.whole(self.model):

@@ -19,6 +19,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = ("foundation", "pretrain", "finetune", "launch")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+EXTRAS = [
+    Requirement(line)
+    for extra, lines in PROJECT["project"]["optional-dependencies"].items()
+    if extra not in ("test", "lint")
+    for line in lines
+]
 PINS = [
     line
     for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -63,9 +69,9 @@ def test_the_version_stands_in_one_place():
     assert f"## {version}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_every_imported_library_is_a_core_dependency():
+def test_every_imported_library_is_declared():
     owners = importlib.metadata.packages_distributions()
-    declared = {canonicalize_name(requirement.name) for requirement in CORE}
+    declared = {canonicalize_name(requirement.name) for requirement in CORE + EXTRAS}
     undeclared = set()
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

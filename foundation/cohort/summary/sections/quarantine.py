@@ -25,7 +25,7 @@ def add_quarantine(page: Page, people: People) -> None:
         f"{counted(people.manifest.quarantined, 'scan or sample', 'scans or samples')} could not be used. "
         "Names are left out here; quarantine.tsv lists each with its patient."
     )
-    grouped = Counter(_reasons(people.cohort.path / "quarantine.tsv", set(people.cohort.patients.tolist())))
+    grouped = Counter(_reasons(Path(people.cohort.path) / "quarantine.tsv", set(people.cohort.patients.tolist())))
     ordered = sorted(grouped.items(), key=lambda item: (-item[1], item[0]))
     rows = [(*found, count) for found, count in ordered[:MOST_REASONS]]
     rest = sum(count for _, count in ordered[MOST_REASONS:])

@@ -1,0 +1,123 @@
+"""Shards of a cohort, memory-mapped when first read; those not read for longest are closed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from foundation.cohort.files import RECORDS, CohortFiles
+from foundation.cohort.manifest import Shard
+from foundation.errors import DataError
+from foundation.files.cache import Held
+
+
+class OpenShard:
+    """The records of one shard as views of its file.
+
+    Args:
+        held: The file; let go with the shard.
+    """
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        with pa.memory_map(str(held.path)) as mapped, pa.ipc.open_stream(mapped) as reader:
+            self.table = reader.read_all()
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in self.table.column(0).chunks)])
+        self._lists: dict[str, list[np.ndarray]] = {}
+        self._bytes: dict[str, list[tuple[np.ndarray, memoryview | None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def close(self) -> None:
+        """Let go of the file; arrays that are still in use keep what they show."""
+        self._held.close()
+
+    def lists(self, column: str, rows: np.ndarray, items: slice = slice(None)) -> np.ndarray:
+        """[n, items] of a column of lists, a copy."""
+        if column not in self._lists:
+            self._lists[column] = [view_lists(chunk) for chunk in self.table.column(column).chunks]
+        chunks = self._lists[column]
+        if len(chunks) == 1:
+            return chunks[0][rows, items]
+        chunk_of, offset = self._locate(rows)
+        gathered = np.empty((len(rows), chunks[0][:, items].shape[1]), dtype=chunks[0].dtype)
+        for chunk in np.unique(chunk_of):
+            here = chunk_of == chunk
+            gathered[here] = chunks[chunk][offset[here], items]
+        return gathered
+
+    def bytes(self, column: str, row: int) -> memoryview | None:
+        """The bytes of one record as a view of the file, None where there are none."""
+        if column not in self._bytes:
+            self._bytes[column] = [_view_bytes(chunk) for chunk in self.table.column(column).chunks]
+        chunk, offset = self._locate(np.array([row]))
+        offsets, data = self._bytes[column][chunk[0]]
+        start, stop = int(offsets[offset[0]]), int(offsets[offset[0] + 1])
+        return None if data is None or start == stop else data[start:stop]
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chunk = np.searchsorted(self._starts, rows, side="right") - 1
+        return chunk, rows - self._starts[chunk]
+
+
+class OpenShards:
+    """The shards of a cohort by number.
+
+    Args:
+        files: Where they are.
+        names: Of the files, in the order of their records.
+        entries: What cohort.json says of each.
+    """
+
+    def __init__(self, files: CohortFiles, names: Sequence[str], entries: Sequence[Shard | None]) -> None:
+        self.files = files
+        self.names = list(names)
+        self.entries = list(entries)
+        self._most = files.most_open(max((entry.bytes for entry in entries if entry), default=0))
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> OpenShard:
+        """The shard, opened if it is not yet.
+
+        Raises:
+            DataError: It is not there or damaged.
+        """
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        while len(self._open) >= self._most:
+            self._open.popitem(last=False)[1].close()
+        name = f"{RECORDS}/{self.names[number]}"
+        try:
+            shard = OpenShard(self.files.hold(name, self.entries[number]))
+        except (OSError, pa.ArrowInvalid, ValueError) as error:
+            raise DataError(
+                f"cannot be read: {' '.join(str(error).split())[:200]}",
+                where=self.files.place(name),
+                fix="prepare the cohort again, into an empty folder",
+            ) from None
+        self._open[number] = shard
+        return shard
+
+    def fetch(self, number: int) -> None:
+        """Have a shard on a local disk, for whoever opens it soon; may be called from any thread."""
+        self.files.ensure(f"{RECORDS}/{self.names[number]}", self.entries[number])
+
+
+def view_lists(chunk: pa.FixedSizeListArray) -> np.ndarray:
+    """[n, list_size] of a chunk; a view for numbers (Arrow packs booleans into bits)."""
+    values = chunk.values.to_numpy(zero_copy_only=False)
+    return values.reshape(-1, chunk.type.list_size)[chunk.offset : chunk.offset + len(chunk)]
+
+
+def _view_bytes(chunk: pa.LargeBinaryArray) -> tuple[np.ndarray, memoryview | None]:
+    _, offsets, data = chunk.buffers()
+    positions = np.frombuffer(offsets, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+    return positions, None if data is None else memoryview(data)

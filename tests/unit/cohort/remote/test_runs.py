@@ -1,0 +1,87 @@
+"""Whole runs on a cohort at a URL: stopped by a store that goes down, gone on with, equal to the run on the folder."""
+
+import hashlib
+import json
+
+import pytest
+
+from launch.cli import main
+
+CONFIG = """
+cohort: {cohort}
+out: {out}
+preprocessing: {{modalities: [mri, rna, mutation]}}
+towers:
+  mri:
+    tower: vit2d
+    model: vit_tiny_patch16_224
+    arguments: {{patch_size: 16, embed_dim: 16, depth: 1, num_heads: 2}}
+    max_slices: 2
+  omics: {{tower: omics_transformer, tokenizer: {{tokenizer: chunk, size: 64}}, width: 16, depth: 1}}
+width: 16
+fusion: {{fusion: attention}}
+objectives:
+  contrast: {{loss: {{objective: infonce}}}}
+dropout: {{default: 0.1}}
+order: {{shuffle: blocks, open_shards: 3}}
+cache: {{folder: {cache}, gigabytes: {gigabytes}}}
+epochs: 3
+batch_size: 12
+checkpoint_every: 1
+permutations: 100
+"""
+
+
+@pytest.fixture
+def write(tmp_path, simulated):
+    """Write a config; the cache has room for five shards."""
+    manifest = json.loads((simulated / "cohort" / "cohort.json").read_text())
+    largest = max(shard["bytes"] for shard in manifest["shards"].values())
+
+    def config(cohort, name):
+        path = tmp_path / f"{name}.yaml"
+        out, cache = tmp_path / name, tmp_path / "cache"
+        path.write_text(CONFIG.format(cohort=cohort, out=out, cache=cache, gigabytes=5.2 * largest / 1e9))
+        return path, out
+
+    return config
+
+
+def losses(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if row["split"] == "train"]
+
+
+def test_a_run_whose_store_goes_down_ends_with_one_error_and_goes_on_to_the_same_bits(
+    simulated, serve, write, capsys, tmp_path
+):
+    server = serve(simulated / "cohort")
+    here, out_here = write(simulated / "cohort", "here")
+    afar, out_afar = write(server.url, "afar")
+    assert main(["pretrain", str(here)]) == 0
+    capsys.readouterr()
+    server.down = lambda: any((out_afar / "checkpoints").glob("step-*"))
+    assert main(["pretrain", str(afar)]) == 1
+    told = capsys.readouterr()
+    (error,) = [line for line in told.err.splitlines() if line.startswith("chiasma pretrain: ")]
+    assert f"{server.url}/records/part-" in error
+    assert "could not be read in 4 attempts" in error
+    assert "order in blocks: a batch of 12 comes from " in told.out
+    assert "Traceback" not in told.err
+    server.down = lambda: False
+    assert 1 <= len(losses(out_afar)) < len(losses(out_here))
+    assert main(["pretrain", str(afar)]) == 0
+    assert losses(out_afar) == losses(out_here)
+    ours, theirs = (
+        hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest() for out in (out_here, out_afar)
+    )
+    assert ours == theirs
+
+
+def test_a_secret_in_a_url_reaches_neither_terminal_nor_run_folder(write, capsys):
+    path, out = write("https://me:hunter2@127.0.0.1/cohort?signature=hunter2", "secret")
+    assert main(["pretrain", str(path)]) == 2
+    told = capsys.readouterr()
+    assert "hunter2" not in told.out + told.err
+    assert "AWS_PROFILE" in told.err
+    assert not out.exists()
