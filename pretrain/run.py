@@ -86,8 +86,10 @@ def pretrain(
                 held.enter_context(claimed_run(config.out, doing="is being trained in"))
         share_from_first([*pretraining.parameters(), *pretraining.buffers()])
         state = State(Updater(pretraining, config.optimiser, parallel, config.ema))
+        if progress is None or rank() > 0:
+            progress = Silent()
         evaluation = Evaluator(
-            config, made.aligned, made.training, made.held_out, pretraining.model, progress or Silent(), parallel
+            config, made.aligned, made.training, made.held_out, pretraining.model, progress, parallel
         )
         before = _before_training(config.out / BEFORE, evaluation, made.identity)
         checkpoints = Checkpoints(config.out / "checkpoints", config.keep_checkpoints)
