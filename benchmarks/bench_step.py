@@ -33,11 +33,12 @@ from foundation.data.scaling import fit_preprocessing
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
-from foundation.training.checkpoint import Position, State
+from foundation.training.checkpoint import Checkpoints, Position, State
 from foundation.training.optimiser import build_optimiser
 from foundation.training.parallel.replicated import Replicated
 from foundation.training.update import Updater
 from pretrain.config import PretrainConfig
+from pretrain.drawing import Drawing
 from pretrain.engine import Run, train
 from pretrain.monitor import Monitor
 from pretrain.step import Pretraining
@@ -128,6 +129,7 @@ class Bench:
         self.bare_optimiser = build_optimiser(self.bare_module, config.optimiser)
         rows = np.arange(len(aligned.cohort))
         self.dataset = CohortDataset(aligned, rows, seed=0, dropout=config.dropout)
+        self.drawing = Drawing.of(config, aligned, rows, self.module.objectives.values())  # type: ignore[arg-type]
         order = PatientOrder(rows, config.batch_size, seed=0, batches=steps)
         self.batches = [batch.to(self.parallel.device) for batch in load(self.dataset, order)]
 
@@ -147,12 +149,13 @@ class Bench:
         watch = Stopwatch(self.folder / "metrics.jsonl", steps, self.clock)
         run = Run(
             config=self.config,
-            folder=self.folder,
             steps=steps,
             dataset=self.dataset,
+            drawing=self.drawing,
             pretraining=self.module,
             state=State(Updater(self.module, self.config.optimiser, self.parallel, ema=None)),
             parallel=self.parallel,
+            checkpoints=Checkpoints(self.folder / "checkpoints", keep=1),
             monitor=watch,
             evaluate=dict,
         )

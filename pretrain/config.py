@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from foundation.cohort.united import EqualNames
 from foundation.config import Config, YamlPath
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
@@ -44,10 +45,39 @@ class Weighted(Config):
     loss: AnyObjective  # type: ignore[valid-type]
 
 
+class CohortPart(Config):
+    """One of several cohorts."""
+
+    path: YamlPath = Field(description="Folder of a prepared cohort.")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How often its records are drawn, against those of a cohort with weight 1; with `pairs`, pairs are "
+        "weighed against pairs and others against others.",
+    )
+    name: str | None = Field(default=None, min_length=1, description="What it is called; by default as its YAML does.")
+
+
 class PretrainConfig(Config):
     """A pretraining run."""
 
-    cohort: YamlPath = Field(description="Folder of a prepared cohort.")
+    cohort: YamlPath | None = Field(default=None, description="Folder of a prepared cohort.")
+    cohorts: list[CohortPart] | None = Field(
+        default=None, min_length=1, description="Several, in place of `cohort`: one with pairs, one with scans alone …"
+    )
+    pairs: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of every batch that are records with both sides of a contrast, with an image on one side "
+        "where there are images; null draws every record equally often, but for the weights of cohorts.",
+    )
+    equal_names: EqualNames | None = Field(
+        default=None,
+        description="What the same name of a patient in two cohorts means: `same_patient`, who is then held out from "
+        "both or from neither, or `different_patients`; needed where there is one.",
+    )
     out: YamlPath = Field(description="Run folder.")
     seed: int = Field(default=0, ge=0)
     held_out: HeldOut = HeldOut()
@@ -114,6 +144,17 @@ class PretrainConfig(Config):
                 raise ValueError(f"strategy {self.strategy} cannot do `{key}`; fsdp can, and deals out the same")
         return self
 
+    @model_validator(mode="after")
+    def _cohorts_in_one_way(self) -> PretrainConfig:
+        if (self.cohort is None) == (self.cohorts is None):
+            raise ValueError("give either `cohort`, the folder of one, or `cohorts`, a list with the `path` of each")
+        return self
+
+    @property
+    def parts(self) -> list[CohortPart]:
+        """The cohorts, however they were given."""
+        return self.cohorts or [CohortPart(path=self.cohort)]  # type: ignore[arg-type]
+
     @property
     def samples_per_step(self) -> int:
         """Records that one step of the optimiser learns from."""
@@ -122,5 +163,12 @@ class PretrainConfig(Config):
     def document(self) -> dict[str, Any]:
         """What decides the result: everything but where things are, how fast it goes, and how often it reports."""
         # The training patients are told apart by themselves, wherever the file is that names the others.
-        exclude = {**dict.fromkeys(DECIDES_NOTHING, True), "held_out": {"patients"}}
-        return self.model_dump(mode="json", exclude=exclude)
+        of_several = ("cohorts", "equal_names", "pairs")
+        exclude = {**dict.fromkeys((*DECIDES_NOTHING, *of_several), True), "held_out": {"patients"}}
+        document = self.model_dump(mode="json", exclude=exclude)
+        # Of one cohort they say nothing, so that a run may go on in which it is named the other way.
+        weights = [part.model_dump(mode="json", exclude={"path"}) for part in self.parts]
+        several = {"cohorts": weights, "equal_names": self.equal_names} if len(weights) > 1 else {}
+        if self.pairs is not None:
+            several["pairs"] = self.pairs
+        return document | several

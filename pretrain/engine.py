@@ -13,13 +13,14 @@ from torch import Tensor
 from foundation.collectives import gather_rows, gather_sizes
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
-from foundation.data.sampler import PatientOrder
+from foundation.data.strata import order_of
 from foundation.errors import ChiasmaError
 from foundation.training.checkpoint import Checkpoints, Position, State
 from foundation.training.parallel.base import Parallel
 from foundation.training.stopping import StopRequests, stopped
 from foundation.training.update import Updated
 from pretrain.config import PretrainConfig
+from pretrain.drawing import Drawing
 from pretrain.monitor import Monitor
 from pretrain.step import Logged, Pretraining, Step
 
@@ -33,6 +34,7 @@ class Run:
     config: PretrainConfig
     steps: int
     dataset: CohortDataset
+    drawing: Drawing
     pretraining: Pretraining
     state: State
     parallel: Parallel
@@ -87,8 +89,8 @@ class Batches:
 
     def __init__(self, run: Run, position: Position) -> None:
         self.dataset, self.device = run.dataset, run.parallel.device
-        order = PatientOrder(
-            run.dataset.rows,
+        order = order_of(
+            run.drawing.strata,
             run.config.batch_size,
             seed=run.config.seed,
             samples_seen=position.samples_seen,

@@ -6,6 +6,7 @@ import numpy as np
 
 from foundation.cohort.manifest import FILE as COHORT_FILE
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united import UnitedCohort
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import hash_of, hashes_of
 from pretrain.config import PretrainConfig
@@ -16,12 +17,12 @@ def identify(config: PretrainConfig, cohort: PreparedCohort, training: np.ndarra
 
     Args:
         config: Every key of it that decides something.
-        cohort: By its cohort.json, which holds the hashes of its records.
+        cohort: By its cohort.json, which holds the hashes of its records; several each by their own.
         training: Rows of the patients that it learns from.
     """
     patients = sorted(set(cohort.patients[training].astype(str)))
-    parts = {
-        "the cohort": sha256_of(cohort.path / COHORT_FILE),
-        "the training patients": hash_of(patients),
-    }
-    return parts | hashes_of(config.document())
+    parts = {"the training patients": hash_of(patients), **hashes_of(config.document())}
+    if not isinstance(cohort, UnitedCohort):
+        return {"the cohort": sha256_of(cohort.path / COHORT_FILE), **parts}
+    parts["the order of the cohorts"] = hash_of(list(cohort.cohorts))
+    return {f"the cohort '{n}'": sha256_of(c.path / COHORT_FILE) for n, c in cohort.cohorts.items()} | parts

@@ -111,7 +111,7 @@ def make_plan(path: Path, overrides: Sequence[str] = (), gpus: int = 1, progress
     """Plan the run of a YAML.
 
     Args:
-        path: The YAML; its `cohort` may be a file of `Shapes`.
+        path: The YAML; its `cohort`, or some of its `cohorts`, may be files of `Shapes`.
         overrides: ``key=value`` changes to it.
         gpus: Over how many the batch is split.
         progress: Told of each way to run the step.
@@ -120,7 +120,9 @@ def make_plan(path: Path, overrides: Sequence[str] = (), gpus: int = 1, progress
         ConfigError, DataError: The config does not fit the cohort, or the batch the GPUs.
     """
     config = load_config(PretrainConfig, path, overrides)
-    return size_of(config, Cohort.read(config.cohort, config.preprocessing.modalities), gpus, progress)
+    return size_of(
+        config, Cohort.read([part.path for part in config.parts], config.preprocessing.modalities), gpus, progress
+    )
 
 
 def size_of(config: PretrainConfig, cohort: Cohort, gpus: int = 1, progress: Progress | None = None) -> Plan:

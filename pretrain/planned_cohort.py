@@ -1,13 +1,15 @@
-"""The cohort of a plan, as far as its size goes: read of a prepared cohort, or of a YAML file of shapes."""
+"""The cohort of a plan, as far as its size goes: read of prepared cohorts, or of YAML files of shapes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from foundation.cohort.agreement import refuse_disagreement, united_features
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
 from foundation.config import Config, load_config
@@ -51,22 +53,30 @@ class Cohort:
     modalities: dict[str, ImageModality | OmicsModality]
 
     @classmethod
-    def read(cls, path: Path, modalities: list[str] | None) -> Cohort:
-        """Read a prepared cohort, or a YAML file of `Shapes`.
+    def read(cls, paths: Sequence[Path], modalities: list[str] | None) -> Cohort:
+        """Read prepared cohorts, or YAML files of `Shapes`, as one.
 
         Args:
-            path: Folder or file.
+            paths: Folders or files.
             modalities: Which to keep, in their order; None for all.
 
         Raises:
-            ConfigError, DataError: It is neither, or lacks a modality.
+            ConfigError, DataError: One is neither, two disagree, or all lack a modality.
         """
-        records, known = _from_shapes(path) if path.is_file() else _from_cohort(path)
+        cohorts = {str(path): _from_shapes(path) if path.is_file() else _from_cohort(path) for path in paths}
+        known = list(dict.fromkeys(name for _, described in cohorts.values() for name in described))
         for name in modalities or known:
             if name not in known:
                 fix = nearest(name, known)
                 raise ConfigError(f"no modality is called '{name}'", where="preprocessing.modalities", fix=fix)
-        return cls(records, {name: known[name] for name in modalities or known})
+        records = sum(records for records, _ in cohorts.values())
+        return cls(
+            records,
+            {
+                name: _united(name, {path: here[name] for path, (_, here) in cohorts.items() if name in here})
+                for name in modalities or known
+            },
+        )
 
     @property
     def images(self) -> dict[str, ImageModality]:
@@ -77,6 +87,18 @@ class Cohort:
     def omics(self) -> dict[str, OmicsModality]:
         """The omics modalities."""
         return {name: m for name, m in self.modalities.items() if isinstance(m, OmicsModality)}
+
+
+def _united(name: str, modalities: Mapping[str, ImageModality | OmicsModality]) -> ImageModality | OmicsModality:
+    """A modality with the channels or features of all cohorts."""
+    refuse_disagreement(name, modalities)
+    first = next(iter(modalities.values()))
+    images = [modality for modality in modalities.values() if isinstance(modality, ImageModality)]
+    if isinstance(first, ImageModality):
+        channels = dict.fromkeys(channel for image in images for channel in image.channels)
+        return first.model_copy(update={"channels": list(channels)})
+    omics = [modality for modality in modalities.values() if isinstance(modality, OmicsModality)]
+    return first.model_copy(update={"features": united_features([each.features for each in omics])})
 
 
 def _from_shapes(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united import own_names
 from foundation.collectives import of_first, rank, share_from_first
 from foundation.config import load_config
 from foundation.data.alignment import Aligned, align
@@ -37,11 +37,13 @@ from foundation.training.parallel.strategies import parallel_of
 from foundation.training.processes import process_group
 from foundation.training.update import Updater
 from pretrain import tracking
+from pretrain.cohorts import open_cohorts, refuse_unreadable
 from pretrain.config import PretrainConfig
+from pretrain.drawing import Drawing
 from pretrain.engine import Run, train
 from pretrain.evaluation.evaluator import Evaluator
 from pretrain.identity import identify
-from pretrain.init import initialise
+from pretrain.init import MOST_RECORDS, initialise
 from pretrain.monitor import Monitor, Unheard
 from pretrain.report.card import card
 from pretrain.report.page import write_report
@@ -76,14 +78,17 @@ def pretrain(
         with all_or_none():
             config = load_config(PretrainConfig, path, overrides)
             refuse_foreign(config.out, BEFORE)
-            cohort = PreparedCohort(config.cohort)
+            cohort = open_cohorts(config)
             training, held_out = split(cohort, config.held_out, config.seed)
             aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
+            refuse_unreadable(cohort, aligned.preprocessing)
             parallel = parallel_of(config.strategy, config.precision)
             dataset = CohortDataset(
                 aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
             )
-            pretraining = _build(config, aligned, training, parallel.device)
+            pretraining = _build(config, aligned, parallel.device)
+            drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
+            _finish(config, pretraining.model, aligned, drawing)
             first = BatchKey(training[:2], np.zeros(2, np.int64))
             pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(first))
             _refuse_unpaired(pretraining, aligned, training)
@@ -102,7 +107,18 @@ def pretrain(
         position = _restore(checkpoints, config.seed, identity, state)
         steps = max(1, round(config.epochs * len(training) / config.samples_per_step))
         with contextlib.closing(_monitor(config, position.step, steps)) as monitor:
-            run = Run(config, steps, dataset, pretraining, state, parallel, checkpoints, monitor, evaluation.retrieval)
+            run = Run(
+                config,
+                steps,
+                dataset,
+                drawing,
+                pretraining,
+                state,
+                parallel,
+                checkpoints,
+                monitor,
+                evaluation.retrieval,
+            )
             train(run, position)
             with state.updater.averaged():
                 return _write(run, evaluation, before), config.out
@@ -137,20 +153,23 @@ def _restore(checkpoints: Checkpoints, seed: int, identity: dict[str, str], stat
     return position or Position(0, 0, 0, identity)
 
 
-def _build(config: PretrainConfig, aligned: Aligned, training: np.ndarray, device: torch.device) -> Pretraining:
-    """The model and its objectives as the run begins."""
+def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> Pretraining:
+    """A model with random weights, and its objectives."""
     torch.manual_seed(config.seed)
     described = aligned.preprocessing.described()
     model = MultimodalModel(MultimodalConfig.of(described, config.towers, config.fusion, config.width))
-    pretraining = Pretraining.of(config, model).to(device)
+    return Pretraining.of(config, model).to(device)
+
+
+def _finish(config: PretrainConfig, model: MultimodalModel, aligned: Aligned, drawing: Drawing) -> None:
+    """Make a model what it is as the run begins: its initial weights, and how its blocks are run."""
     if config.init == "cohort":
-        initialise(model, aligned, training, config.batch_size)
+        initialise(model, aligned, drawing.first(config.seed, MOST_RECORDS), config.batch_size)
     for block in model.blocks():
         if config.compile:
             compiled(block)
         if config.activation_checkpointing:
             recomputed(block)
-    return pretraining
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
@@ -183,9 +202,11 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
         seconds=round(sum(row.get("seconds", 0) for row in run.monitor.rows()), 1),
         versions={name: importlib.metadata.version(name) for name in ("chiasma", "torch", "transformers", "timm")},
     )
+    if len(run.drawing.strata) > 1:
+        metrics["cohorts"] = run.drawing.table(run.steps * run.config.samples_per_step)
     write_json(out / "embedding_map.json", drawn)
     patients = evaluation.aligned.cohort.patients
-    seen = SeenPatients.of(patients[evaluation.training])
+    seen = SeenPatients.of(own_names(evaluation.aligned.cohort)[evaluation.training])
     words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
     model_folder.write(out / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen, weights)
     write_json(out / "metrics.json", metrics)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united import own_names
 from foundation.config import Config, YamlPath
 from foundation.errors import ConfigError, DataError
 from foundation.randomness import permutation
@@ -56,12 +57,15 @@ def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndar
     units = (cohort.sites if held_out.by == "site" else cohort.patients).astype(str)
     names = np.unique(units)
     if held_out.patients is not None:
-        chosen = _known(held_out.patients, names)
+        own = own_names(cohort).astype(str)
+        chosen = _known(held_out.patients, np.union1d(names, own))
+        # Who is named as in one cohort of several is held out of all that use the name.
+        outside = np.isin(units, chosen) | np.isin(own, chosen)
     else:
         assert held_out.fraction is not None
         order = permutation(seed, "held out", 0, len(names))
         chosen = names[order[: round(held_out.fraction * len(names))]]
-    outside = np.isin(units, chosen)
+        outside = np.isin(units, chosen)
     if outside.all() or not outside.any():
         raise ConfigError(
             f"holding out {len(chosen)} of {counted(len(names), held_out.by)} leaves one side empty",

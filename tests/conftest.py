@@ -50,6 +50,32 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert _state(folder) == before, "a test wrote to the cohort that all tests share"
 
 
+@pytest.fixture(scope="session")
+def divided(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated cohort as three: ``pairs`` of 20 patients, ``scans`` and ``omics`` alone of 20 others each."""
+    import pandas as pd
+
+    from foundation.cohort.prepare import prepare
+    from foundation.progress import Silent
+    from foundation.yaml_text import dump, parse
+
+    folder, source = tmp_path_factory.mktemp("divided"), simulated / "source"
+    clinical = pd.read_csv(source / "clinical.tsv", sep="\t", dtype=str)
+    patients = clinical["patient"].unique()
+    kinds = {"pairs": ("image", "omics"), "scans": ("image",), "omics": ("omics",)}
+    for number, (name, kept) in enumerate(kinds.items()):
+        here = clinical["patient"].isin(patients[number::3])
+        table = folder / f"{name}.tsv"
+        clinical[here].to_csv(table, sep="\t", index=False)
+        spec = parse((source / "cohort.yaml").read_text(encoding="utf-8"))
+        spec |= {"name": name, "root": str(source), "quarantine": {"stop_above": 1.0}}
+        spec["clinical"]["files"] = str(table)
+        spec["modalities"] = {n: m for n, m in spec["modalities"].items() if m["kind"] in kept and n != "clinical"}
+        (folder / f"{name}.yaml").write_text(dump(spec), encoding="utf-8")
+        prepare(folder / f"{name}.yaml", out=folder / name, workers=1, progress=Silent())
+    return folder
+
+
 def _state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from foundation.cohort.agreement import KEY_IN_YAML
 from foundation.cohort.manifest import ImageEntry, OmicsEntry
 from foundation.cohort.reading.feature_names import match_names
 from foundation.cohort.store import PreparedCohort
@@ -20,7 +21,6 @@ from foundation.wording import counted, listed, percent
 
 # Two megabytes of float32 stay in a core's cache from the copy to the last step of scaling.
 BLOCK_VOXELS = 2**19
-KEY_IN_YAML = {"shape": "size"}
 
 
 @dataclass(frozen=True)

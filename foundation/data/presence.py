@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united import UnitedCohort
 
 FIRST_FEATURES = 32
 WIDER = 16
@@ -26,11 +27,17 @@ def observed_N(cohort: PreparedCohort, name: str, rows: np.ndarray, features: np
     Returns:
         Bool [N]. An infinite value counts: who holds one is damaged, not absent.
     """
+    observed = np.zeros(len(rows), dtype=bool)
+    if isinstance(cohort, UnitedCohort):
+        # The first features of all may lie anywhere in one of them.
+        for part in cohort.parts_with(name, rows):
+            places = part.places[features]
+            observed[part.here] = observed_N(part.cohort, name, part.rows, places[places >= 0])
+        return observed
     wanted_F = np.zeros(len(cohort.features[name]), dtype=bool)
     wanted_F[features] = True
     places = np.flatnonzero(wanted_F)
     start, stop = (places[0], places[-1] + 1) if len(places) else (0, 0)
-    observed = np.zeros(len(rows), dtype=bool)
     unsure = np.flatnonzero(cohort.present_NM[rows, cohort.modalities.index(name)])
     width = FIRST_FEATURES
     while len(unsure) and start < stop:

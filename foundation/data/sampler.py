@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,7 @@ class PatientOrder:
         samples_seen: Records, over all ranks, that the run has already consumed.
         batches: Batches to give; None for as many as are asked for.
         rank, world_size: This process among all.
+        shuffle: (seed, epoch) to a permutation of the sorted rows, by position; all of them at random by default.
 
     Raises:
         ConfigError: There is no row, or the batch cannot give every rank a record.
@@ -52,6 +53,7 @@ class PatientOrder:
         batches: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        shuffle: Callable[[int, int], np.ndarray] | None = None,
     ) -> None:
         self.rows = _unique_rows(rows)
         _check_split(batch_size, rank, world_size)
@@ -61,6 +63,7 @@ class PatientOrder:
         self.batches = batches
         self.rank = rank
         self.world_size = world_size
+        self._shuffle = shuffle or (lambda seed, epoch: permutation(seed, "order", epoch, len(self.rows)))
         self._order: tuple[int, np.ndarray] | None = None
 
     def __iter__(self) -> Iterator[BatchKey]:
@@ -69,7 +72,7 @@ class PatientOrder:
         while self.batches is None or batch < self.batches:
             first = self.samples_seen + batch * self.batch_size
             own = piece(self.batch_size, self.rank, self.world_size)
-            yield self._key(first + own.start, first + own.stop)
+            yield self.key(first + own.start, first + own.stop)
             batch += 1
 
     def __len__(self) -> int:
@@ -78,7 +81,8 @@ class PatientOrder:
             raise TypeError("an endless order has no length")
         return self.batches
 
-    def _key(self, start: int, stop: int) -> BatchKey:
+    def key(self, start: int, stop: int) -> BatchKey:
+        """Samples `start` to `stop` of the endless stream."""
         epochs = np.arange(start, stop, dtype=np.int64) // len(self.rows)
         parts = []
         for epoch in np.unique(epochs):
@@ -88,7 +92,7 @@ class PatientOrder:
 
     def _permuted(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, self.rows[permutation(self.seed, "order", epoch, len(self.rows))])
+            self._order = (epoch, self.rows[self._shuffle(self.seed, epoch)])
         return self._order[1]
 
 

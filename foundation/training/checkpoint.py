@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from foundation.collectives import of_first, rank, together, world_size
+from foundation.collectives import of_first, rank, world_size
 from foundation.errors import CheckpointError, DataError
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import refuse_another
@@ -105,7 +105,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         # What is written in the background must not meet the collectives of training.
-        self.group: Any = dist.new_group(backend="gloo") if together() else None
+        self.group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._writing: threading.Thread | None = None
         self._failure: BaseException | None = None
 

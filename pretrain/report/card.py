@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foundation.cohort.manifest import Manifest
-from foundation.wording import counted
+from foundation.wording import counted, percent
 from pretrain.config import PretrainConfig
 
 
@@ -18,12 +19,14 @@ def card(config: PretrainConfig, cohort: Manifest, held_out: int, metrics: dict[
         held_out: Patients of it that training did not see.
         metrics: Content of metrics.json.
     """
+    cohorts = metrics.get("cohorts", [])
+    on = f"the cohort `{cohort.name}`" if len(cohorts) < 2 else f"{len(cohorts)} cohorts"
     by_site = ", as whole sites" if config.held_out.by == "site" else ""
     lines = [
         f"# {config.out.name}",
         "",
         (
-            f"A chiasma model pretrained on the cohort `{cohort.name}` ({counted(cohort.patients, 'patient')}, "
+            f"A chiasma model pretrained on {on} ({counted(cohort.patients, 'patient')}, "
             f"{held_out:,} of them held out{by_site}). Research use only."
         ),
         "",
@@ -35,4 +38,16 @@ def card(config: PretrainConfig, cohort: Manifest, held_out: int, metrics: dict[
         for name, found in metrics["retrieval"].items()
         if "recall@10" in found
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *(_cohorts(cohorts) if len(cohorts) > 1 else ()), ""])
+
+
+def _cohorts(cohorts: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "",
+        "| cohort | training patients | records | pairs | share of a batch |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for entry in cohorts:
+        counts = " | ".join(f"{entry[key]:,}" for key in ("patients", "records", "pairs"))
+        lines.append(f"| {entry['cohort']} | {counts} | {percent(entry['share'], 1)} |")
+    return lines

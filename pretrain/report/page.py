@@ -11,6 +11,7 @@ from foundation.errors import DataError
 from foundation.report.page import Page
 from foundation.report.run import config_and_versions, read_json, read_metrics
 from pretrain.report.answer import headline
+from pretrain.report.sections.cohorts import add_cohorts
 from pretrain.report.sections.curves import add_curves
 from pretrain.report.sections.embedding_map import add_map
 from pretrain.report.sections.key_numbers import add_key_numbers
@@ -39,6 +40,7 @@ def write_report(run: Path) -> None:
     add_probes(page, metrics)
     add_map(page, read_json(run / "embedding_map.json"))
     add_curves(page, rows)
+    add_cohorts(page, metrics.get("cohorts", []))
     add_patterns(page, metrics.get("patterns_seen", {}))
     _provenance(page, run, metrics)
     page.write(run / FILE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 import foundation.objectives  # noqa: F401  (registers them)
@@ -62,3 +64,10 @@ def make_module(names: list[str]) -> Pretraining:
     model = MultimodalModel(MultimodalConfig.of(MODALITIES, parts, fusions["gated_mean"].tiny(), 8))
     made = {name: objectives[name](objectives[name].tiny(), model.specs, model.widths()) for name in names}
     return Pretraining(model, made, {name: 0.3 + place for place, name in enumerate(names)}, seed=1).double().train()
+
+
+def single(batch: Batch) -> Batch:
+    """The same batch in float32."""
+    return replace(
+        batch, **{kind: {n: x.float() for n, x in getattr(batch, kind).items()} for kind in ("images", "omics")}
+    )

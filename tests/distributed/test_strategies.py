@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.tensor import DTensor
 
-from foundation.data.batch import Batch
 from foundation.training.optimiser import OptimiserConfig
 from foundation.training.parallel.base import Parallel
 from foundation.training.parallel.replicated import Replicated
 from foundation.training.parallel.strategies import STRATEGIES
 from foundation.training.update import Updater
 from pretrain.step import Logged, Step
-from tests.distributed.batches import make_batch, make_module
+from tests.distributed.batches import make_batch, make_module, single
 
 SPLITS = {1: [65], 2: [32, 33], 3: [1, 31, 33]}
 """Of the first rank's records nobody has a CT, and few have omics."""
@@ -69,13 +67,6 @@ def train(
     if updater.average is not None:
         state["average"] = updater.average.state_dict()
     return {"told": told, **{name: {n: gathered(t) for n, t in part.items()} for name, part in state.items()}}
-
-
-def single(batch: Batch) -> Batch:
-    """The same batch in float32."""
-    return replace(
-        batch, **{kind: {n: x.float() for n, x in getattr(batch, kind).items()} for kind in ("images", "omics")}
-    )
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:

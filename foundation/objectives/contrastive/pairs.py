@@ -83,6 +83,21 @@ class Pair:
             return f"{self.one.name}/one", f"{self.one.name}/other"
         return self.one.name, self.other.name
 
+    @property
+    def sees(self) -> bool:
+        """Whether one side is an image."""
+        return "image" in (self.one.kind, self.other.kind)
+
+    def complete(self, present_BM: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+        """Bool [B], which records have something for both sides by themselves."""
+        one_B, other_B = self._counts(present_BM, modalities)
+        return one_B > 1 if self.disjoint else (one_B > 0) & (other_B > 0)
+
+    def _counts(self, present_BM: np.ndarray, modalities: Sequence[str]) -> list[np.ndarray]:
+        """Of each side, how many of its modalities each record has."""
+        served = [[name in spec.modalities for name in modalities] for spec in (self.one, self.other)]
+        return [present_BM[:, of_spec].sum(axis=1) for of_spec in served]
+
     def patients(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> int:
         """Patients who have something for both sides, in one scan or in several.
 
@@ -91,8 +106,7 @@ class Pair:
             modalities: Names of the axis M.
             patients: [B].
         """
-        served = [[name in spec.modalities for name in modalities] for spec in (self.one, self.other)]
-        one_B, other_B = (present_BM[:, of_spec].sum(axis=1) for of_spec in served)
+        one_B, other_B = self._counts(present_BM, modalities)
         if self.disjoint:
             return len(set(patients[one_B > 1]))
         return len(set(patients[one_B > 0]) & set(patients[other_B > 0]))
@@ -218,6 +232,11 @@ class PairwiseObjective(Objective):
     def paired(self, present_BM: np.ndarray, modalities: Sequence[str], patients: np.ndarray) -> dict[str, int]:
         """How many patients each pair can learn from; see `Pair.patients`."""
         return {pair.name: pair.patients(present_BM, modalities, patients) for pair in self.pairs}
+
+    def complete(self, present_BM: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+        """Bool [B], which records are a pair: of a contrast with an image, where there is one, else of any."""
+        pairs = [pair for pair in self.pairs if pair.sees] or self.pairs
+        return np.any([pair.complete(present_BM, modalities) for pair in pairs], axis=0)
 
     @abstractmethod
     def contrast(self, one: TowerOutput, other: TowerOutput, patients_B: Tensor, scale: Tensor) -> Contrast:

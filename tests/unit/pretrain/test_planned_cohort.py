@@ -18,10 +18,10 @@ def test_a_cohort_is_its_folder_or_a_file_of_shapes(tmp_path):
     names = ["feature 0", "feature 1", "feature 2"]
     cnv = OmicsModality(features=names[:2], values="ordinal")
     rna, ct = OmicsModality(features=names, values="continuous"), ImageModality(channels=["channel 0"], shape=[8, 8, 4])
-    assert Cohort.read(path, None) == Cohort(9, {"rna": rna, "ct": ct, "cnv": cnv})
-    assert Cohort.read(path, ["cnv"]) == Cohort(9, {"cnv": cnv})
+    assert Cohort.read([path], None) == Cohort(9, {"rna": rna, "ct": ct, "cnv": cnv})
+    assert Cohort.read([path], ["cnv"]) == Cohort(9, {"cnv": cnv})
     with pytest.raises(ConfigError, match="did you mean 'rna'"):
-        Cohort.read(path, ["rnas"])
+        Cohort.read([path], ["rnas"])
     path.write_text("record: 9\n")
     with pytest.raises(ConfigError, match="did you mean 'records'"):
-        Cohort.read(path, None)
+        Cohort.read([path], None)
