@@ -33,7 +33,6 @@ from foundation.training import checkpoint
 from foundation.training.checkpoint import Position, State
 from foundation.training.parallel import Parallel
 from foundation.training.update import Updater
-from foundation.urls import is_url
 from pretrain import tracking
 from pretrain.config import PretrainConfig
 from pretrain.engine import Run, train
@@ -69,7 +68,7 @@ def pretrain(
     """
     config = load_config(PretrainConfig, path, overrides)
     refuse_foreign(config.out, BEFORE)
-    cohort = PreparedCohort(config.cohort, cache=config.cache.open() if is_url(config.cohort) else None)
+    cohort = PreparedCohort(config.cohort, cache=config.cache)
     training, held_out = split(cohort, config.held_out, config.seed)
     aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
     parallel = Parallel(config.precision)
@@ -138,6 +137,12 @@ def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, parallel: Paral
     if shuffle is not None and parallel.rank == 0:
         mixing = measure_mixing(shard_of_N, shuffle(config.seed, 0), config.batch_size)
         print(f"order in blocks: {mixing.sentence()}", flush=True)
+        if dataset.cohort.remote and shuffle.open_shards > 2 * dataset.cohort.shards_at_a_time:
+            print(
+                f"the cache has room for about {4 * dataset.cohort.shards_at_a_time} shards; with "
+                f"{shuffle.open_shards} open it fetches some several times: raise cache.gigabytes",
+                flush=True,
+            )
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:

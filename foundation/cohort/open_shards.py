@@ -71,13 +71,16 @@ class OpenShards:
         files: Where they are.
         names: Of the files, in the order of their records.
         entries: What cohort.json says of each.
+
+    Attributes:
+        most: How many are open at a time.
     """
 
     def __init__(self, files: CohortFiles, names: Sequence[str], entries: Sequence[Shard | None]) -> None:
         self.files = files
         self.names = list(names)
         self.entries = list(entries)
-        self._most = files.most_open(max((entry.bytes for entry in entries if entry), default=0))
+        self.most = files.most_open(max((entry.bytes for entry in entries if entry), default=0))
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
 
     def __len__(self) -> int:
@@ -92,7 +95,7 @@ class OpenShards:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        while len(self._open) >= self._most:
+        while len(self._open) >= self.most:
             self._open.popitem(last=False)[1].close()
         name = f"{RECORDS}/{self.names[number]}"
         try:

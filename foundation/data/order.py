@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +10,6 @@ from pydantic import Field
 
 from foundation.config import Config
 from foundation.randomness import generator
-
-Shuffle = Callable[[int, int], np.ndarray]
-"""(seed, epoch) to a permutation of positions."""
 
 
 class OrderConfig(Config):
@@ -27,7 +23,7 @@ class OrderConfig(Config):
         default=32, ge=1, description="Of `blocks`: from how many shards records are drawn at a time."
     )
 
-    def build(self, shard_of_N: np.ndarray) -> Shuffle | None:
+    def build(self, shard_of_N: np.ndarray) -> Blocks | None:
         """The shuffle of records, given the shard of each; None for a full one."""
         return Blocks(shard_of_N, self.open_shards) if self.shuffle == "blocks" else None
 
