@@ -148,7 +148,7 @@ def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, parallel: Paral
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
     """Refuse contrastive objectives where no patient has both sides of any pair, in any batch."""
     present_BM, _ = aligned.presence(training)
-    patients = aligned.cohort.patients[training].astype(str)
+    patients = aligned.cohort.patients[training]
     for name, objective in module.objectives.items():
         if isinstance(objective, PairwiseObjective) and not any(
             objective.paired(present_BM, aligned.modalities, patients).values()
