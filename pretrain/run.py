@@ -204,12 +204,18 @@ def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawin
         shard_of_N = dataset.cohort.shards_of(dataset.rows)
         mixing = measure_mixing(shard_of_N, np.searchsorted(dataset.rows, drawn), config.batch_size)
         print(f"order in blocks: {mixing.sentence()}", flush=True)
+        if dataset.cohort.remote and shuffle.open_shards > 2 * dataset.cohort.shards_at_a_time:
+            print(
+                f"the cache has room for about {4 * dataset.cohort.shards_at_a_time} shards; with "
+                f"{shuffle.open_shards} open it fetches some several times: raise cache.gigabytes",
+                flush=True,
+            )
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
     """Refuse contrastive objectives where no patient has both sides of any pair, in any batch."""
     present_BM, _ = aligned.presence(training)
-    patients = aligned.cohort.patients[training].astype(str)
+    patients = aligned.cohort.patients[training]
     for name, objective in module.objectives.items():
         if isinstance(objective, PairwiseObjective) and not any(
             objective.paired(present_BM, aligned.modalities, patients).values()

@@ -131,12 +131,12 @@ class RemoteFiles:
         return min(max(1, self.cache.size // (4 * max(1, largest))), 256)
 
 
-def files_at(place: Path | str, cache: Cache | None) -> CohortFiles:
+def files_at(place: Path | str, cache: CacheConfig | None) -> CohortFiles:
     """The files of a cohort.
 
     Args:
         place: Its folder or URL.
-        cache: For what is fetched from a URL; the user's by default.
+        cache: For what is fetched from a URL.
 
     Raises:
         ConfigError: The URL holds a secret, or the cache cannot be made.
@@ -144,4 +144,4 @@ def files_at(place: Path | str, cache: Cache | None) -> CohortFiles:
     if not isinstance(place, str) or not is_url(place):
         return LocalFiles(Path(place))
     refuse_secrets(place)
-    return RemoteFiles(Store(place), cache or CacheConfig().open())
+    return RemoteFiles(Store(place), (cache or CacheConfig()).open())

@@ -85,3 +85,21 @@ def test_a_secret_in_a_url_reaches_neither_terminal_nor_run_folder(write, capsys
     assert "hunter2" not in told.out + told.err
     assert "AWS_PROFILE" in told.err
     assert not out.exists()
+
+
+def test_a_url_is_read_in_blocks_unless_another_order_is_asked_for(write):
+    from foundation.config import load_config
+    from pretrain.config import PretrainConfig
+
+    path, _ = write("s3://bucket/cohort/", "config")
+    text = path.read_text()
+    assert load_config(PretrainConfig, path).cohort == "s3://bucket/cohort"
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("order")))
+    afar = load_config(PretrainConfig, path)
+    assert (afar.order.shuffle, afar.order.open_shards) == ("blocks", 32)
+    assert "s3://bucket/cohort" in afar.to_yaml()
+    assert afar.shareable()["cohort"] == "cohort"
+    assert load_config(PretrainConfig, path, ["order={shuffle: full}"]).order.shuffle == "full"
+    here = load_config(PretrainConfig, path, ["cohort=here"])
+    assert here.order.shuffle == "full"
+    assert here.document() == load_config(PretrainConfig, path, ["order={shuffle: full}"]).document()
