@@ -11,7 +11,6 @@ from foundation.cohort.united import UnitedCohort
 from foundation.data.alignment import align
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError, DataError
-from foundation.urls import is_url
 from pretrain.config import PretrainConfig
 
 
@@ -22,9 +21,7 @@ def open_cohorts(config: PretrainConfig) -> PreparedCohort:
         ConfigError: One is named twice, or what equal names of patients mean was not said.
         DataError: One cannot be read, or two prepared a modality differently.
     """
-    opened = [
-        PreparedCohort(part.path, cache=config.cache.open() if is_url(part.path) else None) for part in config.parts
-    ]
+    opened = [PreparedCohort(part.path, cache=config.cache) for part in config.parts]
     if len(opened) == 1:
         return opened[0]
     _refuse_twice(config, "path", [place_of(part.path) for part in config.parts])

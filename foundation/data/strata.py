@@ -9,13 +9,15 @@ from functools import partial
 
 import numpy as np
 
-from foundation.data.order import Shuffle
 from foundation.data.sampler import BatchKey, PatientOrder
 from foundation.randomness import permutation
 
 FINEST = 2**31
 """Denominator of a share; its square fits an int64."""
 
+
+Shuffle = Callable[[int, int], np.ndarray]
+"""(seed, epoch) to a permutation of positions."""
 
 ShuffleOf = Callable[[np.ndarray], Shuffle | None]
 """Rows of a stratum to the shuffle of their positions; None for a full one."""
