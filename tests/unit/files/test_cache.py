@@ -40,20 +40,6 @@ def used(cache):
     return sum(sizes.values())
 
 
-def fetch(number):
-    return lambda path: path.write_bytes(content(number))
-
-
-def used(cache):
-    """Bytes on the disk, in a moment in which nobody removes a file or begins another."""
-    total = 0
-    with cache._locked("room"):
-        for path in cache.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # It has just come whole, and got its name.
-                total += path.stat().st_size if path.is_file() else 0
-    return total
-
-
 def test_a_file_is_fetched_once_and_least_recently_used_ones_go_first(tmp_path):
     cache, asked = Cache(tmp_path, 3 * SIZE), []
 
