@@ -116,9 +116,19 @@ class UnitedCohort(PreparedCohort):
         """Whether records of any of them are fetched before they are read."""
         return any(cohort.remote for cohort in self._parts)
 
+    @property
+    def shards(self) -> int:
+        """Number of files of records, of all cohorts."""
+        return int(self._shard_starts[-1])
+
+    @property
+    def shards_at_a_time(self) -> int:
+        """See `PreparedCohort`; the cohorts share a cache."""
+        return min(cohort.shards_at_a_time for cohort in self._parts)
+
     @cached_property
     def _shard_starts(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum([len(cohort.index.shards) for cohort in self._parts])]).astype(np.int64)
+        return np.concatenate([[0], np.cumsum([cohort.shards for cohort in self._parts])]).astype(np.int64)
 
     def shards_of(self, rows: np.ndarray) -> np.ndarray:
         """[N] number of the shard that holds each of these records; shards are numbered over all, too."""
@@ -133,6 +143,10 @@ class UnitedCohort(PreparedCohort):
         """Have a shard on a local disk, for whoever reads it soon; may be called from any thread."""
         part = int(np.searchsorted(self._shard_starts, shard, side="right")) - 1
         self._parts[part].fetch(shard - int(self._shard_starts[part]))
+
+    def observed_counts(self, name: str, rows: np.ndarray) -> np.ndarray | None:
+        """None: each cohort counts its own features; see `observed_N` in foundation/data/presence.py."""
+        return None
 
     def verify(self) -> None:
         """Read every file of records and compare its hash.
