@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from foundation.training.parallel.strategies import STRATEGIES
 from pretrain.run import pretrain
 
+pytestmark = pytest.mark.timeout(900)
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 cohort: COHORT
@@ -64,7 +65,7 @@ def launch(workplace: Path, run: Path, processes: int, *changes: str) -> subproc
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=250)
+    output, _ = process.communicate(timeout=600)
     return output
 
 

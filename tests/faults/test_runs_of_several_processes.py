@@ -20,7 +20,7 @@ from foundation.errors import ChiasmaError
 from pretrain.run import pretrain
 from tests.distributed.test_run_under_torchrun import CONFIG, assert_alike, finish, launch, rows, weights
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
