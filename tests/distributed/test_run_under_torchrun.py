@@ -94,7 +94,10 @@ def assert_alike(run: Path, other: Path) -> None:
         assert abs(ours["retrieval"][direction]["median_rank"] - measured["median_rank"]) <= 1
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in ("fsdp", "zero2") else []) for name in STRATEGIES],
+)
 def test_two_processes_run_as_one(workplace, alone, strategy):
     run = workplace / strategy
     process = launch(workplace, run, 2, f"strategy={strategy}")

@@ -98,7 +98,7 @@ def is_double(strategy: str) -> bool:
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("strategies")
     mp.spawn(work, (request.param, str(folder)), nprocs=request.param)
