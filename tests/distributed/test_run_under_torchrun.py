@@ -16,6 +16,7 @@ from foundation.training.parallel.strategies import STRATEGIES
 from pretrain.run import pretrain
 
 pytestmark = pytest.mark.timeout(900)
+SLOW = {"fsdp": pytest.mark.slow, "zero2": pytest.mark.slow}
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 cohort: COHORT
@@ -94,10 +95,7 @@ def assert_alike(run: Path, other: Path) -> None:
         assert abs(ours["retrieval"][direction]["median_rank"] - measured["median_rank"]) <= 1
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in ("fsdp", "zero2") else []) for name in STRATEGIES],
-)
+@pytest.mark.parametrize("strategy", [pytest.param(name, marks=SLOW.get(name, [])) for name in STRATEGIES])
 def test_two_processes_run_as_one(workplace, alone, strategy):
     run = workplace / strategy
     process = launch(workplace, run, 2, f"strategy={strategy}")
