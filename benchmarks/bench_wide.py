@@ -55,7 +55,6 @@ def prepare(cohort: Path, out: Path) -> dict:
     import psutil
 
     command = [sys.executable, "-m", "launch.cli", "prepare", cohort, "--out", out, "--workers", "1"]
-    began = time.perf_counter()
     running = subprocess.Popen(
         [*map(str, command)], cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -72,7 +71,6 @@ def prepare(cohort: Path, out: Path) -> dict:
     if running.returncode:
         raise SystemExit(error.decode())
     return {
-        "seconds": round(time.perf_counter() - began, 1),
         "processor_seconds": round(spent, 1),
         "peak_megabytes_own": round(own / 1e6),
         "peak_megabytes_with_mapped_files": round(resident / 1e6),

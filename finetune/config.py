@@ -16,11 +16,12 @@ from foundation.config import Config, Place, YamlPath, load_config
 from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.scaling import PreprocessingConfig
+from foundation.files.cache import CacheConfig
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.training.optimiser import OptimiserConfig
 
-DECIDES_NOTHING = {"cohort", "out", "processes", "oracle"}
+DECIDES_NOTHING = {"cohort", "out", "cache", "processes", "oracle"}
 """Keys that may change between the start of a run and its resumption."""
 
 OURS, FROM_SCRATCH, FROZEN_PROBE = "ours", "from scratch", "frozen probe"
@@ -99,6 +100,7 @@ class FinetuneConfig(Config):
 
     cohort: Place = Field(description="Folder of a prepared cohort, or a URL that it was copied to.")
     out: YamlPath = Field(description="Run folder.")
+    cache: CacheConfig = CacheConfig()
     seed: int = Field(default=0, ge=0)
     pretrain: Literal["per_fold", "none"] | YamlPath = Field(
         description="A model folder; or per_fold, to pretrain for each fold without its test patients; or none."

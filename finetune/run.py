@@ -151,7 +151,7 @@ def _run(study: Study, folds: Sequence[Fold], progress: Progress | None, pretrai
 
 def make_study(config: FinetuneConfig) -> Study:
     """Open the cohort and split its patients, refusing what cannot be evaluated."""
-    cohort = PreparedCohort(config.cohort)
+    cohort = PreparedCohort(config.cohort, cache=config.cache)
     network = config.to_be_built()
     if network is not None:
         return Study.of(config, cohort, network.preprocessing.modalities or cohort.modalities, None)

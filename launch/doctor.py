@@ -32,9 +32,9 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 OPTIONAL = {
     "pylibjpeg": ("compressed DICOM: JPEG, JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
     "gdcm": ("compressed DICOM: JPEG, JPEG-LS, JPEG 2000", "python-gdcm"),
-    "s3fs": ("cohorts at s3://", "'chiasma[s3]'"),
-    "gcsfs": ("cohorts at gs://", "'chiasma[gcs]'"),
-    "aiohttp": ("cohorts at https://", "'chiasma[remote]'"),
+    "s3fs": ("cohorts at s3://", "s3fs"),
+    "gcsfs": ("cohorts at gs://", "gcsfs"),
+    "aiohttp": ("cohorts at https://", "aiohttp"),
 }
 
 

@@ -21,10 +21,10 @@ def open_cohorts(config: PretrainConfig) -> PreparedCohort:
     Raises:
         ConfigError: One is named twice, or what equal names of patients mean was not said.
         DataError: One cannot be read, or two prepared a modality differently.
+        StoreError: The store of one keeps failing.
     """
-    opened = [
-        PreparedCohort(part.path, cache=config.cache.open() if is_url(part.path) else None) for part in config.parts
-    ]
+    afar = sum(is_url(part.path) for part in config.parts)
+    opened = [PreparedCohort(part.path, cache=config.cache, sharing=max(1, afar)) for part in config.parts]
     if len(opened) == 1:
         return opened[0]
     _refuse_twice(config, "path", [place_of(part.path) for part in config.parts])

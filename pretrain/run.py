@@ -204,12 +204,19 @@ def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawin
         shard_of_N = dataset.cohort.shards_of(dataset.rows)
         mixing = measure_mixing(shard_of_N, np.searchsorted(dataset.rows, drawn), config.batch_size)
         print(f"order in blocks: {mixing.sentence()}", flush=True)
+        opened, most = min(config.order.open_shards, len(np.unique(shard_of_N))), dataset.cohort.shards_at_a_time
+        if dataset.cohort.remote and opened > 2 * most:
+            print(
+                f"the cache has room for about {4 * most} shards of each cohort; with {opened} open it fetches some "
+                "several times: raise cache.gigabytes",
+                flush=True,
+            )
 
 
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
     """Refuse contrastive objectives where no patient has both sides of any pair, in any batch."""
     present_BM, _ = aligned.presence(training)
-    patients = aligned.cohort.patients[training].astype(str)
+    patients = aligned.cohort.patients[training]
     for name, objective in module.objectives.items():
         if isinstance(objective, PairwiseObjective) and not any(
             objective.paired(present_BM, aligned.modalities, patients).values()

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from foundation.cohort.files import CohortFiles
 from foundation.cohort.manifest import Shard
-from foundation.cohort.open_shards import OpenShard, OpenShards, view_lists
+from foundation.cohort.open_shards import OpenShard, OpenShards, is_large, view_lists
 from foundation.errors import DataError
 from foundation.files.cache import Held
 
@@ -96,7 +96,7 @@ def read_index(files: CohortFiles, entry: Shard | None) -> tuple[Index, Held]:
 
 def collect_index(shards: OpenShards) -> Index:
     """The index of a cohort that has no such file, from all of its shards."""
-    opened = [shards[number] for number in range(len(shards))]
+    opened = [shards.read(number) for number in range(len(shards))]
     lengths = dict(zip(shards.names, map(len, opened), strict=True))
     return Index(pa.concat_tables([_small(shard, counted=False) for shard in opened]).combine_chunks(), lengths, False)
 
@@ -115,7 +115,7 @@ def _small(shard: OpenShard, *, counted: bool) -> pa.Table:
         column = shard.table.column(name)
         if name.startswith("omics/"):
             columns[name] = _observed(column.chunks, counted)
-        elif not name.endswith(("/voxels", "/affine")) or not name.startswith("image/"):
+        elif not is_large(name):
             columns[name] = column
     return pa.table(columns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -19,11 +20,15 @@ class OpenShard:
 
     Args:
         held: The file; let go with the shard.
+        columns: Positions of those to read, all by default; each costs some microseconds.
     """
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, columns: list[int] | None = None) -> None:
         self._held = held
-        with pa.memory_map(str(held.path)) as mapped, pa.ipc.open_stream(mapped) as reader:
+        with held.path.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+        options = pa.ipc.IpcReadOptions(included_fields=columns, use_threads=False)
+        with pa.ipc.open_stream(pa.py_buffer(mapped), options=options) as reader:
             self.table = reader.read_all()
         self._starts = np.cumsum([0, *(len(chunk) for chunk in self.table.column(0).chunks)])
         self._lists: dict[str, list[np.ndarray]] = {}
@@ -71,14 +76,18 @@ class OpenShards:
         files: Where they are.
         names: Of the files, in the order of their records.
         entries: What cohort.json says of each.
+
+    Attributes:
+        most: How many are open at a time.
     """
 
     def __init__(self, files: CohortFiles, names: Sequence[str], entries: Sequence[Shard | None]) -> None:
         self.files = files
         self.names = list(names)
         self.entries = list(entries)
-        self._most = files.most_open(max((entry.bytes for entry in entries if entry), default=0))
+        self.most = files.most_open(max((entry.bytes for entry in entries if entry), default=0))
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._large: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -92,23 +101,40 @@ class OpenShards:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        while len(self._open) >= self._most:
+        while len(self._open) >= self.most:
             self._open.popitem(last=False)[1].close()
+        shard = self.read(number, self._large)
+        self._open[number] = shard
+        if self._large is None:
+            # What is small is read of the index; all shards have the same columns.
+            self._large = [i for i, column in enumerate(shard.table.column_names) if is_large(column)]
+        return shard
+
+    def read(self, number: int, columns: list[int] | None = None) -> OpenShard:
+        """A shard with all of its columns or some, opened for the caller alone.
+
+        Raises:
+            DataError: It is not there or damaged.
+        """
         name = f"{RECORDS}/{self.names[number]}"
         try:
-            shard = OpenShard(self.files.hold(name, self.entries[number]))
+            return OpenShard(self.files.hold(name, self.entries[number]), columns)
         except (OSError, pa.ArrowInvalid, ValueError) as error:
             raise DataError(
                 f"cannot be read: {' '.join(str(error).split())[:200]}",
                 where=self.files.place(name),
                 fix="prepare the cohort again, into an empty folder",
             ) from None
-        self._open[number] = shard
-        return shard
 
     def fetch(self, number: int) -> None:
         """Have a shard on a local disk, for whoever opens it soon; may be called from any thread."""
         self.files.ensure(f"{RECORDS}/{self.names[number]}", self.entries[number])
+
+
+def is_large(column: str) -> bool:
+    """Whether a column of the records is read when a record is, and not known from the index."""
+    kind, _, part = column.partition("/")
+    return kind == "omics" or (kind == "image" and part.endswith(("/voxels", "/affine")))
 
 
 def view_lists(chunk: pa.FixedSizeListArray) -> np.ndarray:

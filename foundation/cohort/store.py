@@ -29,7 +29,7 @@ from foundation.cohort.manifest import FILE as MANIFEST_FILE
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
 from foundation.cohort.open_shards import OpenShards, view_lists
 from foundation.errors import DataError, nearest
-from foundation.files.cache import Cache
+from foundation.files.cache import CacheConfig
 from foundation.files.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ class PreparedCohort:
     Args:
         path: The folder that `chiasma prepare` wrote, or a URL that it was copied to.
         manifest: Of a cohort that is being finished and has no cohort.json yet.
-        cache: For what is fetched from a URL; the user's by default.
+        cache: For what is fetched from a URL.
+        sharing: How many cohorts a process reads through the cache.
 
     Raises:
         ConfigError: The URL holds a secret, or may not be read.
@@ -208,10 +209,16 @@ class PreparedCohort:
         StoreError: The store at the URL keeps failing.
     """
 
-    def __init__(self, path: Path | str, manifest: Manifest | None = None, cache: Cache | None = None) -> None:
-        self.files = files_at(path, cache)
+    def __init__(
+        self,
+        path: Path | str,
+        manifest: Manifest | None = None,
+        cache: CacheConfig | None = None,
+        sharing: int = 1,
+    ) -> None:
+        self.files = files_at(path, cache, sharing)
         self.path = path if self.files.remote else Path(path)
-        self._cache = cache
+        self._cache, self._sharing = cache, sharing
         if manifest is None:
             text = self.files.read(MANIFEST_FILE) if self.files.remote else Manifest.text_of(Path(path))
             self.hash, manifest = sha256(text).hexdigest(), Manifest.parse(text, f"{path}/{MANIFEST_FILE}")
@@ -230,7 +237,7 @@ class PreparedCohort:
 
     def __reduce__(self) -> tuple:
         # A worker process maps the files itself rather than receive them.
-        return (PreparedCohort, (self.path, None, self._cache))
+        return (PreparedCohort, (self.path, None, self._cache, self._sharing))
 
     def __len__(self) -> int:
         """Number of records."""
@@ -257,8 +264,8 @@ class PreparedCohort:
             raise DataError(f"cannot be read: {error}", where=f"{self.path}/{name}", fix=fix) from None
 
     def _refuse_incomplete(self, folder: Path) -> None:
-        for name, shard in self.manifest.shards.items():
-            path = folder / RECORDS / name
+        for name, shard in self._known_files():
+            path = folder / name
             try:
                 size = path.stat().st_size
             except FileNotFoundError:
@@ -272,6 +279,16 @@ class PreparedCohort:
         """Whether records are fetched before they are read."""
         return self.files.remote
 
+    @property
+    def shards(self) -> int:
+        """Number of files of records."""
+        return len(self._shards)
+
+    @property
+    def shards_at_a_time(self) -> int:
+        """How many shards a process may hold, and as many be on their way, without others losing theirs."""
+        return self._shards.most
+
     def shards_of(self, rows: np.ndarray) -> np.ndarray:
         """[N] number of the shard that holds each of these records."""
         return np.searchsorted(self._starts, rows, side="right") - 1
@@ -280,14 +297,18 @@ class PreparedCohort:
         """Have a shard on a local disk, for whoever reads it soon; may be called from any thread."""
         self._shards.fetch(shard)
 
+    def _known_files(self) -> Iterator[tuple[str, Shard]]:
+        yield from self.manifest.files.items()
+        yield from ((f"{RECORDS}/{name}", shard) for name, shard in self.manifest.shards.items())
+
     def verify(self) -> None:
-        """Read every file of records and compare its hash.
+        """Read every file that cohort.json knows and compare its hash.
 
         Raises:
             DataError: One is damaged.
         """
-        for name, shard in self.manifest.shards.items():
-            path = Path(self.path) / RECORDS / name
+        for name, shard in self._known_files():
+            path = Path(self.path) / name
             if sha256_of(path) != shard.sha256:
                 raise DataError("is damaged", where=str(path), fix="prepare the cohort again, into an empty folder")
 

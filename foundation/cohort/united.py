@@ -116,6 +116,16 @@ class UnitedCohort(PreparedCohort):
         """Whether records of any of them are fetched before they are read."""
         return any(cohort.remote for cohort in self._parts)
 
+    @property
+    def shards(self) -> int:
+        """Number of files of records of all."""
+        return int(self._shard_starts[-1])
+
+    @property
+    def shards_at_a_time(self) -> int:
+        """How many shards a process may hold of each cohort, and as many be on their way; see `PreparedCohort`."""
+        return min(cohort.shards_at_a_time for cohort in self._parts)
+
     @cached_property
     def _shard_starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum([len(cohort.index.shards) for cohort in self._parts])]).astype(np.int64)

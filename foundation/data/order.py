@@ -8,9 +8,12 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
+from scipy.special import gammaln
 
 from foundation.config import Config
 from foundation.randomness import generator
+
+PURPOSE = "order in blocks"
 
 Shuffle = Callable[[int, int], np.ndarray]
 """(seed, epoch) to a permutation of positions."""
@@ -27,9 +30,9 @@ class OrderConfig(Config):
         default=32, ge=1, description="Of `blocks`: from how many shards records are drawn at a time."
     )
 
-    def build(self, shard_of_N: np.ndarray) -> Shuffle | None:
-        """The shuffle of records, given the shard of each; None for a full one."""
-        return Blocks(shard_of_N, self.open_shards) if self.shuffle == "blocks" else None
+    def build(self, shard_of_N: np.ndarray, purpose: str = PURPOSE) -> Blocks | None:
+        """The shuffle of records, given the shard of each; None for a full one. See `Blocks` for the purpose."""
+        return Blocks(shard_of_N, self.open_shards, purpose) if self.shuffle == "blocks" else None
 
 
 class Blocks:
@@ -44,19 +47,19 @@ class Blocks:
     Args:
         shard_of_N: [N] shard of each record.
         open_shards: How many are open at a time.
+        purpose: Of the random numbers; orders of different purposes have nothing to do with each other.
     """
 
-    def __init__(self, shard_of_N: np.ndarray, open_shards: int) -> None:
+    def __init__(self, shard_of_N: np.ndarray, open_shards: int, purpose: str = PURPOSE) -> None:
         names, self._shard_of_N = np.unique(shard_of_N, return_inverse=True)
         self.shards = len(names)
         self.open_shards = min(open_shards, self.shards)
+        self._purpose = purpose
 
     def __call__(self, seed: int, epoch: int) -> np.ndarray:
         """[N] positions in the order of an epoch, a function of (seed, epoch) alone."""
         # Philox gives the same raw numbers for ever; 53 bits of each make a float.
-        raw = generator(seed, "order in blocks", "", epoch).bit_generator.random_raw(
-            self.shards + len(self._shard_of_N)
-        )
+        raw = generator(seed, self._purpose, "", epoch).bit_generator.random_raw(self.shards + len(self._shard_of_N))
         step_of_shard = np.argsort(np.argsort(raw[: self.shards], kind="stable"), kind="stable")
         within = (raw[self.shards :] >> np.uint64(11)) * 2.0**-53
         place_N = (step_of_shard[self._shard_of_N] + self.open_shards * within) % self.shards
@@ -104,8 +107,15 @@ def measure_mixing(shard_of_N: np.ndarray, order_N: np.ndarray, batch_size: int)
     whole = max(1, len(order_N) // batch_size)
     starts = np.unique(np.linspace(0, whole - 1, min(whole, MOST_BATCHES)).round().astype(np.int64)) * batch_size
     in_batch = [len(np.unique(shard_of_N[order_N[start : start + batch_size]])) for start in starts.tolist()]
-    # The probability that a shard has none of a batch, drawn without putting back; nearly that of putting back.
-    absent = (1 - records_of / len(shard_of_N)) ** min(batch_size, len(order_N))
+    absent = _none_of(records_of, len(shard_of_N), min(batch_size, len(order_N)))
     varied = len(order_N) > 2
     correlation = float(np.corrcoef(order_N[:-1], order_N[1:])[0, 1]) if varied else 0.0
     return Mixing(batch_size, float(np.mean(in_batch)), float(np.sum(1 - absent)), correlation)
+
+
+def _none_of(marked: np.ndarray, count: int, drawn: int) -> np.ndarray:
+    """The probability that none of these marked things is among some that are drawn, each once: hypergeometric."""
+    left = count - marked
+    logarithm = gammaln(left + 1) - gammaln(np.maximum(left - drawn, 0) + 1)
+    logarithm -= gammaln(count + 1) - gammaln(count - drawn + 1)
+    return np.where(left >= drawn, np.exp(logarithm), 0.0)

@@ -40,13 +40,14 @@ class Ahead:
         Raises:
             ConfigError, DataError, StoreError: A shard cannot be fetched.
         """
+        ahead = min(AHEAD, self.cohort.shards_at_a_time)
         keys, waiting = iter(self.order), deque[tuple[BatchKey, list[int]]]()
         fetched: dict[int, Future[None]] = {}
         unread: set[int] = set()
         pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch")
         try:
             while True:
-                while len(unread) < AHEAD and len(waiting) < MOST_BATCHES and (key := next(keys, None)) is not None:
+                while len(unread) < ahead and len(waiting) < MOST_BATCHES and (key := next(keys, None)) is not None:
                     shards = np.unique(self.cohort.shards_of(key.rows)).tolist()
                     waiting.append((key, shards))
                     for shard in shards:

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from foundation.errors import ChiasmaError, ConfigError, DataError, StoreError, WriteError
 from foundation.files.hashing import sha256_of
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "remote", "https": "remote"}
-"""Scheme of a URL to the extra of chiasma that reads it."""
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+"""Scheme of a URL to what fsspec needs to read it."""
 
 LIBRARIES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "s3fs", "urllib3"}
 """Whose exceptions mean that the store, or the way to it, failed."""
@@ -131,13 +131,13 @@ class Store:
         try:
             return fsspec.filesystem(scheme, **_options(scheme, self.patience.stalled_after))
         except ImportError:
-            extra = EXTRAS.get(scheme)
-            fix = f"python -m pip install 'chiasma[{extra}]'" if extra else f"install what fsspec needs for {scheme}://"
+            package = PACKAGES.get(scheme)
+            fix = f"python -m pip install {package}" if package else f"install what fsspec needs for {scheme}://"
             raise ConfigError(
                 f"reading {scheme}:// needs a package that is not here", where=self.url, fix=fix
             ) from None
         except ValueError:
-            known = ", ".join(sorted(f"{name}://" for name in EXTRAS))
+            known = ", ".join(sorted(f"{name}://" for name in PACKAGES))
             raise ConfigError(f"nothing reads {scheme}://", where=self.url, fix=f"use one of {known}") from None
 
     def _refusal(self, error: Exception, name: str, to: Path | None) -> Exception | None:
@@ -179,7 +179,11 @@ class Store:
         )
 
     def _tell(self, sentence: str) -> None:
-        """Several threads fail together: one of them says so."""
+        """Several threads fail together: one of them says so, and of several processes the first."""
+        from foundation.collectives import rank
+
+        if rank() > 0:
+            return
         with self._telling:
             now = time.monotonic()
             if now - self._told >= SECONDS_BETWEEN_MESSAGES or not self._told:
@@ -193,7 +197,7 @@ def _options(scheme: str, stalled_after: float) -> dict[str, Any]:
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=stalled_after, sock_read=stalled_after)
         return {"client_kwargs": {"timeout": timeout}}
-    if EXTRAS.get(scheme) == "s3":
+    if PACKAGES.get(scheme) == "s3fs":
         return {"config_kwargs": {"connect_timeout": stalled_after, "read_timeout": stalled_after}}
     return {}
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -19,7 +20,7 @@ import yaml
 from datasets import Features, load_from_disk
 
 from foundation.cohort.manifest import Manifest
-from foundation.cohort.prepare import prepare
+from foundation.cohort.prepare import _shard_size, prepare
 from foundation.cohort.store import PreparedCohort, record_features
 from foundation.errors import DataError
 from foundation.progress import Silent
@@ -293,3 +294,12 @@ def test_a_changed_source_is_not_mixed_in(source, cohort, tmp_path):
     with pytest.raises(DataError, match="other sources or another YAML"):
         prepare(tmp_path / "source" / "cohort.yaml", out=copy, workers=1, progress=Silent())
     assert hashes(copy) == hashes(cohort)
+
+
+@pytest.mark.parametrize(
+    ("records", "size", "expected"), [(60, [40, 48, 24], 8), (10**6, [40, 48, 24], 128), (10**6, [256, 256, 256], 1)]
+)
+def test_a_shard_holds_few_enough_records_for_its_size(records, size, expected):
+    image = SimpleNamespace(size=size, channels=["t1"], stored_as="float32")
+    spec = SimpleNamespace(images=lambda: {"mri": image})
+    assert _shard_size(SimpleNamespace(spec=spec, features={}, records=range(records))) == expected

@@ -73,7 +73,7 @@ def test_mixing_says_from_how_many_shards_a_batch_comes():
     assert abs(full.correlation) < 0.06
     epochs = [measure_mixing(SHARDS, Blocks(SHARDS, 16)(0, epoch), 32) for epoch in range(20)]
     expected = 16 * (1 - (1 - 1 / 16) ** 32)
-    assert np.mean([blocks.shards for blocks in epochs]) == pytest.approx(expected, rel=0.05)
+    assert np.mean([blocks.shards for blocks in epochs]) == pytest.approx(expected, rel=0.1)
     assert np.mean([blocks.correlation for blocks in epochs]) == pytest.approx(1 / 16, abs=0.02)
     assert f"{epochs[0].shards:.1f} shards" in epochs[0].sentence()
 

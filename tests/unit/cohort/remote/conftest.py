@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation.files.cache import Cache
+from foundation.files.cache import CacheConfig
 from foundation.files.store import Patience, Store
 
 QUICK = Patience(attempts=4, first_wait=0.01, stalled_after=0.5)
@@ -104,9 +104,9 @@ def serve() -> Iterator[Callable[[Path], Server]]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
+def cache(tmp_path: Path) -> CacheConfig:
     """An empty cache with room for everything."""
-    return Cache(tmp_path / "cache", 10**9)
+    return CacheConfig(folder=tmp_path / "cache", gigabytes=1)
 
 
 @pytest.fixture(autouse=True)

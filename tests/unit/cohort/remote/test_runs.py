@@ -47,6 +47,28 @@ def write(tmp_path, simulated):
     return config
 
 
+SEVERAL = """cohorts:
+  - {{path: {divided}/pairs}}
+  - {{path: {omics}}}
+pairs: 0.5
+"""
+
+
+def test_one_of_several_cohorts_at_a_url_changes_nothing(divided, serve, write, capsys):
+    server = serve(divided / "omics")
+    runs = {}
+    for name, omics in {"here": divided / "omics", "afar": server.url}.items():
+        path, out = write("unused", name)
+        several = SEVERAL.format(divided=divided, omics=omics)
+        path.write_text(path.read_text().replace("cohort: unused\n", several).replace("epochs: 3", "epochs: 1"))
+        assert main(["pretrain", str(path)]) == 0
+        runs[name] = out
+    assert capsys.readouterr().out.count("order in blocks: a batch of 12 comes from ") == 2
+    assert losses(runs["afar"]) == losses(runs["here"])
+    shards = {name: count for name, count in server.asked.items() if name.startswith("records/part-")}
+    assert shards and set(shards.values()) == {1}
+
+
 def losses(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [(row["step"], row["loss"]) for row in rows if row["split"] == "train"]
@@ -85,3 +107,21 @@ def test_a_secret_in_a_url_reaches_neither_terminal_nor_run_folder(write, capsys
     assert "hunter2" not in told.out + told.err
     assert "AWS_PROFILE" in told.err
     assert not out.exists()
+
+
+def test_a_url_is_read_in_blocks_unless_another_order_is_asked_for(write):
+    from foundation.config import load_config
+    from pretrain.config import PretrainConfig
+
+    path, _ = write("s3://bucket/cohort/", "config")
+    text = path.read_text()
+    assert load_config(PretrainConfig, path).cohort == "s3://bucket/cohort"
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("order")))
+    afar = load_config(PretrainConfig, path)
+    assert (afar.order.shuffle, afar.order.open_shards) == ("blocks", 32)
+    assert "s3://bucket/cohort" in afar.to_yaml()
+    assert afar.shareable()["cohort"] == "cohort"
+    assert load_config(PretrainConfig, path, ["order={shuffle: full}"]).order.shuffle == "full"
+    here = load_config(PretrainConfig, path, ["cohort=here"])
+    assert here.order.shuffle == "full"
+    assert here.document() == load_config(PretrainConfig, path, ["order={shuffle: full}"]).document()
