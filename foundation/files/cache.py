@@ -166,11 +166,15 @@ class Cache:
     def _entries(self, apart_from: Path) -> list[_Entry]:
         entries = []
         for path in self.folder.iterdir():
+            if path.name == LOCKS or path == apart_from:
+                continue
+            if path.name.endswith(PARTIAL):
+                # It may come whole, and lose this name, in this very moment: its place is taken all the same.
+                entries.append(_Entry(0.0, int(path.name.split(".")[1]), path))
+                continue
             with contextlib.suppress(FileNotFoundError):
-                if path.name != LOCKS and path != apart_from:
-                    found = path.stat()
-                    coming = path.name.split(".")[1] if path.name.endswith(PARTIAL) else None
-                    entries.append(_Entry(found.st_mtime, int(coming or found.st_size), path))
+                found = path.stat()
+                entries.append(_Entry(found.st_mtime, found.st_size, path))
         return entries
 
     def _removed(self, path: Path) -> bool:
@@ -178,8 +182,10 @@ class Cache:
         if path.name.endswith(PARTIAL):
             with self._locked(path.name[:2], wait=False) as free:
                 if free:
-                    path.unlink(missing_ok=True)
-                return free
+                    with contextlib.suppress(FileNotFoundError):  # It has come whole, and is no longer called so.
+                        path.unlink()
+                        return True
+                return False
         with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
             if not _try_lock(stream):
                 return False
