@@ -1,9 +1,8 @@
 """Start-up, memory and time per batch at 10^4 and 10^6 records: shards are real, and the same one many times.
 
-Run `python benchmarks/bench_scale.py` (minutes; 300 MB of disk). One process with one thread, seconds of processor
-time. Every size is measured in a process of its own, from opening the cohort over the first batch to three times 100
-batches; memory is what the process has of its own, without pages of mapped files, after the start and after each
-hundred.
+Run `python benchmarks/bench_scale.py` (minutes). One process with one thread, seconds of processor time.
+Every size is measured in a process of its own, from opening the cohort over the first batch to three times 100 batches;
+memory is what the process has of its own, without pages of mapped files, after the start and after each hundred.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Peak memory and time of `chiasma prepare` for 50,000 patients with 20,000 genes.
 
-Run `python benchmarks/bench_wide.py` (minutes; 14 GB of disk, given back). The table is an .h5ad file of random
-numbers; one worker. Memory is sampled: what the process has of its own, and with it the pages of mapped files, which
-the system takes back when it needs them.
+Run `python benchmarks/bench_wide.py` (minutes; 14 GB of disk). The table is an .h5ad file of random numbers, read by
+one worker. Memory is sampled: what the process has of its own, and with it the pages of mapped files, which the system
+takes back when it needs them.
 """
 
 from __future__ import annotations

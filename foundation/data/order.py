@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +13,6 @@ from foundation.config import Config
 from foundation.randomness import generator
 
 PURPOSE = "order in blocks"
-
-Shuffle = Callable[[int, int], np.ndarray]
-"""(seed, epoch) to a permutation of positions."""
 
 
 class OrderConfig(Config):

@@ -9,13 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from foundation.data.order import PURPOSE, Shuffle
+from foundation.data.order import PURPOSE
 from foundation.data.sampler import BatchKey, PatientOrder
 from foundation.randomness import permutation
 
 FINEST = 2**31
 """Denominator of a share; its square fits an int64."""
 
+
+Shuffle = Callable[[int, int], np.ndarray]
+"""(seed, epoch) to a permutation of positions."""
 
 ShuffleOf = Callable[[np.ndarray, str], Shuffle | None]
 """Rows of a stratum, and what the random numbers are for, to the shuffle of positions; None for a full one."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue")
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -120,7 +120,9 @@ class Slurm:
         """End every job and daemon."""
         with contextlib.suppress(AssertionError):
             self.call("scancel", "--user", getpass.getuser())
-            self.call("scancel", "--user", getpass.getuser(), "--signal=KILL", "--full")
+            end = time.monotonic() + 60
+            while self.call("squeue", "-h").strip() and time.monotonic() < end:
+                time.sleep(0.3)
         for name in ("slurmd-node1", "slurmd-node2", "slurmctld", "munged"):
             path = self.folder / f"{name}.pid"
             if (number := _alive(path)) is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.cli import main
+from launch.cli import STRATEGIES, main
 
 REPOSITORY = Path(__file__).parents[3]
 CONFIG = str(REPOSITORY / "configs" / "pretrain" / "tiny.yaml")
@@ -81,3 +81,27 @@ def test_a_profile_is_found_in_the_environment(tmp_path, monkeypatch, capfd):
     (tmp_path / "mine.yaml").write_text("nodse: 3\n")
     assert main(["launch", "pretrain", CONFIG, "--dry-run"]) == 2
     assert "unknown key 'nodse'; did you mean 'nodes'?" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_of_a_run_can_be_asked_for(strategy, capfd):
+    words = [
+        "launch",
+        "pretrain",
+        CONFIG,
+        "ema=null",
+        "--processes",
+        "2",
+        "--slurm",
+        "--strategy",
+        strategy,
+        "--dry-run",
+    ]
+    assert main(words) == 0
+    assert f"{CONFIG} ema=null strategy={strategy} || code=$?" in capfd.readouterr().out
+
+
+def test_the_command_knows_the_strategies_of_a_run():
+    from foundation.training.parallel import strategies
+
+    assert sorted(strategies.STRATEGIES) == sorted(STRATEGIES)
