@@ -30,7 +30,7 @@ test-slurm: $(VENV)/.installed ## run the tests that need a real SLURM; installs
 	command -v slurmctld >/dev/null && command -v munged >/dev/null || { \
 	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update; \
 	    $$sudo apt-get install --yes --no-install-recommends slurm-wlm munge; }
-	$(BIN)/python -m pytest -n 0 tests/slurm $(ARGS)
+	CHIASMA_TEST_SLURM=1 $(BIN)/python -m pytest -n 0 tests/slurm $(ARGS)
 
 slow: $(VENV)/.installed ## run the tests that take minutes: the golden run, compiled steps, memory of the losses
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -118,7 +118,7 @@ class UnitedCohort(PreparedCohort):
 
     @property
     def shards(self) -> int:
-        """Number of files of records of all."""
+        """Number of files of records, of all cohorts."""
         return int(self._shard_starts[-1])
 
     @property
@@ -128,7 +128,7 @@ class UnitedCohort(PreparedCohort):
 
     @cached_property
     def _shard_starts(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum([len(cohort.index.shards) for cohort in self._parts])]).astype(np.int64)
+        return np.concatenate([[0], np.cumsum([cohort.shards for cohort in self._parts])]).astype(np.int64)
 
     def shards_of(self, rows: np.ndarray) -> np.ndarray:
         """[N] number of the shard that holds each of these records; shards are numbered over all, too."""
@@ -143,6 +143,10 @@ class UnitedCohort(PreparedCohort):
         """Have a shard on a local disk, for whoever reads it soon; may be called from any thread."""
         part = int(np.searchsorted(self._shard_starts, shard, side="right")) - 1
         self._parts[part].fetch(shard - int(self._shard_starts[part]))
+
+    def observed_counts(self, name: str, rows: np.ndarray) -> np.ndarray | None:
+        """None: each cohort counts its own features; see `observed_N` in foundation/data/presence.py."""
+        return None
 
     def verify(self) -> None:
         """Read every file of records and compare its hash.
