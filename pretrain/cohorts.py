@@ -11,6 +11,7 @@ from foundation.cohort.united import UnitedCohort
 from foundation.data.alignment import align
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import ConfigError, DataError
+from foundation.urls import is_url
 from pretrain.config import PretrainConfig
 
 
@@ -20,8 +21,10 @@ def open_cohorts(config: PretrainConfig) -> PreparedCohort:
     Raises:
         ConfigError: One is named twice, or what equal names of patients mean was not said.
         DataError: One cannot be read, or two prepared a modality differently.
+        StoreError: The store of one keeps failing.
     """
-    opened = [PreparedCohort(part.path, cache=config.cache) for part in config.parts]
+    afar = sum(is_url(part.path) for part in config.parts)
+    opened = [PreparedCohort(part.path, cache=config.cache, sharing=max(1, afar)) for part in config.parts]
     if len(opened) == 1:
         return opened[0]
     _refuse_twice(config, "path", [place_of(part.path) for part in config.parts])

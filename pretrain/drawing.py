@@ -63,7 +63,13 @@ class Drawing:
     def order(self, config: PretrainConfig, **others: int | None) -> PatientOrder:
         """Batches of the run; others are arguments of `PatientOrder`."""
         build, shards_of = config.order.build, self.cohort.shards_of
-        return order_of(self.strata, config.batch_size, lambda rows: build(shards_of(rows)), seed=config.seed, **others)
+        return order_of(
+            self.strata,
+            config.batch_size,
+            lambda rows, purpose: build(shards_of(rows), purpose),
+            seed=config.seed,
+            **others,
+        )
 
     def first(self, config: PretrainConfig, most: int) -> np.ndarray:
         """Rows that initial weights are found on: all of a single stratum, else those among the first samples drawn."""

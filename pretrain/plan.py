@@ -120,9 +120,8 @@ def make_plan(path: Path, overrides: Sequence[str] = (), gpus: int = 1, progress
         ConfigError, DataError: The config does not fit the cohort, or the batch the GPUs.
     """
     config = load_config(PretrainConfig, path, overrides)
-    return size_of(
-        config, Cohort.read([part.path for part in config.parts], config.preprocessing.modalities), gpus, progress
-    )
+    cohort = Cohort.read([part.path for part in config.parts], config.preprocessing.modalities, config.cache)
+    return size_of(config, cohort, gpus, progress)
 
 
 def size_of(config: PretrainConfig, cohort: Cohort, gpus: int = 1, progress: Progress | None = None) -> Plan:

@@ -14,6 +14,7 @@ from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
 from foundation.config import Config, load_config
 from foundation.errors import ConfigError, nearest
+from foundation.files.cache import CacheConfig
 from foundation.modality import ImageModality, OmicsModality
 
 
@@ -53,18 +54,21 @@ class Cohort:
     modalities: dict[str, ImageModality | OmicsModality]
 
     @classmethod
-    def read(cls, paths: Sequence[Path | str], modalities: list[str] | None) -> Cohort:
+    def read(
+        cls, paths: Sequence[Path | str], modalities: list[str] | None, cache: CacheConfig | None = None
+    ) -> Cohort:
         """Read prepared cohorts, or YAML files of `Shapes`, as one.
 
         Args:
             paths: Folders, URLs or files.
             modalities: Which to keep, in their order; None for all.
+            cache: For what is fetched from a URL.
 
         Raises:
             ConfigError, DataError: One is neither, two disagree, or all lack a modality.
         """
         cohorts = {
-            str(path): _from_shapes(path) if isinstance(path, Path) and path.is_file() else _from_cohort(path)
+            str(path): _from_shapes(path) if isinstance(path, Path) and path.is_file() else _from_cohort(path, cache)
             for path in paths
         }
         known = list(dict.fromkeys(name for _, described in cohorts.values() for name in described))
@@ -115,8 +119,8 @@ def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
     return OmicsModality(features=[f"feature {f}" for f in range(shape.features)], values=shape.values)
 
 
-def _from_cohort(path: Path | str) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
-    cohort = PreparedCohort(path)
+def _from_cohort(path: Path | str, cache: CacheConfig | None) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+    cohort = PreparedCohort(path, cache=cache)
     known: dict[str, ImageModality | OmicsModality] = {}
     for name, entry in cohort.manifest.modalities.items():
         if isinstance(entry, ImageEntry):

@@ -204,10 +204,11 @@ def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawin
         shard_of_N = dataset.cohort.shards_of(dataset.rows)
         mixing = measure_mixing(shard_of_N, np.searchsorted(dataset.rows, drawn), config.batch_size)
         print(f"order in blocks: {mixing.sentence()}", flush=True)
-        if dataset.cohort.remote and config.order.open_shards > 2 * dataset.cohort.shards_at_a_time:
+        opened, most = min(config.order.open_shards, len(np.unique(shard_of_N))), dataset.cohort.shards_at_a_time
+        if dataset.cohort.remote and opened > 2 * most:
             print(
-                f"the cache has room for about {4 * dataset.cohort.shards_at_a_time} shards; with "
-                f"{config.order.open_shards} open it fetches some several times: raise cache.gigabytes",
+                f"the cache has room for about {4 * most} shards of each cohort; with {opened} open it fetches some "
+                "several times: raise cache.gigabytes",
                 flush=True,
             )
 

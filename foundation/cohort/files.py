@@ -82,13 +82,15 @@ class RemoteFiles:
     Args:
         store: The URL.
         cache: Where they are kept.
+        sharing: How many cohorts a process reads through it.
     """
 
     remote = True
 
-    def __init__(self, store: Store, cache: Cache) -> None:
+    def __init__(self, store: Store, cache: Cache, sharing: int = 1) -> None:
         self.store = store
         self.cache = cache
+        self.sharing = sharing
 
     def read(self, name: str, entry: Shard | None = None) -> bytes:
         """See `CohortFiles`; cohort.json, of which nothing is known yet, is asked for each time."""
@@ -127,16 +129,17 @@ class RemoteFiles:
         return self.store.place(name)
 
     def most_open(self, largest: int) -> int:
-        """A quarter of the cache: all processes of a machine read the same files at about the same time."""
-        return min(max(1, self.cache.size // (4 * max(1, largest))), 256)
+        """A quarter of the cache for all cohorts: processes of a machine read the same files at about the same time."""
+        return min(max(1, self.cache.size // (4 * self.sharing * max(1, largest))), 256)
 
 
-def files_at(place: Path | str, cache: CacheConfig | None) -> CohortFiles:
+def files_at(place: Path | str, cache: CacheConfig | None, sharing: int = 1) -> CohortFiles:
     """The files of a cohort.
 
     Args:
         place: Its folder or URL.
         cache: For what is fetched from a URL.
+        sharing: How many cohorts a process reads through it.
 
     Raises:
         ConfigError: The URL holds a secret, or the cache cannot be made.
@@ -144,4 +147,4 @@ def files_at(place: Path | str, cache: CacheConfig | None) -> CohortFiles:
     if not isinstance(place, str) or not is_url(place):
         return LocalFiles(Path(place))
     refuse_secrets(place)
-    return RemoteFiles(Store(place), (cache or CacheConfig()).open())
+    return RemoteFiles(Store(place), (cache or CacheConfig()).open(), sharing)

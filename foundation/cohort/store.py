@@ -201,6 +201,7 @@ class PreparedCohort:
         path: The folder that `chiasma prepare` wrote, or a URL that it was copied to.
         manifest: Of a cohort that is being finished and has no cohort.json yet.
         cache: For what is fetched from a URL.
+        sharing: How many cohorts a process reads through the cache.
 
     Raises:
         ConfigError: The URL holds a secret, or may not be read.
@@ -208,10 +209,16 @@ class PreparedCohort:
         StoreError: The store at the URL keeps failing.
     """
 
-    def __init__(self, path: Path | str, manifest: Manifest | None = None, cache: CacheConfig | None = None) -> None:
-        self.files = files_at(path, cache)
+    def __init__(
+        self,
+        path: Path | str,
+        manifest: Manifest | None = None,
+        cache: CacheConfig | None = None,
+        sharing: int = 1,
+    ) -> None:
+        self.files = files_at(path, cache, sharing)
         self.path = path if self.files.remote else Path(path)
-        self._cache = cache
+        self._cache, self._sharing = cache, sharing
         if manifest is None:
             text = self.files.read(MANIFEST_FILE) if self.files.remote else Manifest.text_of(Path(path))
             self.hash, manifest = sha256(text).hexdigest(), Manifest.parse(text, f"{path}/{MANIFEST_FILE}")
@@ -230,7 +237,7 @@ class PreparedCohort:
 
     def __reduce__(self) -> tuple:
         # A worker process maps the files itself rather than receive them.
-        return (PreparedCohort, (self.path, None, self._cache))
+        return (PreparedCohort, (self.path, None, self._cache, self._sharing))
 
     def __len__(self) -> int:
         """Number of records."""

@@ -123,7 +123,7 @@ class UnitedCohort(PreparedCohort):
 
     @property
     def shards_at_a_time(self) -> int:
-        """See `PreparedCohort`; the cohorts share a cache."""
+        """How many shards a process may hold of each cohort, and as many be on their way; see `PreparedCohort`."""
         return min(cohort.shards_at_a_time for cohort in self._parts)
 
     @cached_property

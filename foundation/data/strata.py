@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from foundation.data.order import PURPOSE
 from foundation.data.sampler import BatchKey, PatientOrder
 from foundation.randomness import permutation
 
@@ -19,8 +20,8 @@ FINEST = 2**31
 Shuffle = Callable[[int, int], np.ndarray]
 """(seed, epoch) to a permutation of positions."""
 
-ShuffleOf = Callable[[np.ndarray], Shuffle | None]
-"""Rows of a stratum to the shuffle of their positions; None for a full one."""
+ShuffleOf = Callable[[np.ndarray, str], Shuffle | None]
+"""Rows of a stratum, and what the random numbers are for, to the shuffle of positions; None for a full one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class StratifiedOrder(PatientOrder):
         batches: int | None = None,
         rank: int = 0,
         world_size: int = 1,
-        shuffle_of: ShuffleOf = lambda rows: None,
+        shuffle_of: ShuffleOf = lambda rows, purpose: None,
     ) -> None:
         super().__init__(
             np.concatenate([stratum.rows for stratum in strata]),
@@ -82,7 +83,11 @@ class StratifiedOrder(PatientOrder):
         self.strata = list(strata)
         self._streams = [
             PatientOrder(
-                stratum.rows, 1, seed=seed, shuffle=partial(_shuffled, number, stratum.rows, shuffle_of(stratum.rows))
+                stratum.rows,
+                1,
+                seed=seed,
+                shuffle=shuffle_of(stratum.rows, f"{PURPOSE} of stratum {number}")
+                or partial(_shuffled, number, len(stratum.rows)),
             )
             for number, stratum in enumerate(strata)
         ]
@@ -99,15 +104,13 @@ class StratifiedOrder(PatientOrder):
         return BatchKey(rows, epochs)
 
 
-def _shuffled(stratum: int, rows: np.ndarray, shuffle: Shuffle | None, seed: int, epoch: int) -> np.ndarray:
+def _shuffled(stratum: int, records: int, seed: int, epoch: int) -> np.ndarray:
     """Strata of one size would else be permuted alike, and the same records of them always meet."""
-    if shuffle is not None:
-        return shuffle(seed + (stratum + 1) * 2**64, epoch)
-    return permutation(seed, f"order of stratum {stratum}", epoch, len(rows))
+    return permutation(seed, f"order of stratum {stratum}", epoch, records)
 
 
 def order_of(
-    strata: Sequence[Stratum], batch_size: int, shuffle_of: ShuffleOf = lambda rows: None, **others: int | None
+    strata: Sequence[Stratum], batch_size: int, shuffle_of: ShuffleOf = lambda rows, purpose: None, **others: int | None
 ) -> PatientOrder:
     """The order of some strata; of a single one it is that of `PatientOrder`, whose arguments the others are.
 
@@ -118,7 +121,7 @@ def order_of(
         others: As for `PatientOrder`.
     """
     if len(strata) == 1:
-        return PatientOrder(strata[0].rows, batch_size, shuffle=shuffle_of(strata[0].rows), **others)  # type: ignore[arg-type]
+        return PatientOrder(strata[0].rows, batch_size, shuffle=shuffle_of(strata[0].rows, PURPOSE), **others)  # type: ignore[arg-type]
     return StratifiedOrder(strata, batch_size, shuffle_of=shuffle_of, **others)  # type: ignore[arg-type]
 
 

@@ -179,7 +179,11 @@ class Store:
         )
 
     def _tell(self, sentence: str) -> None:
-        """Several threads fail together: one of them says so."""
+        """Several threads fail together: one of them says so, and of several processes the first."""
+        from foundation.collectives import rank
+
+        if rank() > 0:
+            return
         with self._telling:
             now = time.monotonic()
             if now - self._told >= SECONDS_BETWEEN_MESSAGES or not self._told:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foundation.data.order import Blocks
 from foundation.data.sampler import PatientOrder
 from foundation.data.strata import StratifiedOrder, Stratum, dealt, drawn, order_of
 
@@ -95,6 +96,26 @@ def test_strata_of_one_size_are_not_permuted_alike():
     ]
     rows = StratifiedOrder(halves, 10, seed=0).key(0, 100).rows
     assert (rows[rows < 50] != rows[rows >= 50] - 50).sum() > 40
+
+
+def test_strata_may_be_shuffled_in_blocks():
+    """One shard open: a stratum gives a shard whole before the next, and not in the order of the other's."""
+    parts = [
+        Stratum("a", True, np.arange(30), Fraction(1, 2)),
+        Stratum("a", False, np.arange(30, 60), Fraction(1, 2)),
+    ]
+
+    def blocks(rows, purpose):
+        return Blocks(rows // 5, 1, purpose)
+
+    order = StratifiedOrder(parts, 12, seed=3, shuffle_of=blocks)
+    rows = np.array([row for row, _ in stream(take(order, 5))])
+    assert sorted(rows) == list(range(60))
+    shards = [(own // 5).reshape(-1, 5) for own in (rows[rows < 30], rows[rows >= 30])]
+    assert all((own == own[:, :1]).all() for own in shards)
+    assert (shards[0] != shards[1] - 6).any()
+    single = order_of([parts[0]], 5, blocks, seed=3)
+    assert [row for row, _ in stream(take(single, 6))] == Blocks(np.arange(30) // 5, 1)(3, 0).tolist()
 
 
 def test_a_single_stratum_is_the_order_that_a_cohort_always_had():

@@ -47,6 +47,28 @@ def write(tmp_path, simulated):
     return config
 
 
+SEVERAL = """cohorts:
+  - {{path: {divided}/pairs}}
+  - {{path: {omics}}}
+pairs: 0.5
+"""
+
+
+def test_one_of_several_cohorts_at_a_url_changes_nothing(divided, serve, write, capsys):
+    server = serve(divided / "omics")
+    runs = {}
+    for name, omics in {"here": divided / "omics", "afar": server.url}.items():
+        path, out = write("unused", name)
+        several = SEVERAL.format(divided=divided, omics=omics)
+        path.write_text(path.read_text().replace("cohort: unused\n", several).replace("epochs: 3", "epochs: 1"))
+        assert main(["pretrain", str(path)]) == 0
+        runs[name] = out
+    assert capsys.readouterr().out.count("order in blocks: a batch of 12 comes from ") == 2
+    assert losses(runs["afar"]) == losses(runs["here"])
+    shards = {name: count for name, count in server.asked.items() if name.startswith("records/part-")}
+    assert shards and set(shards.values()) == {1}
+
+
 def losses(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [(row["step"], row["loss"]) for row in rows if row["split"] == "train"]
