@@ -16,7 +16,7 @@ from foundation.training.parallel.strategies import STRATEGIES
 from pretrain.run import pretrain
 
 pytestmark = pytest.mark.timeout(900)
-SLOW = {"fsdp": pytest.mark.slow, "zero2": pytest.mark.slow}
+SLOW = dict.fromkeys(["fsdp", "zero2", "zero3"], pytest.mark.slow)
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 cohort: COHORT

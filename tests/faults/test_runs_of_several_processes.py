@@ -69,7 +69,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_the_run_goes
     assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
 
 
-@pytest.mark.parametrize(("processes", "strategy"), [(1, "ddp"), (3, "fsdp")])
+@pytest.mark.parametrize(("processes", "strategy"), [(1, "ddp"), pytest.param(3, "fsdp", marks=pytest.mark.slow)])
 def test_after_a_lost_process_the_run_goes_on_in_another_number_and_strategy(workplace, whole, processes, strategy):
     run = workplace / f"lost-{processes}"
     process, second = after_first_checkpoint(workplace, run)
