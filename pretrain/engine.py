@@ -52,7 +52,7 @@ def train(run: Run, position: Position) -> Position:
     step = Step(run.pretraining, run.parallel.forward, run.parallel.autocast, config.chunk_size)
     batches, window = Batches(run, position), Window()
     run.pretraining.train()
-    with StopRequests() as requests:
+    with StopRequests() as requests, run.checkpoints.writing():
         while position.step < run.steps:
             logged = Logged()
             updated = updater.update(_losses(step, batches, logged, config.accumulate), position.step, run.steps)
@@ -68,7 +68,7 @@ def train(run: Run, position: Position) -> Position:
             if asked:
                 run.checkpoints.finish()
                 raise stopped(asked, position.step)
-    run.checkpoints.finish()
+        run.checkpoints.finish()
     return position
 
 

@@ -140,8 +140,7 @@ def _make(config: PretrainConfig) -> _Made:
     )
     pretraining = _build(config, aligned, parallel.device)
     drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
-    if parallel.rank == 0:
-        _tell_mixing(config, dataset, drawing, parallel)
+    _tell_mixing(config, dataset, drawing, parallel)
     _finish(config, pretraining.model, aligned, drawing)
     pretraining.freeze_what_no_view_asks_for(dataset.__getitems__(BatchKey(training[:2], np.zeros(2, np.int64))))
     _refuse_unpaired(pretraining, aligned, training)

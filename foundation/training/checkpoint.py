@@ -14,7 +14,8 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,15 @@ class Checkpoints:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Whatever ends this, what is being written is then whole; of two errors the one that ended it is told."""
+        try:
+            yield
+        finally:
+            if self._writing is not None:
+                self._writing.join()
 
     def _write(self, position: Position, tensors: dict[str, dict[str, Tensor]], random: dict[str, Tensor]) -> None:
         partial = self.folder / f".partial-{position.step:08d}"

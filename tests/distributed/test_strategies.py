@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.tensor import DTensor
 
+from foundation.training.checkpoint import Checkpoints, Position, State
 from foundation.training.optimiser import OptimiserConfig
 from foundation.training.parallel.base import Parallel
 from foundation.training.parallel.replicated import Replicated
@@ -32,6 +33,9 @@ CASES: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
     "bad": {"bad": 1},
 }
+CARRIED = [("ddp", "zero2"), ("zero2", "zero3"), ("zero3", "fsdp"), ("fsdp", "ddp")]
+"""From the strategy that writes a checkpoint to the one that reads it; each writes once and reads once."""
+
 IN_THREE = ("whole", "bad")
 CPU = torch.device("cpu")
 
@@ -70,6 +74,33 @@ def train(
     return {"told": told, **{name: {n: gathered(t) for n, t in part.items()} for name, part in state.items()}}
 
 
+def carried(rank: int, world: int, strategy: str, other: str, folder: str) -> dict[str, dict[str, torch.Tensor]]:
+    """What a strategy holds that read the checkpoint of another, and what both have after one more step."""
+    kinds = {name: STRATEGIES[name](device=CPU) for name in (strategy, other)}
+    sizes = SPLITS[world]
+    batch = single(make_batch()).part(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    states = {}
+    for name, parallel in kinds.items():
+        module = make_module(["infonce", "masked_omics", "masked_image"]).float()
+        states[name] = State(Updater(module, CONFIG, parallel, None))
+
+    def take(name: str, number: int) -> None:
+        updater = states[name].updater
+        updater.update(Step(updater.module, kinds[name].forward).losses(batch, Logged()), number, STEPS)
+
+    take(strategy, 0), take(strategy, 1)
+    checkpoints = Checkpoints(Path(folder) / f"{strategy}-{other}", keep=1)
+    checkpoints.save(Position(2, 0, 0, {}), states[strategy])
+    checkpoints.finish()
+    position, problems = Checkpoints(checkpoints.folder, keep=1).restore({}, states[other])
+    assert position is not None and position.step == 2 and not problems
+    take(strategy, 2), take(other, 2)
+    return {
+        name: {f"{part}/{n}": gathered(t) for part, tensors in state.tensors().items() for n, t in tensors.items()}
+        for name, state in states.items()
+    }
+
+
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
@@ -86,6 +117,9 @@ def work(rank: int, world: int, folder: str) -> None:
             found[strategy, case] = train(
                 kind(device=CPU), double=is_double(strategy), rank=rank, world=world, **arguments
             )
+    if world == 2:
+        for strategy, other in CARRIED:
+            found["carried", strategy, other] = carried(rank, world, strategy, other, folder)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -139,3 +173,17 @@ def test_it_takes_the_steps_of_one_process(ranks, alone, strategy, case):
                 torch.testing.assert_close(
                     found[part][name], value, **tolerance, msg=lambda m, n=f"{part} {name}": f"{n}: {m}"
                 )
+
+
+@pytest.mark.parametrize(("strategy", "other"), CARRIED)
+def test_another_strategy_goes_on_from_its_checkpoint(ranks, strategy, other):
+    for rank in ranks:
+        if ("carried", strategy, other) not in rank:
+            pytest.skip("seen on two processes")
+        states = rank["carried", strategy, other]
+        assert states[strategy].keys() == states[other].keys()
+        assert any(name.endswith("/exp_avg_sq") for name in states[other])
+        for name, value in states[strategy].items():
+            torch.testing.assert_close(
+                states[other][name], value, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar
 
@@ -116,7 +116,7 @@ class Parallel(ABC):
             optimiser: As `take_over` had it.
             fill: Writes what was kept into tensors such as `state` gives.
         """
-        begin_moments(optimiser)
+        begin_moments(optimiser, [parameter for group in optimiser.param_groups for parameter in group["params"]])
         fill(self.state(module, optimiser))
 
     def whole(self, module: nn.Module) -> AbstractContextManager[Any]:
@@ -154,15 +154,14 @@ def moments(module: nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tup
             yield f"{name}/{moment}", value
 
 
-def begin_moments(optimiser: torch.optim.Optimizer) -> None:
+def begin_moments(optimiser: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Give AdamW, before its first step, the moments that it would begin with."""
-    for group in optimiser.param_groups:
-        for parameter in group["params"]:
-            optimiser.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+    for parameter in parameters:
+        optimiser.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
 
 
 def trained(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:

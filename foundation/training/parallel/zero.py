@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.nn import functional
 
 from foundation.collectives import sum_over_processes
 from foundation.training.parallel.base import Parallel, Precision, Result, begin_moments, blocks
@@ -55,8 +57,6 @@ class Zero(Parallel):
         """Give module and optimiser to DeepSpeed."""
         import deepspeed
 
-        # The step by which stage 3 makes the moments must change nothing.
-        optimiser.found_inf = torch.ones((), device=self.device)  # type: ignore[attr-defined]
         # It would compile a library for sums through shared memory; a build that is interrupted hangs all later ones.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
@@ -125,8 +125,6 @@ class Zero(Parallel):
         fill: Callable[[dict[str, dict[str, Tensor]]], None],
     ) -> None:
         """Take over a state; see `Parallel.load`."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
         state = self.state(module, optimiser)
         fill(state)
         for name, parameter in module.named_parameters():
@@ -134,17 +132,24 @@ class Zero(Parallel):
             with self._whole(parameter, write=True), torch.no_grad():
                 parameter.copy_(weights)
             if parameter.requires_grad:
-                safe_set_full_fp32_param(parameter, weights)
+                self._set_weights(parameter, weights)
                 for moment in MOMENTS:
                     values = _gathered(state["optimiser"][f"{name}/{moment}"]).to(self.device)
-                    safe_set_full_optimizer_state(parameter, values, moment)
+                    self._set_moment(parameter, moment, values)
                 for kept in optimiser.state.values():
                     kept["step"].copy_(state["optimiser"][f"{name}/step"])
 
+    @abstractmethod
     def _begin_moments(self, optimiser: torch.optim.Optimizer) -> None:
-        """Have moments before the first step; in stage 3 DeepSpeed has made them, by a step."""
-        for kept in optimiser.state.values():
-            kept["step"].zero_()
+        """Make the moments before the first step, of what DeepSpeed has made of the parameters."""
+
+    @abstractmethod
+    def _set_weights(self, parameter: nn.Parameter, whole: Tensor) -> None:
+        """Set what DeepSpeed steps in place of a parameter."""
+
+    @abstractmethod
+    def _set_moment(self, parameter: nn.Parameter, moment: str, whole: Tensor) -> None:
+        """Set a moment of a parameter."""
 
     def _whole(self, parameter: nn.Parameter, write: bool = False) -> AbstractContextManager[Any]:
         """While this lasts the parameter is whole; by default it always is."""
@@ -157,8 +162,18 @@ class Zero2(Zero):
     stage = 2
 
     def _begin_moments(self, optimiser: torch.optim.Optimizer) -> None:
-        begin_moments(optimiser)
+        begin_moments(optimiser, [flat for group in optimiser.param_groups for flat in group["params"]])
         self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _set_weights(self, parameter: nn.Parameter, whole: Tensor) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        safe_set_full_fp32_param(parameter, whole)
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, whole: Tensor) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        safe_set_full_optimizer_state(parameter, whole, moment)
 
 
 class Zero3(Zero):
@@ -211,6 +226,25 @@ class Zero3(Zero):
             with self._whole(parameter):
                 found[name] = parameter.detach().cpu().clone() if self.rank == 0 else parameter.detach()
         return found
+
+    def _begin_moments(self, optimiser: torch.optim.Optimizer) -> None:
+        begin_moments(optimiser, self.engine.optimizer.fp32_partitioned_groups_flat)
+
+    def _set_weights(self, parameter: nn.Parameter, whole: Tensor) -> None:
+        from deepspeed.utils import safe_set_local_fp32_param
+
+        safe_set_local_fp32_param(parameter, self._piece(parameter, whole))
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, whole: Tensor) -> None:
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        safe_set_local_optimizer_state(parameter, self._piece(parameter, whole), moment)
+
+    def _piece(self, parameter: Any, whole: Tensor) -> Tensor:
+        """What this process keeps: pieces of all are equally long, the last one filled up with zeros."""
+        size = parameter.ds_tensor.numel()
+        filled = functional.pad(whole.flatten(), (0, size * self.world_size - whole.numel()))
+        return filled[size * self.rank : size * (self.rank + 1)]
 
     def _whole(self, parameter: nn.Parameter, write: bool = False) -> AbstractContextManager[Any]:
         import deepspeed
