@@ -355,12 +355,10 @@ def _variables(environment: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-@cli.command(
-    example="chiasma doctor\nchiasma doctor --json\nchiasma launch doctor --nodes 4 --gpus 8 --slurm --submit",
-)
+@cli.command(example="chiasma doctor\nchiasma doctor --json\nchiasma doctor --distributed --timeout 300")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
-    "--distributed", is_flag=True, help="Measure the processes this one was started with; see chiasma launch doctor."
+    "--distributed", is_flag=True, help="Measure the processes this one was started with by chiasma launch doctor."
 )
 @click.option(
     "--timeout", type=click.FloatRange(min=1), help="Seconds to wait for the others.  [default: 60; with --distributed]"

@@ -30,8 +30,8 @@ def print_findings(findings: Findings) -> None:
     console.print(_table(TIMING_COLUMNS, map(_of_timing, findings.timings)))
     console.print(
         "A time is the median of repeats on the slowest process. Algorithm bandwidth is size / time. "
-        "Bus bandwidth is that times 2 (n - 1) / n for all-reduce, (n - 1) / n for all-gather and reduce-scatter, 1 for "
-        "broadcast, of n processes: the convention of nccl-tests."
+        "Bus bandwidth is that times 2 (n - 1) / n for all-reduce, (n - 1) / n for all-gather and reduce-scatter, 1 "
+        "for broadcast, of n processes: the convention of nccl-tests."
     )
     for sentence in (*findings.differences, *findings.remarks):
         console.print(Text(f"  {sentence}", "yellow"), soft_wrap=True)
