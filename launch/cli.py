@@ -299,6 +299,8 @@ def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> No
 )
 @click.option("--logs", type=click.Path(file_okay=False, path_type=Path), help="Folder with a log per process.")
 @click.option("--rendezvous", metavar="HOST:PORT", default="", help="Where several nodes without a scheduler meet.")
+@click.option("--timeout", type=click.FloatRange(min=1), help="Of the doctor: seconds to wait for all.  [default: 60]")
+@click.option("--json", "as_json", is_flag=True, help="Of the doctor: one JSON object instead of tables.")
 def launch(
     command: Literal["pretrain", "finetune", "doctor"],
     config: Path | None,
@@ -310,6 +312,8 @@ def launch(
     image: str | None,
     mounts: Sequence[str],
     rendezvous: str,
+    timeout: float | None,
+    as_json: bool,
     submit: bool,
     dry_run: bool,
     **asked: Any,
@@ -323,18 +327,13 @@ def launch(
     """
     from launch.launchers.start import launch as start
 
-    if command == "doctor":
-        if config or strategy:
-            raise click.UsageError("doctor takes neither CONFIG.yaml nor --strategy: it measures what every run needs")
-    elif config is None:
-        raise click.UsageError("Missing argument 'CONFIG.yaml'.")
-    if command == "finetune" and (strategy or (asked["nodes"] or 1) > 1):
-        raise click.UsageError("--strategy and --nodes go with pretrain: each fold of fine-tuning is one process")
+    of_doctor = [*([f"--timeout={timeout:g}"] if timeout else []), *(["--json"] if as_json else [])]
+    _refuse_what_goes_with_another(command, config, strategy, asked["nodes"] or 1, of_doctor)
     variables = _variables(environment)
     start(
         command,
         config,
-        [*overrides, *([f"strategy={strategy}"] if strategy else [])],
+        [*overrides, *([f"strategy={strategy}"] if strategy else []), *of_doctor],
         profile=profile,
         asked={**asked, **variables, "container.image": image, "container.mounts": mounts},
         folder=folder,
@@ -342,6 +341,22 @@ def launch(
         dry_run=dry_run,
         submit=submit,
     )
+
+
+def _refuse_what_goes_with_another(
+    command: str, config: Path | None, strategy: str | None, nodes: int, of_doctor: Sequence[str]
+) -> None:
+    """Refuse what `launch` takes for another command than this one."""
+    if command == "doctor":
+        if config or strategy:
+            raise click.UsageError("doctor takes neither CONFIG.yaml nor --strategy: it measures what every run needs")
+        return
+    if config is None:
+        raise click.UsageError("Missing argument 'CONFIG.yaml'.")
+    if of_doctor:
+        raise click.UsageError("--timeout and --json go with doctor")
+    if command == "finetune" and (strategy or nodes > 1):
+        raise click.UsageError("--strategy and --nodes go with pretrain: each fold of fine-tuning is one process")
 
 
 def _variables(environment: Sequence[str]) -> dict[str, str]:

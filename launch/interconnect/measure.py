@@ -48,7 +48,8 @@ def measure(timeout: float = TIMEOUT) -> tuple[Findings, bool]:
         with meeting.for_all("connecting to each other"):
             group.enter_context(process_group(timedelta(seconds=timeout)))
         try:
-            return _findings(meeting, waited, timeout), rank() == 0
+            with meeting.for_all("measuring"):
+                return _findings(meeting, waited, timeout), rank() == 0
         except ChiasmaError as error:
             if torch.cuda.is_available():
                 _end(error)

@@ -24,7 +24,7 @@ class Job:
     Attributes:
         command: Of chiasma.
         config: The YAML; the doctor has none.
-        overrides: ``key=value`` changes to it.
+        overrides: ``key=value`` changes to it; of the doctor, its options.
         cluster: Where, on how many.
         folder: For the files of the launch: what is submitted, and logs.
         rendezvous: ``HOST:PORT`` where nodes without a scheduler meet; empty for one node.
@@ -47,9 +47,7 @@ class Job:
     @property
     def words(self) -> list[str]:
         """What follows `chiasma`."""
-        if self.config is None:
-            return [self.command, "--distributed"]
-        return [self.command, str(self.config), *self.overrides]
+        return [self.command, "--distributed" if self.config is None else str(self.config), *self.overrides]
 
     @property
     def goes_on(self) -> bool:

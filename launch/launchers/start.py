@@ -38,7 +38,7 @@ def launch(
     Args:
         command: Of chiasma.
         config: The YAML; None for the doctor.
-        overrides: ``key=value`` changes to it.
+        overrides: See `Job`.
         profile: YAML of a cluster.
         asked: Keys of `Cluster` that are said here; see `load_cluster`.
         folder: For what is written; by default ``launched/`` and the name of the job.

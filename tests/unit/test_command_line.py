@@ -106,6 +106,7 @@ def test_version(capsys):
         (["launch", "pretrain"], "Missing argument 'CONFIG.yaml'"),
         (["launch", "doctor", "c.yaml"], "doctor takes neither CONFIG.yaml nor --strategy"),
         (["launch", "doctor", "--strategy", "ddp"], "doctor takes neither CONFIG.yaml nor --strategy"),
+        (["launch", "pretrain", "c.yaml", "--json"], "--timeout and --json go with doctor"),
         (["doctor", "--timeout", "5"], "--timeout goes with --distributed"),
         (["doctor", "--distributed"], "what to do: start as many as the run will have"),
         (["launch", "pretrain", "c.yaml", "--env", "A B=1"], "--env takes NAME=VALUE, and 'A B=1' is not that"),

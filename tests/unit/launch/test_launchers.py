@@ -165,7 +165,9 @@ def test_folds_are_an_array_and_a_last_job_joins_them(tmp_path):
 
 def test_the_doctor_takes_the_path_of_a_run_and_is_not_queued_again(tmp_path):
     keys = dict(nodes=2, gpus=8, gres="gpu:a100", mem="0", partition="gpu", module=["cuda"], cpus_per_task=16)
-    doctor, run = (only(slurm.plan(make_job(command, **keys))) for command in ("doctor", "pretrain"))
+    doctor, run = (
+        only(slurm.plan(make_job(command, words, **keys))) for command, words in (("doctor", ()), ("pretrain", AWKWARD))
+    )
     asked, of_run = directives(doctor.replace("no-requeue", "requeue")), directives(run)
     assert (asked.pop("job-name"), of_run.pop("job-name")) == ("doctor", "pretrain-a b")
     assert of_run.pop("signal") == "USR1@300" and asked == of_run and "#SBATCH --no-requeue\n" in doctor
@@ -232,7 +234,7 @@ def test_the_smallest_manifests_are_valid():
 
 def test_a_manifest_of_the_doctor_has_the_pods_of_a_run_and_no_second_try():
     keys = dict(container={"image": "i"}, nodes=3, gpus=8)
-    service, job = documents(kubernetes.plan(make_job("doctor", **keys)))
+    service, job = documents(kubernetes.plan(make_job("doctor", (), **keys)))
     _, run = documents(kubernetes.plan(make_job(**keys)))
     assert service["metadata"]["name"] == job["metadata"]["name"] == "doctor"
     assert (job["spec"].pop("backoffLimit"), run["spec"].pop("backoffLimit")) == (0, 100)
@@ -272,8 +274,8 @@ def test_here_fine_tuning_is_one_process_that_has_others():
 
 def test_here_the_doctor_is_started_as_a_run_is():
     doctor, run = (
-        shlex.split(local.plan(make_job(command, processes=2, python="py")).start[-1])
-        for command in ("doctor", "pretrain")
+        shlex.split(local.plan(make_job(command, words, processes=2, python="py")).start[-1])
+        for command, words in (("doctor", ()), ("pretrain", AWKWARD))
     )
     assert doctor[-4:] == DOCTOR and doctor[:-4] == run[: -4 - len(AWKWARD)]
 

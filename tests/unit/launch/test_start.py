@@ -44,10 +44,11 @@ def test_a_dry_run_shows_everything_and_writes_and_starts_nothing(tmp_path, capf
     ("where", "last"),
     [
         (["--gpus", "0", "--processes", "2"], "-m launch.cli doctor --distributed"),
+        (["--processes", "2", "--timeout", "300", "--json"], "doctor --distributed --timeout=300 --json"),
         (["--nodes", "2", "--gpus", "8", "--slurm"], "sbatch launched/doctor/job.sbatch"),
         (["--nodes", "2", "--kubernetes", "--container", "i"], "kubectl apply -f launched/doctor/job.yaml"),
     ],
-    ids=["here", "slurm", "kubernetes"],
+    ids=["here", "with options", "slurm", "kubernetes"],
 )
 def test_the_doctor_is_launched_like_a_run_without_a_config(tmp_path, capfd, where, last):
     assert main(["launch", "doctor", *where, "--dry-run"]) == 0
