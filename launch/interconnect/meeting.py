@@ -107,7 +107,7 @@ class Meeting:
                         fix="look at its log, its node and its network",
                     )
                 self._refuse(
-                    f"all processes are there, and {doing} failed: {_first_line(error)}",
+                    f"all processes are there, and {doing} failed: {_what(error)}",
                     fix="check that nodes may open connections to each other on any port, and name the network that "
                     "they share: GLOO_SOCKET_IFNAME, and of GPUs NCCL_SOCKET_IFNAME",
                 )
@@ -132,6 +132,8 @@ class Meeting:
         """End, and say why if nobody has said it yet."""
         if self._store.add("told", 1) == 1:
             raise ChiasmaError(what, fix=fix)
+        # Torchrun shows the log of the one that ends first.
+        time.sleep(SLICE)
         raise ToldByAnother("another process tells why")
 
     @contextmanager
@@ -140,7 +142,7 @@ class Meeting:
             yield
         except dist.DistError as error:
             raise ChiasmaError(
-                f"the node where all processes meet was lost: {_first_line(error)}",
+                f"the node where all processes meet was lost: {_what(error)}",
                 where=self._name(self.rank, socket.gethostname()),
                 fix="look at the log of the first process and at its node",
             ) from None
@@ -155,5 +157,6 @@ class Meeting:
         return f"process {rank} on {host}" if host else f"process {rank}"
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].strip()
+def _what(error: BaseException) -> str:
+    """What torch says, without its frames."""
+    return " ".join(str(error).partition("Exception raised from")[0].split())

@@ -15,10 +15,12 @@ REPOSITORY = Path(__file__).parents[2]
 HOST = socket.gethostname()
 WORKER = """
 import os, signal, sys, time
+from datetime import timedelta
 import torch
 import torch.distributed as dist
 from launch.cli import main
-from launch.interconnect import alone, between, meeting, stopwatch
+from foundation.training.processes import process_group
+from launch.interconnect import alone, between, measure, meeting, stopwatch
 
 between.SIZES, between.LINK_SIZE, alone.SQUARE = {"cpu": (2**10, 2**16 + 4)}, {"cpu": 2**16}, {"cpu": 256}
 meeting.GRACE, stopwatch.SECONDS = 0.5, 0.02
@@ -33,6 +35,8 @@ def freeze(*arguments, **keywords):
 
 if os.environ["RANK"] == "1" and os.environ["FAULT"] == "slow":
     torch.mm = slowly
+if os.environ["FAULT"] == "frozen":
+    measure.process_group = lambda timeout: process_group(timedelta(seconds=3))
 if os.environ["RANK"] == "1" and os.environ["FAULT"] == "frozen":
     dist.reduce_scatter_tensor = freeze
 sys.exit(main(sys.argv[1:]))
@@ -91,7 +95,7 @@ def test_a_process_that_never_comes_is_named():
 
 
 def test_a_process_that_freezes_in_a_collective_is_named():
-    first, frozen = start(0, 1, fault="frozen", timeout=6)
+    first, frozen = start(0, 1, fault="frozen", timeout=60)
     try:
         _, said = first.communicate(timeout=60)
     finally:
