@@ -17,8 +17,8 @@ from launch.interconnect.stopwatch import Stopwatch
 SIZES = {"cpu": (2**10, 2**16, 2**20, 2**24, 2**26), "cuda": (2**10, 2**16, 2**20, 2**24, 2**26, 2**28, 2**30)}
 """Bytes."""
 
-LONGEST = 2.0
-"""Seconds that a call may be expected to take; a larger size of a collective that is slower than that is left out."""
+LONGEST = 0.5
+"""Seconds; of a collective that takes longer, larger sizes are left out."""
 
 LINK_SIZE = {"cpu": 2**24, "cuda": 2**28}
 """Bytes."""
@@ -34,7 +34,7 @@ def time_collectives(meeting: Meeting, watch: Stopwatch) -> Iterator[Timing]:
         for size in SIZES[watch.device.type]:
             # In float32, and as many for each process.
             each = max(1, size // 4 // world_size())
-            if last and last.seconds * size / last.size > LONGEST:
+            if last and last.seconds > LONGEST:
                 break
             with meeting.for_all(f"{operation} of {size} bytes"):
                 seconds, repeats = watch.together(_call(operation, each, watch.device))

@@ -24,17 +24,20 @@ from launch.interconnect import alone, between, measure, meeting, stopwatch
 
 between.SIZES, between.LINK_SIZE, alone.SQUARE = {"cpu": (2**10, 2**16 + 4)}, {"cpu": 2**16}, {"cpu": 256}
 meeting.GRACE, stopwatch.SECONDS = 0.5, 0.02
-multiply = torch.mm
 
-def slowly(*arguments, **keywords):
-    time.sleep(0.1)
-    return multiply(*arguments, **keywords)
+def slowed(call):
+    def slowly(*arguments, **keywords):
+        time.sleep(0.05)
+        return call(*arguments, **keywords)
+
+    return slowly
 
 def freeze(*arguments, **keywords):
     os.kill(os.getpid(), signal.SIGSTOP)
 
 if os.environ["RANK"] == "1" and os.environ["FAULT"] == "slow":
-    torch.mm = slowly
+    # What has a long latency is measured at all sizes too.
+    torch.mm, dist.broadcast = slowed(torch.mm), slowed(dist.broadcast)
 if os.environ["FAULT"] == "frozen":
     measure.process_group = lambda timeout: process_group(timedelta(seconds=3))
 if os.environ["RANK"] == "1" and os.environ["FAULT"] == "frozen":

@@ -7,7 +7,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
+from launch.interconnect import stopwatch
 from launch.interconnect.between import rounds
 from launch.interconnect.findings import Findings, Link, Process, Timing, times_slower
 from launch.interconnect.table import print_findings
@@ -43,6 +45,14 @@ def test_bus_bandwidth_is_what_a_ring_sends_over_each_link(operation, n):
     timing = Timing(operation, 3 * 2**20, 0.25, 5, n)
     assert timing.algorithm_bandwidth == 12 * 2**20
     assert timing.bus_bandwidth == pytest.approx(bytes_over_a_link(operation, 3 * 2**20, n) / 0.25)
+
+
+def test_a_time_is_that_of_the_slowest_process_which_also_says_how_often_it_is_taken(monkeypatch):
+    monkeypatch.setattr(stopwatch, "everyones", lambda mine: [mine, 3.0])
+    calls = []
+    watch = stopwatch.Stopwatch(torch.device("cpu"), timeout=1)
+    assert watch.together(lambda: calls.append(1)) == (3.0, stopwatch.FEWEST)
+    assert len(calls) == 2 + stopwatch.FEWEST
 
 
 @pytest.mark.parametrize("nodes", range(1, 10))
@@ -90,10 +100,13 @@ def test_what_a_run_would_suffer_from_is_told_with_its_process(changes, said, ca
     assert f"process 1 on node1 {said}\n" in out and "A run would suffer" in out
 
 
-def test_a_slow_link_is_named_by_its_two_nodes():
+def test_a_slow_link_is_named_by_its_two_nodes(capsys):
     seconds = {("a", "b"): 0.1, ("b", "c"): 0.3, ("c", "a"): 0.11}
     found = findings({}, {}, {}, links=tuple(Link(*names, 10**8, time) for names, time in seconds.items()))
     assert found.remarks == ["the link between b and c is 2.7 x slower than the median in sending"]
+    print_findings(found)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["b", "c", "95.37", "MiB", "300.00", "ms", "0.333", "GB/s"] in rows
 
 
 def test_other_code_is_named_and_a_run_would_not_begin(capsys):
