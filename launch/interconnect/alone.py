@@ -14,7 +14,7 @@ from foundation.collectives import everyones, rank
 from foundation.training.agreement import versions_of_code
 from launch.interconnect.findings import Process
 from launch.interconnect.meeting import Meeting
-from launch.interconnect.stopwatch import Stopwatch
+from launch.interconnect.timer import Timer
 from launch.machine import free_disk, memory_limit, usable_cores
 
 SQUARE = {"cpu": 1024, "cuda": 8192}
@@ -24,7 +24,7 @@ COPIED = {"cpu": 2**26, "cuda": 2**30}
 """Bytes."""
 
 
-def find_processes(meeting: Meeting, waited: float, watch: Stopwatch) -> tuple[Process, ...]:
+def find_processes(meeting: Meeting, waited: float, watch: Timer) -> tuple[Process, ...]:
     """All processes by rank, the same on each.
 
     Args:
@@ -65,7 +65,7 @@ def _device(device: torch.device) -> tuple[str, int]:
     return f"CPU, {usable_cores()} cores", min(total, memory_limit() or total)
 
 
-def _multiplications(watch: Stopwatch) -> float:
+def _multiplications(watch: Timer) -> float:
     """Floating-point operations per second."""
     size = SQUARE[watch.device.type]
     number = torch.float32 if watch.device.type == "cpu" else torch.bfloat16
@@ -75,7 +75,7 @@ def _multiplications(watch: Stopwatch) -> float:
     return 2 * size**3 / watch.alone(lambda: torch.mm(left, left, out=out))
 
 
-def _copies(watch: Stopwatch) -> float:
+def _copies(watch: Timer) -> float:
     """Bytes per second that are read here and written there."""
     source = torch.zeros(COPIED[watch.device.type], dtype=torch.uint8, device=watch.device)
     target = torch.ones_like(source)

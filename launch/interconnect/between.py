@@ -12,7 +12,7 @@ import torch.distributed as dist
 from foundation.collectives import everyones, gather_rows, rank, world_size
 from launch.interconnect.findings import Link, Operation, Process, Timing
 from launch.interconnect.meeting import Meeting
-from launch.interconnect.stopwatch import Stopwatch
+from launch.interconnect.timer import Timer
 
 SIZES = {"cpu": (2**10, 2**16, 2**20, 2**24, 2**26), "cuda": (2**10, 2**16, 2**20, 2**24, 2**26, 2**28, 2**30)}
 """Bytes."""
@@ -26,7 +26,7 @@ LINK_SIZE = {"cpu": 2**24, "cuda": 2**28}
 LINK_REPEATS = 5
 
 
-def time_collectives(meeting: Meeting, watch: Stopwatch) -> Iterator[Timing]:
+def time_collectives(meeting: Meeting, watch: Timer) -> Iterator[Timing]:
     """Each collective of a run over sizes, the same on every process."""
     operations: tuple[Operation, ...] = ("all-reduce", "all-gather", "reduce-scatter", "broadcast")
     for operation in operations:
@@ -54,7 +54,7 @@ def _call(operation: Operation, each: int, device: torch.device) -> Callable[[],
     return calls[operation]
 
 
-def time_links(meeting: Meeting, watch: Stopwatch, processes: Sequence[Process]) -> Iterator[Link]:
+def time_links(meeting: Meeting, watch: Timer, processes: Sequence[Process]) -> Iterator[Link]:
     """The links between the first processes of neighbouring nodes, as many at once as have no node in common."""
     first = {process.node: process for process in reversed(processes)}
     nodes = [first[node] for node in sorted(first)]
@@ -78,7 +78,7 @@ def rounds(nodes: int) -> list[list[tuple[int, int]]]:
     return [pairs for pairs in (ring[::2], ring[1::2], rest) if pairs]
 
 
-def _there_and_back(here: int, there: int, size: int, watch: Stopwatch) -> float:
+def _there_and_back(here: int, there: int, size: int, watch: Timer) -> float:
     """Seconds for which a vector goes from one process to another and back; 0 on all others."""
     if rank() not in (here, there):
         return 0.0

@@ -16,7 +16,7 @@ from launch.interconnect.alone import find_processes
 from launch.interconnect.between import time_collectives, time_links
 from launch.interconnect.findings import Findings
 from launch.interconnect.meeting import Meeting
-from launch.interconnect.stopwatch import Stopwatch
+from launch.interconnect.timer import Timer
 
 TIMEOUT = 60.0
 """Seconds that a process waits for the others."""
@@ -58,7 +58,7 @@ def measure(timeout: float = TIMEOUT) -> tuple[Findings, bool]:
 
 def _findings(meeting: Meeting, waited: float, timeout: float) -> Findings:
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    watch = Stopwatch(device, timeout)
+    watch = Timer(device, timeout)
     processes = find_processes(meeting, waited, watch)
     timings = tuple(time_collectives(meeting, watch))
     return Findings(processes, timings, tuple(time_links(meeting, watch, processes)))

@@ -20,10 +20,10 @@ import torch
 import torch.distributed as dist
 from launch.cli import main
 from foundation.training.processes import process_group
-from launch.interconnect import alone, between, measure, meeting, stopwatch
+from launch.interconnect import alone, between, measure, meeting, timer
 
 between.SIZES, between.LINK_SIZE, alone.SQUARE = {"cpu": (2**10, 2**16 + 4)}, {"cpu": 2**16}, {"cpu": 256}
-meeting.GRACE, stopwatch.SECONDS = 0.5, 0.02
+meeting.GRACE, timer.SECONDS = 0.5, 0.02
 
 def slowed(call):
     def slowly(*arguments, **keywords):

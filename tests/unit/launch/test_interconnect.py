@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from launch.interconnect import stopwatch
+from launch.interconnect import timer
 from launch.interconnect.between import rounds
 from launch.interconnect.findings import Findings, Link, Process, Timing, times_slower
 from launch.interconnect.table import print_findings
@@ -48,11 +48,11 @@ def test_bus_bandwidth_is_what_a_ring_sends_over_each_link(operation, n):
 
 
 def test_a_time_is_that_of_the_slowest_process_which_also_says_how_often_it_is_taken(monkeypatch):
-    monkeypatch.setattr(stopwatch, "everyones", lambda mine: [mine, 3.0])
+    monkeypatch.setattr(timer, "everyones", lambda mine: [mine, 3.0])
     calls = []
-    watch = stopwatch.Stopwatch(torch.device("cpu"), timeout=1)
-    assert watch.together(lambda: calls.append(1)) == (3.0, stopwatch.FEWEST)
-    assert len(calls) == 2 + stopwatch.FEWEST
+    watch = timer.Timer(torch.device("cpu"), timeout=1)
+    assert watch.together(lambda: calls.append(1)) == (3.0, timer.FEWEST)
+    assert len(calls) == 2 + timer.FEWEST
 
 
 @pytest.mark.parametrize("nodes", range(1, 10))

@@ -14,7 +14,7 @@ SECONDS, FEWEST, MOST = 0.2, 5, 50
 """For which one call is repeated, and how often at least and at most."""
 
 
-class Stopwatch:
+class Timer:
     """It lets a GPU finish before it looks.
 
     Args:
