@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from foundation.collectives import (
     gather_rows,
@@ -17,6 +16,7 @@ from foundation.collectives import (
     sum_over_processes,
 )
 from foundation.objectives.contrastive.contrast import infonce, siglip
+from tests.processes import run_in_processes
 
 RECORDS, WIDTH, PATIENTS = 64, 16, 41
 SPLITS = {2: [[32, 32], [50, 14]], 4: [[16, 16, 16, 16], [29, 0, 7, 28]]}
@@ -80,7 +80,7 @@ def work(rank, world, folder):
 def of_processes(request, tmp_path_factory):
     """Case to, for each way to deal out the records, what each process found."""
     folder, world = tmp_path_factory.mktemp("processes"), request.param
-    mp.spawn(work, (world, str(folder)), nprocs=world)
+    run_in_processes(work, (world, str(folder)), world)
     ranks = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world)]
     return {case: [[rank[s][c] for rank in ranks] for s in (0, 1)] for c, case in enumerate(CASES)}
 

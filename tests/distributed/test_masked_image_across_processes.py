@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from foundation.collectives import sum_over_processes
 from foundation.data.batch import Batch
@@ -16,6 +15,7 @@ from foundation.model.layers.image_patches import patchify
 from foundation.model.towers.base import Tokens
 from foundation.model.view import TowerOutput, TowerSpec
 from foundation.objectives.masked_image import MaskedImage, MaskedImageConfig
+from tests.processes import run_in_processes
 
 RECORDS, WIDTH, CHANNELS, PATCH = 64, 6, {"ct": 1, "mri": 3}, (4, 4)
 SPLITS = {2: [[32, 32], [50, 14]], 4: [[16, 16, 16, 16], [29, 0, 7, 28]]}
@@ -74,7 +74,7 @@ def work(rank, world, folder):
 
 @pytest.mark.parametrize("world", list(SPLITS))
 def test_many_processes_equal_one(world, tmp_path):
-    mp.spawn(work, (world, str(tmp_path)), nprocs=world)
+    run_in_processes(work, (world, str(tmp_path)), world)
     ranks = [torch.load(Path(tmp_path) / f"{rank}.pt") for rank in range(world)]
     value, logged, of_tokens, of_heads = evaluate(0, RECORDS)
     assert value > 0

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from foundation.data.batch import Batch
 from foundation.objectives.base import objectives
@@ -16,6 +15,7 @@ from foundation.training.parallel.base import sum_gradients
 from foundation.training.parallel.replicated import Replicated
 from pretrain.step import Logged, Pretraining, Step
 from tests.distributed.batches import make_batch, make_module
+from tests.processes import run_in_processes
 
 SPLITS = [[32, 33], [1, 64]]
 CHUNKS = [None, 32, 7]
@@ -52,7 +52,7 @@ def work(rank: int, world: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(work, (2, str(folder)), nprocs=2)
+    run_in_processes(work, (2, str(folder)), 2)
     return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
 
 

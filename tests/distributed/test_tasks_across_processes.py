@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import finetune.tasks  # noqa: F401  registers them
 from finetune.tasks.base import tasks
 from finetune.tasks.survival import SurvivalConfig
+from tests.processes import run_in_processes
 
 RECORDS, STEPS = 48, 3
 SPLITS = [(24, 24), (40, 8), (48, 0)]
@@ -82,7 +82,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def of_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(work, (str(folder),), nprocs=2)
+    run_in_processes(work, (str(folder),), 2)
     return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from torch.multiprocessing import ProcessExitedException
 
 from foundation.errors import ChiasmaError
 from pretrain.run import pretrain
 from tests.distributed.test_run_under_torchrun import CONFIG, assert_alike, finish, launch, rows, weights
+from tests.processes import run_in_processes
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -140,7 +141,7 @@ def spawn(work: Any, workplace: Path, run: Path) -> list[str]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         (workplace / "port").write_text(str(free.getsockname()[1]))
-    mp.spawn(work, (str(workplace), str(run)), nprocs=2)
+    run_in_processes(work, (str(workplace), str(run)), 2)
     return [Path(f"{run}-{rank}.txt").read_text() for rank in range(2)]
 
 
@@ -159,7 +160,7 @@ def test_a_loss_that_is_not_finite_on_one_process_updates_nothing_on_any_and_end
 
 def test_a_process_that_stands_still_ends_the_run_with_the_stacks_of_all(workplace):
     run = workplace / "hanging"
-    with pytest.raises(mp.ProcessExitedException):
+    with pytest.raises(ProcessExitedException):
         spawn(hanging, workplace, run)
     told = Path(f"{run}-0.err").read_text()
     assert "no step was finished in 3 s" in told
