@@ -176,6 +176,8 @@ def _log(run: Run, position: Position, window: Window) -> Position:
         "samples_per_second": samples / seconds,
         "waiting": window.waited / seconds,
         "checkpointing": window.saved / seconds,
+        "processes": run.parallel.world_size,
+        "device": run.parallel.device_name(),
     }
     run.monitor.log(told)
     run.monitor.show(told, last=position.step == run.steps)
