@@ -17,7 +17,7 @@ from pretrain.planning.cohort import Cohort
 from pretrain.planning.plan import make_plan, plan_of
 from pretrain.step import Logged, Pretraining, Step
 
-LARGE = Path(__file__).parents[3] / "configs" / "pretrain" / "ct-large.yaml"
+LARGE = Path(__file__).parents[4] / "configs" / "pretrain" / "ct-large.yaml"
 GENES = [f"g{i}" for i in range(40)]
 SMALL = Cohort(
     100,
