@@ -57,7 +57,7 @@ class Collectives(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func.namespace == "c10d":
             tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-            name = COLLECTIVES.get(func._opname, func._opname)
+            name = COLLECTIVES.get(str(func._opname), str(func._opname))
             whole = max(tensors, key=Tensor.numel)
             self.sizes[name] += whole.numel() * whole.element_size()
             self.counts[name] += 1
@@ -133,14 +133,8 @@ def observe(strategy: Strategy, *, chunk_size=None, recompute=False, ema=None, r
         recomputed=recompute,
     )
     copied = copies.total // passes
-    return {
-        "held": held,
-        "copied": copied,
-        "shared": shared,
-        "pairs": pairs,
-        "sizes": dict(sent.sizes),
-        "counts": dict(sent.counts),
-    }
+    sizes, counts = dict(sent.sizes), dict(sent.counts)
+    return {"held": held, "copied": copied, "shared": shared, "pairs": pairs, "sizes": sizes, "counts": counts}
 
 
 def work(rank: int, folder: str) -> None:
@@ -193,10 +187,9 @@ def test_a_step_sends_what_the_plan_says(found, strategy, case):
         sizes[one.collective] += one.size
         counts[one.collective] += one.count
     for collective, size in sizes.items():
-        # What ZeRO-3 gathers is a bound.
-        low = 0.75 if (strategy, collective) == ("zero3", "all_gather") else 0.98
-        assert low <= seen["sizes"][collective] / size <= 1.02, collective
-        # Beside these there are single numbers: of losses, norms, and records of each process.
+        # What ZeRO-3 gathers is a bound. Beside these there are single numbers: of losses, norms, and sizes.
+        low = 0.75 if (strategy, collective) == ("zero3", "all_gather") else 1
+        assert low * size <= seen["sizes"][collective] <= 1.01 * size + 128, collective
         assert low * counts[collective] <= seen["counts"][collective] <= counts[collective] + 8, collective
 
 
