@@ -187,8 +187,9 @@ def test_a_step_sends_what_the_plan_says(found, strategy, case):
         sizes[one.collective] += one.size
         counts[one.collective] += one.count
     for collective, size in sizes.items():
-        # What ZeRO-3 gathers is a bound. Beside these there are single numbers: of losses, norms, and sizes.
-        low = 0.75 if (strategy, collective) == ("zero3", "all_gather") else 1
+        # What ZeRO-3 gathers is a bound, and only the first chunk has a gradient of what the objectives learn.
+        # Beside these there are single numbers: of losses, norms, and sizes.
+        low = 0.75 if (strategy, collective) == ("zero3", "all_gather") else 0.99
         assert low * size <= seen["sizes"][collective] <= 1.01 * size + 128, collective
         assert low * counts[collective] <= seen["counts"][collective] <= counts[collective] + 8, collective
 
