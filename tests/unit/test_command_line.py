@@ -28,7 +28,6 @@ HEAVY = {
 REPORT_IMPORTS = """
 import json, sys
 from launch.cli import main
-from pretrain.planning.hardware import Hardware
 code = main(sys.argv[1:])
 print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
 """
@@ -218,7 +217,6 @@ def prepare(*args, **kwargs):
     signal.pause()
 sys.modules["foundation.cohort.prepare"] = types.SimpleNamespace(prepare=prepare)
 from launch.cli import main
-from pretrain.planning.hardware import Hardware
 sys.exit(main(["prepare", "c.yaml", "--out", "out"]))
 """
     assert hasattr(signal, "SIGINT")
