@@ -119,6 +119,7 @@ class Bench:
     """
 
     def __init__(self, aligned: Aligned, config: PretrainConfig, device: str, folder: Path, steps: int) -> None:
+        config = config.model_copy(update={"out": folder})
         self.config, self.folder, self.steps = config, folder, steps
         self.parallel = Replicated(config.precision, torch.device(device))
         self.on_gpu = device == "cuda"

@@ -286,11 +286,12 @@ def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> No
     example="chiasma launch pretrain my.yaml --gpus 8 --strategy fsdp\n"
     "chiasma launch pretrain my.yaml --nodes 4 --gpus 8 --slurm --time 24:00:00 --partition gpu --submit\n"
     "chiasma launch finetune my.yaml --gpus 1 --slurm --cluster cluster.yaml --dry-run\n"
-    "chiasma launch pretrain /data/my.yaml --nodes 2 --gpus 8 --kubernetes --container registry/chiasma:1",
+    "chiasma launch pretrain /data/my.yaml --nodes 2 --gpus 8 --kubernetes --container registry/chiasma:1\n"
+    "chiasma launch doctor --nodes 4 --gpus 8 --slurm --time 10 --partition gpu --submit",
     goes_on="where it stopped",
 )
-@click.argument("command", metavar="pretrain|finetune", type=click.Choice(["pretrain", "finetune"]))
-@click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
+@click.argument("command", metavar="pretrain|finetune|doctor", type=click.Choice(["pretrain", "finetune", "doctor"]))
+@click.argument("config", metavar="[CONFIG.yaml]", required=False, type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[key=value …]", nargs=-1)
 @click.option("--nodes", type=click.IntRange(min=1), help="Machines; 1 by default.")
 @click.option(
@@ -329,9 +330,11 @@ def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> No
 )
 @click.option("--logs", type=click.Path(file_okay=False, path_type=Path), help="Folder with a log per process.")
 @click.option("--rendezvous", metavar="HOST:PORT", default="", help="Where several nodes without a scheduler meet.")
+@click.option("--timeout", type=click.FloatRange(min=1), help="Of the doctor: seconds to wait for all.  [default: 60]")
+@click.option("--json", "as_json", is_flag=True, help="Of the doctor: one JSON object instead of tables.")
 def launch(
-    command: Literal["pretrain", "finetune"],
-    config: Path,
+    command: Literal["pretrain", "finetune", "doctor"],
+    config: Path | None,
     overrides: Sequence[str],
     profile: Path | None,
     folder: Path | None,
@@ -340,6 +343,8 @@ def launch(
     image: str | None,
     mounts: Sequence[str],
     rendezvous: str,
+    timeout: float | None,
+    as_json: bool,
     submit: bool,
     dry_run: bool,
     **asked: Any,
@@ -348,17 +353,18 @@ def launch(
 
     Without --slurm or --kubernetes it starts here. With them it writes what the scheduler wants, shows it, and hands
     it over with --submit. Pretraining is one job over all nodes, which saves and is queued again when its time is
-    nearly up; fine-tuning under SLURM is an array with a job for each fold, and a last one that joins them.
+    nearly up; fine-tuning under SLURM is an array with a job for each fold, and a last one that joins them. The doctor
+    takes no CONFIG.yaml: before a costly run it measures its processes and the network between them.
     """
     from launch.launchers.start import launch as start
 
-    if command == "finetune" and (strategy or (asked["nodes"] or 1) > 1):
-        raise click.UsageError("--strategy and --nodes go with pretrain: each fold of fine-tuning is one process")
+    of_doctor = [*([f"--timeout={timeout:g}"] if timeout else []), *(["--json"] if as_json else [])]
+    _refuse_what_goes_with_another(command, config, strategy, asked["nodes"] or 1, of_doctor)
     variables = _variables(environment)
     start(
         command,
         config,
-        [*overrides, *([f"strategy={strategy}"] if strategy else [])],
+        [*overrides, *([f"strategy={strategy}"] if strategy else []), *of_doctor],
         profile=profile,
         asked={**asked, **variables, "container.image": image, "container.mounts": mounts},
         folder=folder,
@@ -366,6 +372,22 @@ def launch(
         dry_run=dry_run,
         submit=submit,
     )
+
+
+def _refuse_what_goes_with_another(
+    command: str, config: Path | None, strategy: str | None, nodes: int, of_doctor: Sequence[str]
+) -> None:
+    """Refuse what `launch` takes for another command than this one."""
+    if command == "doctor":
+        if config or strategy:
+            raise click.UsageError("doctor takes neither CONFIG.yaml nor --strategy: it measures what every run needs")
+        return
+    if config is None:
+        raise click.UsageError("Missing argument 'CONFIG.yaml'.")
+    if of_doctor:
+        raise click.UsageError("--timeout and --json go with doctor")
+    if command == "finetune" and (strategy or nodes > 1):
+        raise click.UsageError("--strategy and --nodes go with pretrain: each fold of fine-tuning is one process")
 
 
 def _variables(environment: Sequence[str]) -> dict[str, str]:
@@ -379,13 +401,30 @@ def _variables(environment: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-@cli.command(example="chiasma doctor\nchiasma doctor --json")
+@cli.command(example="chiasma doctor\nchiasma doctor --json\nchiasma doctor --distributed --timeout 300")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--distributed", is_flag=True, help="Measure the processes this one was started with by chiasma launch doctor."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), help="Seconds to wait for the others.  [default: 60; with --distributed]"
+)
+def doctor(as_json: bool, distributed: bool, timeout: float | None) -> None:
     """Say what this machine can do, and what is missing.
 
     Beside what is missing stands the command that adds it. The exit code is 1 if chiasma does not work without it.
+
+    With --distributed, in processes that chiasma launch doctor started: whether they find each other, run the same
+    code and are equally fast, and how fast all-reduce, gather and each link between nodes are.
     """
+    if timeout is not None and not distributed:
+        raise click.UsageError("--timeout goes with --distributed")
+    ok = _doctor_of_processes(as_json, timeout) if distributed else _doctor_of_machine(as_json)
+    if not ok:
+        click.get_current_context().exit(FAILED)
+
+
+def _doctor_of_machine(as_json: bool) -> bool:
     from launch.doctor import examine, print_report, to_json
 
     report = examine()
@@ -393,8 +432,19 @@ def doctor(as_json: bool) -> None:
         click.echo(to_json(report))
     else:
         print_report(report)
-    if not report.ok:
-        click.get_current_context().exit(FAILED)
+    return report.ok
+
+
+def _doctor_of_processes(as_json: bool, timeout: float | None) -> bool:
+    from launch.interconnect.measure import TIMEOUT, measure
+    from launch.interconnect.table import print_findings
+
+    findings, tells = measure(timeout or TIMEOUT)
+    if tells and as_json:
+        click.echo(findings.to_json())
+    elif tells:
+        print_findings(findings)
+    return not findings.differences
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -27,6 +27,7 @@ DECIDES_NOTHING = {
     "out",
     "cache",
     "workers",
+    "hang_after",
     "evaluate_every",
     "checkpoint_every",
     "keep_checkpoints",
@@ -139,6 +140,12 @@ class PretrainConfig(Config):
     checkpoint_every: int = Field(default=100, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1)
     stop_after_bad_steps: int = Field(default=3, ge=1, description="Non-finite steps in a row that end the run.")
+    hang_after: float = Field(
+        default=900,
+        gt=0,
+        le=1700,
+        description="Seconds without a step after which each process writes where it stands, and the run ends.",
+    )
     permutations: int = Field(default=1000, ge=100, description="For the p-value of retrieval.")
 
     wandb: Wandb | None = None

@@ -15,6 +15,7 @@ from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset, load
 from foundation.errors import ChiasmaError
 from foundation.training.checkpoint import Checkpoints, Position, State
+from foundation.training.hang import HangWatch
 from foundation.training.parallel.base import Parallel
 from foundation.training.stopping import StopRequests, stopped
 from foundation.training.update import Updated
@@ -22,6 +23,7 @@ from pretrain.config import PretrainConfig
 from pretrain.drawing import Drawing
 from pretrain.monitor import Monitor
 from pretrain.step import Logged, Pretraining, Step
+from pretrain.stragglers import Stragglers
 
 CPU = torch.device("cpu")
 
@@ -47,12 +49,17 @@ def train(run: Run, position: Position) -> Position:
 
     Raises:
         ChiasmaError: Too many steps in a row were not finite.
+        Stopped: Somebody asked for it.
     """
     config, updater = run.config, run.state.updater
     step = Step(run.pretraining, run.parallel.forward, run.parallel.autocast, config.chunk_size)
-    batches, window = Batches(run, position), Window()
+    batches, window, stragglers = Batches(run, position), Window(), Stragglers()
     run.pretraining.train()
-    with StopRequests() as requests, run.checkpoints.writing():
+    with (
+        StopRequests() as requests,
+        HangWatch(config.out / "stacks", config.hang_after) as watch,
+        run.checkpoints.writing(),
+    ):
         while position.step < run.steps:
             logged = Logged()
             updated = updater.update(_losses(step, batches, logged, config.accumulate), position.step, run.steps)
@@ -61,10 +68,11 @@ def train(run: Run, position: Position) -> Position:
                 position, step=position.step + 1, samples_seen=position.samples_seen + config.samples_per_step
             )
             asked = requests.of_all()
+            watch.moved()
             if asked or _is_due(run, position):
-                position = _log(run, position, window)
+                position = _log(run, position, window, stragglers)
                 window = Window()
-                window.saved = _save_and_evaluate(run, position, asked)
+                window.saved = _save_and_evaluate(run, position, asked, watch)
             if asked:
                 run.checkpoints.finish()
                 raise stopped(asked, position.step)
@@ -144,6 +152,10 @@ class Window:
         self.rows.append(taken[0])
         self.waited += taken[1]
 
+    def alone(self) -> float:
+        """Seconds that this process loaded records and embedded them, mostly without the others."""
+        return self.waited + sum(each.embedding.seconds() for each in self.logged)
+
     def means(self) -> dict[str, Tensor]:
         """Of what the steps say of their losses and gradients."""
         told = [each.values() for each in self.logged]
@@ -159,11 +171,12 @@ def _is_due(run: Run, position: Position) -> bool:
     return position.step == run.steps or any(position.step % every == 0 for every in often)
 
 
-def _log(run: Run, position: Position, window: Window) -> Position:
+def _log(run: Run, position: Position, window: Window, stragglers: Stragglers) -> Position:
     """Fetch what a window of steps says and write it down; refuse to go on after several that are not finite."""
     row = window.means()
     finite = torch.stack([each.finite for each in window.updated]).tolist()
     seconds = time.perf_counter() - window.started
+    alone = gather_rows(torch.tensor([window.alone()]), [1] * run.parallel.world_size).tolist()
     samples = len(window.updated) * run.config.samples_per_step
     told = {
         "step": position.step,
@@ -178,8 +191,10 @@ def _log(run: Run, position: Position, window: Window) -> Position:
         "checkpointing": window.saved / seconds,
         "processes": run.parallel.world_size,
         "device": run.parallel.device_name(),
+        "seconds_alone": alone,
     }
     run.monitor.log(told)
+    run.monitor.say(stragglers.hear(alone))
     run.monitor.show(told, last=position.step == run.steps)
     sizes = gather_sizes(sum(map(len, window.rows[0])), CPU)
     for number, good in enumerate(finite):
@@ -198,7 +213,7 @@ def _log(run: Run, position: Position, window: Window) -> Position:
     return position
 
 
-def _save_and_evaluate(run: Run, position: Position, asked: int) -> float:
+def _save_and_evaluate(run: Run, position: Position, asked: int, watch: HangWatch) -> float:
     """Checkpoint and evaluate when it is time; seconds that training waited for the checkpoint."""
     config, seconds = run.config, 0.0
     last = asked or position.step == run.steps
@@ -206,6 +221,6 @@ def _save_and_evaluate(run: Run, position: Position, asked: int) -> float:
         seconds = run.checkpoints.save(position, run.state)
     if config.evaluate_every and position.step % config.evaluate_every == 0 and not last:
         run.monitor.clear()
-        with run.state.updater.averaged():
+        with watch.paused(), run.state.updater.averaged():
             run.monitor.log({"step": position.step, "split": "held_out", **run.evaluate()})
     return seconds

@@ -69,6 +69,12 @@ class Monitor:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def say(self, sentence: str | None) -> None:
+        """A line that stays, if there is anything to say."""
+        if sentence:
+            self.clear()
+            print(sentence, file=sys.stderr, flush=True)
+
     def clear(self) -> None:
         """Take the live line away, so that something else can be shown in its place."""
         if sys.stderr.isatty():
@@ -92,6 +98,9 @@ class Unheard(Monitor):
     def show(self, row: Mapping[str, Any], *, last: bool = False) -> None:
         """Do nothing."""
 
+    def say(self, sentence: str | None) -> None:
+        """Do nothing."""
+
     def clear(self) -> None:
         """Do nothing."""
 
@@ -102,6 +111,8 @@ class Unheard(Monitor):
 def _number(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, list):
+        return [_number(each) for each in value]
     if isinstance(value, float):
         return float(f"{value:.7g}") if value - value == 0 else None
     return value

@@ -16,6 +16,7 @@ from foundation.data.batch import Batch
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import FUSED, TowerOutput, View, parts
 from foundation.objectives.base import Loss, Objective, objectives
+from foundation.training.stopwatch import Stopwatch
 from pretrain.config import PretrainConfig
 
 ViewKey = tuple[str, str]
@@ -76,10 +77,12 @@ class Logged:
     Attributes:
         shares: Name to this process's share of a loss or of a part of one; shares add up over processes.
         facts: Name to what is the same on every process.
+        embedding: How long the forward passes of this process's towers take, without the losses.
     """
 
     shares: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Tensor] = field(default_factory=dict)
+    embedding: Stopwatch = field(default_factory=Stopwatch)
 
     def add(self, name: str, loss: Loss, weight: float, share: float) -> None:
         """Count in an objective's loss."""
@@ -149,22 +152,23 @@ class Step:
     ) -> Tensor:
         """The scalar of one chunk, or of all records where there is no pull."""
         with self.autocast():
-            outputs = self._outputs(batch, views)
+            outputs = self._outputs(batch, views, logged)
             loss = _anchor(outputs)
             for name, objective in self._objectives(by_record=None if pull is None else True):
                 loss = loss + self._loss(name, objective, outputs, batch, logged, share)
         return loss if pull is None else loss + pull.scalar(number, outputs)
 
-    def _outputs(self, batch: Batch, views: Mapping[ViewKey, View]) -> dict[ViewKey, TowerOutput]:
+    def _outputs(self, batch: Batch, views: Mapping[ViewKey, View], logged: Logged) -> dict[ViewKey, TowerOutput]:
         # DeepSpeed's hooks take the keys of an output for names.
         numbered = {str(number): view for number, view in enumerate(views.values())}
-        outputs = self.pretraining.model(batch, numbered, seed=self.pretraining.seed)
+        with logged.embedding.running(batch.device):
+            outputs = self.pretraining.model(batch, numbered, seed=self.pretraining.seed)
         return dict(zip(views, outputs.values(), strict=True))
 
-    def _embeddings(self, batch: Batch, views: Mapping[ViewKey, View]) -> list[tuple[Tensor, Tensor]]:
+    def _embeddings(self, batch: Batch, views: Mapping[ViewKey, View], logged: Logged) -> list[tuple[Tensor, Tensor]]:
         """z_BD and present_B of each view, without a graph."""
         with torch.no_grad(), self.autocast():
-            return [(output.z_BD, output.present_B) for output in self._outputs(batch, views).values()]
+            return [(output.z_BD, output.present_B) for output in self._outputs(batch, views, logged).values()]
 
     def _objectives(self, by_record: bool | None) -> Iterator[tuple[str, Objective]]:
         """All objectives, or those whose loss is a sum over records, or the others."""
@@ -194,7 +198,7 @@ class Step:
         states, pieces = [], []
         for part, shown in parts(views, batch, count):
             states.append(_random_state(batch.device))
-            pieces.append(self.forward(partial(self._embeddings, part, shown)))
+            pieces.append(self.forward(partial(self._embeddings, part, shown, logged)))
         states.append(_random_state(batch.device))
         embedded = [[torch.cat(parts) for parts in zip(*pairs, strict=True)] for pairs in zip(*pieces, strict=True)]
         leaves = {name: z_BD.requires_grad_() for name, (z_BD, _) in zip(views, embedded, strict=True)}

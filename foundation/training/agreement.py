@@ -49,8 +49,7 @@ def refuse_disagreement(identity: Mapping[str, str]) -> None:
     Raises:
         ConfigError: It names what differs, and on which process.
     """
-    code = {"the code of chiasma": code_hash(), "the version of torch": importlib.metadata.version("torch")}
-    ours = {**identity, **code}
+    ours = {**identity, **versions_of_code()}
     theirs = everyones(ours)
     for number, other in enumerate(theirs):
         differ = [key for key in {**theirs[0], **other} if other.get(key) != theirs[0].get(key)]
@@ -60,6 +59,11 @@ def refuse_disagreement(identity: Mapping[str, str]) -> None:
                 where="launch",
                 fix="start all processes with one config, one cohort and one installation",
             )
+
+
+def versions_of_code() -> dict[str, str]:
+    """What of the installation decides the result, by name."""
+    return {"the code of chiasma": code_hash(), "the version of torch": importlib.metadata.version("torch")}
 
 
 @cache

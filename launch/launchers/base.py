@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from launch.launchers.cluster import Cluster
+
+Command: TypeAlias = Literal["pretrain", "finetune", "doctor"]
 
 WORKER = ("-m", "launch.cli")
 AGENT = ("-m", "launch.torchrun")
@@ -17,20 +19,20 @@ AGENT = ("-m", "launch.torchrun")
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is to be started.
+    """A run that is to be started, or a measurement of where it would run.
 
     Attributes:
         command: Of chiasma.
-        config: The YAML.
-        overrides: ``key=value`` changes to it.
+        config: The YAML; the doctor has none.
+        overrides: ``key=value`` changes to it; of the doctor, its options.
         cluster: Where, on how many.
         folder: For the files of the launch: what is submitted, and logs.
         rendezvous: ``HOST:PORT`` where nodes without a scheduler meet; empty for one node.
         folds: Of fine-tuning, by name, where each is a job of its own.
     """
 
-    command: Literal["pretrain", "finetune"]
-    config: Path
+    command: Command
+    config: Path | None
     overrides: tuple[str, ...]
     cluster: Cluster
     folder: Path
@@ -40,7 +42,17 @@ class Job:
     @property
     def name(self) -> str:
         """For lists of jobs."""
-        return f"{self.command}-{self.config.stem}"
+        return name_of(self.command, self.config)
+
+    @property
+    def words(self) -> list[str]:
+        """What follows `chiasma`."""
+        return [self.command, "--distributed" if self.config is None else str(self.config), *self.overrides]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on where it stopped when it is started again."""
+        return self.command != "doctor"
 
     @property
     def python(self) -> str:
@@ -49,11 +61,11 @@ class Job:
 
     def alone(self) -> list[str]:
         """The words of one process without others."""
-        return [self.python, *WORKER, self.command, str(self.config), *self.overrides]
+        return [self.python, *WORKER, *self.words]
 
     def together(self) -> list[str]:
         """The words that follow torchrun's own: what each of its workers runs."""
-        return [*WORKER, self.command, str(self.config), *self.overrides]
+        return [*WORKER, *self.words]
 
     def agent(self, *, rendezvous: Iterable[str]) -> list[str]:
         """The words of torchrun on each node, without the workers'.
@@ -63,6 +75,11 @@ class Job:
         """
         counts = (f"--nnodes={self.cluster.nodes}", f"--nproc-per-node={self.cluster.per_node}")
         return [self.python, *AGENT, *counts, *rendezvous]
+
+
+def name_of(command: Command, config: Path | None) -> str:
+    """Of a job, by what it runs."""
+    return command if config is None else f"{command}-{config.stem}"
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _service(cluster: Cluster, name: str) -> dict[str, Any]:
 def _job(job: Job, name: str) -> dict[str, Any]:
     cluster = job.cluster
     # Folds share the GPUs of one pod by themselves; see finetune/pool.py.
-    pods = cluster.nodes if job.command == "pretrain" else 1
+    pods = 1 if job.command == "finetune" else cluster.nodes
     ignored = {"operator": "In", "values": [START_AGAIN, TERMINATED]}
     return {
         "apiVersion": "batch/v1",
@@ -62,7 +62,7 @@ def _job(job: Job, name: str) -> dict[str, Any]:
             "completionMode": "Indexed",
             "completions": pods,
             "parallelism": pods,
-            "backoffLimit": cluster.requeues,
+            "backoffLimit": cluster.requeues if job.goes_on else 0,
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

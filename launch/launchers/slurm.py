@@ -21,10 +21,10 @@ def plan(job: Job) -> Plan:
     if job.command == "finetune":
         return _folds(job, logs)
     path = job.folder / "job.sbatch"
-    return Plan({path: _pretrain(job, logs)}, (quoted(["mkdir", "-p", str(logs)]), f"sbatch {quoted([str(path)])}"))
+    return Plan({path: _together(job, logs)}, (quoted(["mkdir", "-p", str(logs)]), f"sbatch {quoted([str(path)])}"))
 
 
-def _pretrain(job: Job, logs: Path) -> str:
+def _together(job: Job, logs: Path) -> str:
     cluster = job.cluster
     asked = {"nodes": cluster.nodes, "ntasks-per-node": 1, **_gpus(cluster, cluster.gpus)}
     rendezvous = '--rdzv-backend=c10d --rdzv-endpoint="$meet" --rdzv-id="$SLURM_JOB_ID.$start"'
@@ -38,7 +38,7 @@ def _pretrain(job: Job, logs: Path) -> str:
             "# This script runs on the first node: there the nodes meet.",
             f'meet="$(hostname):{PORTS}"',
             *_run([quoted(["srun", "--kill-on-bad-exit=1", *_step(cluster)]), agent, quoted(job.together())]),
-            *_again(cluster, "$SLURM_JOB_ID"),
+            *(_again(cluster, "$SLURM_JOB_ID") if job.goes_on else ['exit "$code"', ""]),
         ]
     )
 
@@ -83,12 +83,12 @@ def _head(job: Job, asked: Mapping[str, object], *, output: Path) -> list[str]:
         "output": output,
         "open-mode": "append",
         # To the step, not to this shell; torchrun tells its workers, and they save.
-        "signal": f"USR1@{cluster.warn_before_end}",
+        "signal": f"USR1@{cluster.warn_before_end}" if job.goes_on else None,
     }
     return [
         "#!/bin/bash",
         *(f"#SBATCH {quoted([f'--{name}={value}'])}" for name, value in options.items() if value is not None),
-        "#SBATCH --requeue",
+        f"#SBATCH --{'requeue' if job.goes_on else 'no-requeue'}",
         *(f"#SBATCH {line}" for line in cluster.sbatch),
         "",
         "set -e",

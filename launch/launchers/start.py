@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from foundation.errors import ChiasmaError, ConfigError
 from launch.launchers import kubernetes, local, slurm
-from launch.launchers.base import Job, Plan
+from launch.launchers.base import Command, Job, Plan, name_of
 from launch.launchers.cluster import Cluster, load_cluster
 
 LAUNCHERS: dict[str, Callable[[Job], Plan]] = {
@@ -22,8 +22,8 @@ LAUNCHERS: dict[str, Callable[[Job], Plan]] = {
 
 
 def launch(
-    command: Literal["pretrain", "finetune"],
-    config: Path,
+    command: Command,
+    config: Path | None,
     overrides: Sequence[str],
     *,
     profile: Path | None = None,
@@ -37,8 +37,8 @@ def launch(
 
     Args:
         command: Of chiasma.
-        config: The YAML.
-        overrides: ``key=value`` changes to it.
+        config: The YAML; None for the doctor.
+        overrides: See `Job`.
         profile: YAML of a cluster.
         asked: Keys of `Cluster` that are said here; see `load_cluster`.
         folder: For what is written; by default ``launched/`` and the name of the job.
@@ -51,8 +51,8 @@ def launch(
         ChiasmaError: The scheduler refused.
     """
     cluster = load_cluster(profile, asked)
-    folds = _refuse_what_cannot_run(command, config, overrides, cluster)
-    named = folder or Path("launched") / f"{command}-{config.stem}"
+    folds = () if config is None else _refuse_what_cannot_run(command, config, overrides, cluster)
+    named = folder or Path("launched") / name_of(command, config)
     plan = LAUNCHERS[cluster.scheduler](Job(command, config, tuple(overrides), cluster, named, rendezvous, folds))
     if dry_run:
         _show(plan)

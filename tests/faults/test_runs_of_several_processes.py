@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,22 @@ def spoilt(rank: int, workplace: str, out: str) -> None:
     start(rank, workplace, out, [])
 
 
+def hanging(rank: int, workplace: str, out: str) -> None:
+    """One of two processes, of which the second stands still in its third step."""
+    from pretrain.engine import Batches
+
+    take, calls = Batches.__next__, iter(range(100))
+
+    def take_late(self):
+        if rank == 1 and next(calls) == 2:
+            time.sleep(600)
+        return take(self)
+
+    Batches.__next__ = take_late
+    sys.stderr = open(f"{out}-{rank}.err", "w")  # noqa: SIM115  (until the process ends)
+    start(rank, workplace, out, ["hang_after=3", "permutations=100"])
+
+
 def unlike(rank: int, workplace: str, out: str) -> None:
     """One of two processes, of which the second has another config."""
     start(rank, workplace, out, ["optimiser.learning_rate=0.5"] if rank == 1 else [])
@@ -137,6 +155,19 @@ def test_a_loss_that_is_not_finite_on_one_process_updates_nothing_on_any_and_end
         for path in sorted((run / "checkpoints").glob("step-*"))
     )
     assert before and all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_process_that_stands_still_ends_the_run_with_the_stacks_of_all(workplace):
+    run = workplace / "hanging"
+    with pytest.raises(mp.ProcessExitedException):
+        spawn(hanging, workplace, run)
+    told = Path(f"{run}-0.err").read_text()
+    assert "no step was finished in 3 s" in told
+    assert re.search(r"process 1 is in _losses \(pretrain/engine.py:\d+\)", told)
+    first, second = ((run / "stacks" / f"process-{rank}.txt").read_text() for rank in range(2))
+    assert "in take_late" in second and "in take_late" not in first
+    assert "in gather" in first
+    assert [path.name for path in sorted((run / "checkpoints").glob("step-*"))]
 
 
 def test_processes_that_were_started_unlike_do_not_begin(workplace):

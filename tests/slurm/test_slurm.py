@@ -68,10 +68,11 @@ def workplace(slurm, simulated, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def launch(slurm, workplace) -> Launch:
-    """Submit a run to the folder `out`; returns the numbers of its jobs."""
+    """Submit a run to the folder `out`, or the doctor; returns the numbers of its jobs."""
 
     def submit(command: str, out: Path, *options: str) -> list[str]:
-        words = [command, str(workplace / f"{command}.yaml"), f"out={out}", "--slurm", "--submit"]
+        run = [] if command == "doctor" else [str(workplace / f"{command}.yaml"), f"out={out}"]
+        words = [command, *run, "--slurm", "--submit"]
         with pytest.MonkeyPatch.context() as patch, (workplace / f"{out.name}.said").open("w+") as said:
             for name, value in slurm.environment.items():
                 patch.setenv(name, value)
@@ -140,6 +141,18 @@ def wait_for_rows(slurm, run: Path, job: str, count: int) -> None:
     while len(rows(run)) < count:
         assert time.monotonic() < end and slurm.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(run, job)
         time.sleep(0.05)
+
+
+def test_the_doctor_measures_two_nodes_and_the_link_between_them(slurm, launch, workplace):
+    (job,) = launch("doctor", workplace / "doctor", "--nodes", "2", "--processes", "1", "--json")
+    assert slurm.ended(job)["JobState"] == "COMPLETED", log_of(workplace / "doctor", job)
+    assert slurm.job(job)["Requeue"] == "0"
+    log = workplace / "launched-doctor" / "logs" / job / "rank-0.log"
+    found = json.loads(log.read_text().partition("\n")[2])
+    assert [each["node"] for each in found["processes"]] == [0, 1] and found["ok"] is True
+    (link,) = found["links"]
+    assert link["first"].endswith("(node 0)") and link["second"].endswith("(node 1)") and link["bandwidth"] > 0
+    assert {each["size"] for each in found["collectives"]} == {2**10, 2**16, 2**20, 2**24, 2**26}
 
 
 def test_two_nodes_end_with_the_weights_of_one_process(two_nodes, workplace, monkeypatch):

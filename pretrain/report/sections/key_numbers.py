@@ -9,6 +9,7 @@ import numpy as np
 
 from foundation.report.page import Page
 from foundation.wording import duration
+from pretrain.stragglers import sentence, slowest
 
 
 def add_key_numbers(page: Page, metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -32,6 +33,12 @@ def add_key_numbers(page: Page, metrics: Mapping[str, Any], rows: Sequence[Mappi
         values = [row[key] for row in train if row.get(key) is not None]
         if values:
             facts.append((name, form.format(float(np.median(values)))))
+    alone = [row["seconds_alone"] for row in train if len(row.get("seconds_alone") or ()) > 1]
+    # A run that went on in another number of processes is judged by the last one.
+    totals = np.sum([each for each in alone if len(each) == len(alone[-1])], axis=0).tolist() if alone else []
+    number = slowest(totals, sum(row["seconds"] for row in train)) if totals else None
+    if number is not None:
+        facts.append(("process that the others wait for", sentence(totals, number)))
     bad = sum(row.get("split") == "non-finite" for row in rows)
     if bad:
         facts.append(("steps skipped (loss or gradient not finite)", f"{bad:,}"))

@@ -19,9 +19,13 @@ from launch.launchers.cluster import Cluster, load_cluster
 AWKWARD = ("out=my runs/it's", "tasks=[{task: subtype}]", 'name=$HOME `x` "y"')
 
 
+DOCTOR = ["-m", "launch.cli", "doctor", "--distributed"]
+
+
 def make_job(command="pretrain", overrides=AWKWARD, folds=(), rendezvous="", config="cfg/a b.yaml", **keys) -> Job:
     cluster = Cluster.model_validate(keys)
-    return Job(command, Path(config), tuple(overrides), cluster, Path("launched/it"), rendezvous, tuple(folds))
+    path = None if command == "doctor" else Path(config)
+    return Job(command, path, tuple(overrides), cluster, Path("launched/it"), rendezvous, tuple(folds))
 
 
 def directives(script: str) -> dict[str, str]:
@@ -159,6 +163,21 @@ def test_folds_are_an_array_and_a_last_job_joins_them(tmp_path):
     assert calls[1] == ["sbatch", "--dependency=afterok:41", "--kill-on-invalid-dep=yes", paths[1]]
 
 
+def test_the_doctor_takes_the_path_of_a_run_and_is_not_queued_again(tmp_path):
+    keys = dict(nodes=2, gpus=8, gres="gpu:a100", mem="0", partition="gpu", module=["cuda"], cpus_per_task=16)
+    doctor, run = (
+        only(slurm.plan(make_job(command, words, **keys))) for command, words in (("doctor", ()), ("pretrain", AWKWARD))
+    )
+    asked, of_run = directives(doctor.replace("no-requeue", "requeue")), directives(run)
+    assert (asked.pop("job-name"), of_run.pop("job-name")) == ("doctor", "pretrain-a b")
+    assert of_run.pop("signal") == "USR1@300" and asked == of_run and "#SBATCH --no-requeue\n" in doctor
+    code, calls = ran(doctor, tmp_path, 75)
+    _, calls_of_run = ran(run, tmp_path)
+    assert code == 75 and calls[:-1] == calls_of_run[:-1], "and no scontrol"
+    words, words_of_run = calls[-1], calls_of_run[-1]
+    assert words[-4:] == DOCTOR and words[:-4] == words_of_run[: -4 - len(AWKWARD)]
+
+
 # Kubernetes
 
 
@@ -213,6 +232,19 @@ def test_the_smallest_manifests_are_valid():
     assert len(long[1]["metadata"]["name"]) <= 52
 
 
+def test_a_manifest_of_the_doctor_has_the_pods_of_a_run_and_no_second_try():
+    keys = dict(container={"image": "i"}, nodes=3, gpus=8)
+    service, job = documents(kubernetes.plan(make_job("doctor", (), **keys)))
+    _, run = documents(kubernetes.plan(make_job(**keys)))
+    assert service["metadata"]["name"] == job["metadata"]["name"] == "doctor"
+    assert (job["spec"].pop("backoffLimit"), run["spec"].pop("backoffLimit")) == (0, 100)
+    pod, pod_of_run = (each["spec"].pop("template")["spec"] for each in (job, run))
+    assert job["spec"] == run["spec"]
+    (worker,), (of_run,) = pod["containers"], pod_of_run["containers"]
+    assert worker["command"][-4:] == DOCTOR and worker["command"][:5] == of_run["command"][:5]
+    assert worker["resources"] == of_run["resources"]
+
+
 def test_a_manifest_holds_no_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("TOKEN_OF_TEST", "s3cr3t")
     profile = tmp_path / "cluster.yaml"
@@ -238,6 +270,14 @@ def test_here_one_line_becomes_the_run():
 def test_here_fine_tuning_is_one_process_that_has_others():
     (line,) = local.plan(make_job("finetune", processes=3, python="py")).start
     assert shlex.split(line) == ["exec", "py", "-m", "launch.cli", "finetune", "cfg/a b.yaml", *AWKWARD, "processes=3"]
+
+
+def test_here_the_doctor_is_started_as_a_run_is():
+    doctor, run = (
+        shlex.split(local.plan(make_job(command, words, processes=2, python="py")).start[-1])
+        for command, words in (("doctor", ()), ("pretrain", AWKWARD))
+    )
+    assert doctor[-4:] == DOCTOR and doctor[:-4] == run[: -4 - len(AWKWARD)]
 
 
 def test_several_nodes_without_a_scheduler_have_to_know_where_to_meet():

@@ -40,6 +40,23 @@ def test_a_dry_run_shows_everything_and_writes_and_starts_nothing(tmp_path, capf
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("where", "last"),
+    [
+        (["--gpus", "0", "--processes", "2"], "-m launch.cli doctor --distributed"),
+        (["--processes", "2", "--timeout", "300", "--json"], "doctor --distributed --timeout=300 --json"),
+        (["--nodes", "2", "--gpus", "8", "--slurm"], "sbatch launched/doctor/job.sbatch"),
+        (["--nodes", "2", "--kubernetes", "--container", "i"], "kubectl apply -f launched/doctor/job.yaml"),
+    ],
+    ids=["here", "with options", "slurm", "kubernetes"],
+)
+def test_the_doctor_is_launched_like_a_run_without_a_config(tmp_path, capfd, where, last):
+    assert main(["launch", "doctor", *where, "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    assert said.splitlines()[-1].endswith(last) and "doctor" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_submit_it_is_written_and_shown(tmp_path, capfd):
     assert main(SLURM) == 0
     script = (tmp_path / "launched" / "pretrain-tiny" / "job.sbatch").read_text()

@@ -1,0 +1,216 @@
+"""Weak scaling from one to two processes of a processor, and what is lost on the way; the step against a bare loop.
+
+Run `python benchmarks/bench_ranks.py` on a quiet machine with two cores or more. Two processes of one thread each take
+turns at: training their own records each while the other rests (alone); both at once without knowing of each other
+(apart); and as two processes of one run (together), by the engine of `chiasma pretrain` and by a loop around torch's
+DistributedDataParallel that does what has to be done and nothing else. The records of each process are the same in all
+of them, as many as one process has in a run of its own. Seconds are of the clock, ratios are taken turn by turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from bench_step import NEVER, Bench, Stopwatch, config_of, simulated
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from foundation.cohort.store import PreparedCohort
+from foundation.data.alignment import align
+from foundation.data.batch import Batch
+from foundation.data.dataset import load
+from foundation.data.scaling import fit_preprocessing
+from foundation.training.checkpoint import Checkpoints, Position, State
+from foundation.training.optimiser import build_optimiser
+from foundation.training.parallel.replicated import Replicated
+from foundation.training.update import Updater
+from pretrain.config import PretrainConfig
+from pretrain.engine import Run, train
+
+RESULT = Path(__file__).parent / "results" / "ranks.json"
+RANKS = 2
+
+
+class Part(Replicated):
+    """A process that has its part of every batch, whether or not there is another one that has the rest."""
+
+    def __init__(self, config: PretrainConfig, rank: int) -> None:
+        super().__init__(config.precision, torch.device("cpu"))
+        self.rank, self.world_size = rank, RANKS
+
+
+class Rank(Bench):
+    """What one process does, alone or not; see `Bench`."""
+
+    def __init__(self, folder: Path, config: PretrainConfig, rank: int, steps: int) -> None:
+        cohort = PreparedCohort(folder / "cohort")
+        aligned = align(fit_preprocessing(cohort, np.arange(len(cohort))), cohort)
+        self.own = folder / f"rank-{rank}"
+        self.own.mkdir()
+        super().__init__(aligned, config.model_copy(update={"out": self.own}), "cpu", folder, steps)
+        self.rank = rank
+        order = self.drawing.order(config, batches=steps, rank=rank, world_size=RANKS)
+        self.batches = list(load(self.dataset, order))
+
+    def clock(self) -> float:
+        """Of the wall."""
+        return time.perf_counter()
+
+    def engine(self) -> tuple[list[float], list[float]]:
+        """Seconds of each step from log to log, and the seconds of each before this process met the other."""
+        together = dist.is_initialized()
+        steps = self.steps + 1
+        watch = Stopwatch(self.own / "metrics.jsonl", steps, self.clock)
+        parallel = Part(self.config, self.rank)
+        run = Run(
+            config=self.config,
+            steps=steps,
+            dataset=self.dataset,
+            drawing=self.drawing,
+            pretraining=self.module,
+            state=State(Updater(self.module, self.config.optimiser, parallel, ema=None)),
+            parallel=parallel,
+            checkpoints=Checkpoints((self.folder if together else self.own) / "checkpoints", keep=1),
+            monitor=watch,
+            evaluate=dict,
+        )
+        train(run, Position(0, 0, 0, {}))
+        alone = [row["seconds_alone"][self.rank if together else 0] for row in watch.rows()][-self.steps :]
+        return np.diff(watch.times).tolist(), alone
+
+    def plain(self) -> list[float]:
+        """Seconds of each step of a loop around DistributedDataParallel."""
+        module = DistributedDataParallel(WithLosses(self))
+        optimiser = build_optimiser(self.bare_module, self.config.optimiser)
+        seconds = []
+        for batch in self.batches:
+            start = self.clock()
+            optimiser.zero_grad(set_to_none=True)
+            # Losses are sums over processes, and DistributedDataParallel gives means.
+            (RANKS * module(batch)).backward()
+            nn.utils.clip_grad_norm_(module.parameters(), self.config.optimiser.clip)
+            optimiser.step()
+            seconds.append(self.clock() - start)
+        return seconds
+
+
+class WithLosses(nn.Module):
+    """A module whose forward pass gives the weighted sum of all losses."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.bench = bench
+        self.module = bench.bare_module
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scalar."""
+        return self.bench.losses(self.module, batch)
+
+
+def work(rank: int, folder: Path, config: PretrainConfig, steps: int, turns: int, barrier: Any, told: Any) -> None:
+    """One of two processes: all turns."""
+    torch.set_num_threads(1)
+    bench = Rank(folder, config, rank, steps)
+    for turn in range(turns + 1):
+        row: dict[str, Any] = {}
+        for number in range(RANKS):
+            barrier.wait()
+            if number == rank:
+                row["alone"], _ = bench.engine()
+        barrier.wait()
+        row["apart"], _ = bench.engine()
+        barrier.wait()
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{turn}", rank=rank, world_size=RANKS)
+        row["together"], row["before_meeting"] = bench.engine()
+        barrier.wait()
+        row["bare"] = bench.plain()
+        barrier.wait()
+        dist.destroy_process_group()
+        # The first turn warms up.
+        if turn:
+            told.put((turn, rank, row))
+
+
+def measure(folder: Path, config: PretrainConfig, steps: int, turns: int) -> dict[str, Any]:
+    """Medians over turns."""
+    context = mp.get_context("spawn")
+    barrier, told = context.Barrier(RANKS), context.Queue()
+    processes = [
+        context.Process(target=work, args=(rank, folder, config, steps, turns, barrier, told)) for rank in range(RANKS)
+    ]
+    for process in processes:
+        process.start()
+    rows = {(turn, rank): row for turn, rank, row in (told.get(timeout=3600) for _ in range(RANKS * turns))}
+    for process in processes:
+        process.join()
+    found = [ratios([rows[turn, rank] for rank in range(RANKS)]) for turn in range(1, turns + 1)]
+    medians = {key: round(statistics.median(each[key] for each in found), 4) for key in found[0]}
+    return {
+        "batch_size_of_each_process": config.batch_size // RANKS,
+        **medians,
+        "efficiency_of_each_turn": [round(each["efficiency"], 3) for each in found],
+    }
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of one turn: seconds of a step, the efficiency and its three factors, and the step over the bare loop."""
+    alone, apart, together, bare = (
+        np.array([row[key] for row in rows]) for key in ("alone", "apart", "together", "bare")
+    )
+    longer = apart.max(axis=0).mean()
+    return {
+        "seconds_alone": alone.mean(),
+        "seconds_together": together.mean(),
+        "efficiency": alone.mean() / together.mean(),
+        "shared_machine": alone.mean() / apart.mean(),
+        "unequal_records": apart.mean() / longer,
+        "rest": longer / together.mean(),
+        "ratio_to_bare": float(np.median(together[0]) / np.median(bare[0])),
+    }
+
+
+def main() -> None:
+    """Measure, print the ratios, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["tiny", "vit-s"])
+    parser.add_argument("--patients", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=8, help="of a turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    results = {}
+    for model in arguments.models:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            simulated(folder, arguments.patients)
+            config = config_of(model, None)
+            config = config.model_copy(update={"batch_size": RANKS * config.batch_size, "checkpoint_every": NEVER})
+            results[model] = found = measure(folder, config, arguments.steps, arguments.turns)
+        print(
+            f"{model}: efficiency {found['efficiency']} (aim 0.95) = {found['shared_machine']} shared machine x "
+            f"{found['unequal_records']} unequal records x {found['rest']} the rest; "
+            f"{found['ratio_to_bare']} x the bare loop on {RANKS} processes (aim 1.03)",
+            flush=True,
+        )
+    machine = {
+        "device": platform.processor() or platform.machine(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    arguments.out.write_text(json.dumps({"results": results, "machine": machine}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
