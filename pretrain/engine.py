@@ -189,6 +189,8 @@ def _log(run: Run, position: Position, window: Window, stragglers: Stragglers) -
         "samples_per_second": samples / seconds,
         "waiting": window.waited / seconds,
         "checkpointing": window.saved / seconds,
+        "processes": run.parallel.world_size,
+        "device": run.parallel.device_name(),
         "seconds_alone": alone,
     }
     run.monitor.log(told)

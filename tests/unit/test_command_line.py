@@ -17,6 +17,7 @@ from foundation.errors import DataError
 from foundation.progress import Progress
 from launch.cli import cli, main
 from launch.machine import usable_cores
+from pretrain.planning.hardware import Hardware
 
 COMMANDS = sorted(cli.commands)
 HEAVY = {
@@ -99,7 +100,7 @@ def test_version(capsys):
         (["prepare", "c.yaml", "--out", "x", "--root", "nowhere"], "'nowhere' does not exist"),
         (["prepare", "c.yaml", "--out", "x", "--workers", "0"], "0 is not in the range x>=1"),
         (["simulate", "x", "--patients", "none"], "'none' is not a valid integer"),
-        (["pretrain", "c.yaml", "--gpus", "8"], "--gpus and --json go with --plan"),
+        (["pretrain", "c.yaml", "--gpus", "8"], "--gpus, --hardware, --measured and --json go with --plan"),
         (["launch", "predict", "c.yaml"], "'predict' is not one of 'pretrain', 'finetune'"),
         (["launch", "finetune", "c.yaml", "--nodes", "2"], "--strategy and --nodes go with pretrain"),
         (["launch", "finetune", "c.yaml", "--strategy", "ddp"], "--strategy and --nodes go with pretrain"),
@@ -112,7 +113,7 @@ def test_version(capsys):
         (["launch", "pretrain", "c.yaml", "--env", "A B=1"], "--env takes NAME=VALUE, and 'A B=1' is not that"),
         (["launch", "pretrain", "c.yaml", "--slurm"], "c.yaml: no such file"),
         (["launch", "pretrain", "c.yaml", "--time", "soon"], "time: "),
-        (["pretrain", "c.yaml", "--json"], "--gpus and --json go with --plan"),
+        (["pretrain", "c.yaml", "--json"], "--gpus, --hardware, --measured and --json go with --plan"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(args, expected, capsys):
@@ -330,37 +331,63 @@ def test_rare_patterns_are_summed_up(tmp_path, capsys):
 def test_a_plan_is_printed_as_tables_or_as_json(monkeypatch, capsys):
     memory = types.SimpleNamespace(
         **dict.fromkeys(("weights", "gradients", "optimiser", "average"), 1.5e9),
+        batch=2e9,
         activations=3e9,
-        activations_kept=9e9,
-        activations_checkpointed=3e9,
-        records_at_once=16,
-        ddp=30e9,
-        sharded=5e9,
-        fits={24: {"ddp": False, "sharded": True}},
+        working=4e9,
+        total=15e9,
+        fits={24: True, 80: True},
+    )
+    timing = types.SimpleNamespace(
+        sent={"gradients": 3e9, "parameters": 0.0, "contrast": 1e7},
+        seconds={"gradients": 0.25, "contrast": 0.25},
+        compute=2.0,
+        efficiency=(0.75, 0.8),
+    )
+    scale = types.SimpleNamespace(
+        gpus=64,
+        share=64,
+        rate=types.SimpleNamespace(source="assumed: 9 TFLOP/s"),
+        activations=types.SimpleNamespace(configured=3e9, kept=9e9, checkpointed=3e9, records_at_once=16),
+        strategies={
+            "ddp": types.SimpleNamespace(cannot=None, memory=memory, timing=timing),
+            "zero3": types.SimpleNamespace(cannot="ema", memory=None, timing=None),
+        },
+        storage=types.SimpleNamespace(
+            samples_per_second=1500.0, bytes_per_second=3e9, of_node=1e9, checkpoint=5e9, checkpoint_seconds=1.0
+        ),
+        hours=(1.0, 2.0),
+        loads={"memory": 0.5, "storage": 0.75},
+        first="storage",
     )
     asked = []
 
     def make_plan(*args):
-        asked.append(args[:3])
+        asked.append(args[:5])
         return types.SimpleNamespace(
             parameters={"[ct]": 300, "total": 1200},
             operations=types.SimpleNamespace(towers={"[ct]": 7e9}, forward=8e9, forward_and_backward=24e9, step=32e9),
-            memory=memory,
-            gpus=64,
+            hardware=Hardware(),
+            strategy="ddp",
             batch_size=4096,
             steps=781,
             samples=3198976,
             operations_of_run=1.7e20,
+            bytes_per_record=1e6,
+            scales=[scale],
             document=lambda: {"steps": 781},
         )
 
-    stand_in(monkeypatch, "pretrain.plan", make_plan=make_plan)
-    monkeypatch.setenv("COLUMNS", "100")
-    assert main(["pretrain", "c.yaml", "a=1", "--plan", "--gpus", "64"]) == 0
+    stand_in(monkeypatch, "pretrain.planning.plan", make_plan=make_plan)
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["pretrain", "c.yaml", "a=1", "--plan", "--gpus", "8", "--gpus", "64", "--measured", "run"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert {"[ct] 300 7.0", "total 1,200", "step, with what is computed again 32.0", "weights 1.50"} <= set(lines)
-    assert {"activations, 16 records at once 3.00", "24 GB too small fits"} <= set(lines)
-    assert "about 781 steps of 4,096 records on 64 GPUs: 3,198,976 samples, 1.7e+20 operations" in lines
+    assert {"[ct] 300 7.0", "total 1,200", "step, with what is computed again 32.0"} <= set(lines)
+    assert {"64 GPUs, 64 records of 4,096 on each", "activations, 16 records at once 3.00"} <= set(lines)
+    assert {"ddp * 1.50 1.50 1.50 1.50 2.00 3.00 4.00 15.00 24, 80", "zero3 cannot do `ema`"} <= set(lines)
+    assert "ddp * 3.000 0.000 0.010 0.500 2.000 75% to 80%" in lines
+    assert "on 64 GPUs 1,500.0 1.0 to 2.0 64 to 128 3.00 1.00 5.00 1.0" in lines
+    assert "on 64 GPUs 0.50 0.75 nothing yet; storage next" in lines
+    assert "about 781 steps of 4,096 records: 3,198,976 samples, 1.7e+20 operations" in lines
     assert main(["pretrain", "c.yaml", "--plan", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"steps": 781}
-    assert asked == [(Path("c.yaml"), ("a=1",), 64), (Path("c.yaml"), (), 1)]
+    assert asked == [(Path("c.yaml"), ("a=1",), (8, 64), None, Path("run")), (Path("c.yaml"), (), (1,), None, None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -49,6 +50,10 @@ class Parallel(ABC):
         self.precision = precision
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = world_size()
+
+    def device_name(self) -> str:
+        """What this process computes on, such as ``NVIDIA H100 80GB HBM3`` or ``x86_64``."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
 
     def deal(self, module: nn.Module) -> None:  # noqa: B027  (most strategies need neither of both)
         """Deal out the parameters, before there is an optimiser; by default every process keeps all."""

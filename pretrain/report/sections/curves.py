@@ -21,7 +21,7 @@ QUANTITIES = {
 }
 """What is logged beside losses, in the order in which it is drawn."""
 
-BOOKKEEPING = {"step", "epoch", "samples_seen", "split", "seconds", "rows"}
+BOOKKEEPING = {"step", "epoch", "samples_seen", "split", "seconds", "rows", "processes"}
 
 
 def add_curves(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -159,7 +159,11 @@ def test_a_plan_counts_the_records_of_all(workplace, capsys):
     assert main(["pretrain", str(workplace / "three.yaml"), "--plan"]) == 0
     records = sum(len(PreparedCohort(workplace / name)) for name in PARTS)
     steps = round(2 * 0.8 * records / 8)
-    assert f"about {steps:,} steps of 8 records" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"about {steps:,} steps of 8 records" in printed
+    files = [path for name in PARTS for path in (workplace / name / "records").rglob("*") if path.is_file()]
+    stored = sum(path.stat().st_size for path in files) / records
+    assert f"stored {stored / 1e6:,.2f} MB per record" in printed
 
 
 @pytest.mark.parametrize(

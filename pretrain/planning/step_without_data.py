@@ -1,12 +1,13 @@
-"""A training step on fake tensors, which have no memory: its operations, and the bytes of its activations."""
+"""A training step on fake tensors, which have no memory: operations, bytes of activations, calls of each block."""
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import torch
 from accelerate import init_empty_weights
@@ -20,20 +21,31 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from foundation.data.batch import Batch
 from foundation.model.layers.running import recomputed
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.training.parallel.base import blocks
 from pretrain.config import PretrainConfig
-from pretrain.planned_cohort import Cohort
+from pretrain.planning.cohort import Cohort
+from pretrain.planning.strategies import Around, Block
 from pretrain.step import Logged, Pretraining, Step
 
 
 @dataclass(frozen=True)
 class EmptyStep:
-    """One step on some records: operations per record, and bytes of activations."""
+    """One step on some records.
+
+    Attributes:
+        module: The model and its objectives.
+        towers, forward, step: Operations per record.
+        activations: Bytes, at the worst moment.
+        blocks, around: The parameters, and how often those of a block are used in a forward pass.
+    """
 
     module: Pretraining
     towers: dict[str, float]
     forward: float
     step: float
     activations: int
+    blocks: tuple[Block, ...]
+    around: Around
 
 
 def run_step(config: PretrainConfig, cohort: Cohort, records: int) -> EmptyStep:
@@ -45,7 +57,13 @@ def run_step(config: PretrainConfig, cohort: Cohort, records: int) -> EmptyStep:
     module.freeze_what_no_view_asks_for(batch)
     low_precision = config.precision == "bfloat16"
     step = Step(module, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision))
-    with FlopCounterMode(display=False) as forward, step.autocast(), _RealMasks(), torch.no_grad():
+    with (
+        FlopCounterMode(display=False) as forward,
+        step.autocast(),
+        _RealMasks(),
+        torch.no_grad(),
+        _Calls(module) as calls,
+    ):
         module.model(batch, module.views(batch), seed=config.seed)
     held = [tensor for p in module.parameters() for tensor in (p, p.grad) if tensor is not None]
     meter = _Meter([*held, *batch.images.values(), *batch.omics.values()])
@@ -56,7 +74,58 @@ def run_step(config: PretrainConfig, cohort: Cohort, records: int) -> EmptyStep:
             loss.backward()
     by_module = forward.get_flop_counts()
     towers = {n: sum(by_module[f"MultimodalModel.towers.{n}"].values()) / records for n in module.model.towers}
-    return EmptyStep(module, towers, forward.get_total_flops() / records, meter.operations / records, meter.most)
+    return EmptyStep(
+        module,
+        towers,
+        forward.get_total_flops() / records,
+        meter.operations / records,
+        meter.most,
+        *parameters_of(module, calls.counted),
+    )
+
+
+def parameters_of(module: nn.Module, calls: Sequence[int]) -> tuple[tuple[Block, ...], Around]:
+    """The parameters of the blocks of all towers, and of what lies around them.
+
+    Args:
+        module: The model and its objectives.
+        calls: Of each block, in one forward pass.
+    """
+    found = tuple(_block(block, count) for block, count in zip(blocks(module), calls, strict=True))
+    inside = {id(parameter) for block in blocks(module) for parameter in block.parameters()}
+    around = [parameter for parameter in module.parameters() if id(parameter) not in inside]
+    trained = sum(parameter.numel() for parameter in around if parameter.requires_grad)
+    return found, Around(sum(parameter.numel() for parameter in around), trained, len(around))
+
+
+def _block(block: nn.Module, calls: int) -> Block:
+    return Block(
+        shapes=tuple(tuple(parameter.shape) for parameter in block.parameters()),
+        parts=sum(any(True for _ in part.parameters(recurse=False)) for part in block.modules()),
+        calls=calls,
+        trained=any(parameter.requires_grad for parameter in block.parameters()),
+    )
+
+
+class _Calls:
+    """Counts, while it lasts, how often each block of a module is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.blocks = blocks(module)
+        self.counted = [0] * len(self.blocks)
+
+    def __enter__(self) -> Self:
+        self._hooks = [
+            block.register_forward_pre_hook(partial(self._called, place)) for place, block in enumerate(self.blocks)
+        ]
+        return self
+
+    def _called(self, place: int, *_: object) -> None:
+        self.counted[place] += 1
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
 
 def _build(config: PretrainConfig, cohort: Cohort, fake: FakeTensorMode) -> Pretraining:

@@ -13,11 +13,11 @@ from foundation.errors import ConfigError
 from foundation.modality import ImageModality, OmicsModality
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from pretrain.config import PretrainConfig
-from pretrain.plan import make_plan, size_of
-from pretrain.planned_cohort import Cohort
+from pretrain.planning.cohort import Cohort
+from pretrain.planning.plan import make_plan, plan_of
 from pretrain.step import Logged, Pretraining, Step
 
-LARGE = Path(__file__).parents[3] / "configs" / "pretrain" / "ct-large.yaml"
+LARGE = Path(__file__).parents[4] / "configs" / "pretrain" / "ct-large.yaml"
 GENES = [f"g{i}" for i in range(40)]
 SMALL = Cohort(
     100,
@@ -80,32 +80,29 @@ def real_operations(config: PretrainConfig, records: int) -> float:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_operations_of_a_plan_are_those_of_a_real_step(precision):
     config = small_config(precision=precision)
-    found = size_of(config, SMALL).operations
+    found = plan_of(config, SMALL).operations
     assert found.forward_and_backward == found.step == real_operations(config, 8)
 
 
 def test_a_cached_step_embeds_twice():
-    whole, cached = (size_of(small_config(chunk_size=size), SMALL) for size in (None, 4))
+    whole, cached = (plan_of(small_config(chunk_size=size), SMALL) for size in (None, 4))
     assert cached.operations.step == cached.operations.forward_and_backward + cached.operations.forward
     # Vectors of features are made once per chunk, whatever its size.
     assert cached.operations.forward == pytest.approx(whole.operations.forward, rel=0.05)
     # But for the scores of the contrast, which are of a chunk with itself here and of the whole batch there.
     assert cached.operations.step == pytest.approx(real_operations(small_config(chunk_size=4), 8), rel=1e-3)
-    assert cached.memory.records_at_once == 4
-    assert cached.memory.activations < 0.7 * whole.memory.activations
+    held = {name: found.scales[0].activations for name, found in (("cached", cached), ("whole", whole))}
+    assert held["cached"].records_at_once == 4
+    assert held["cached"].configured < 0.7 * held["whole"].configured
 
 
 def test_gpus_share_the_batch_and_sharded_the_weights():
-    one, four = (size_of(small_config(), SMALL, gpus) for gpus in (1, 4))
-    assert (one.memory.records_at_once, four.memory.records_at_once) == (8, 2)
-    static = 16 * four.parameters["total"]
-    assert four.memory.ddp == static + four.memory.activations
-    assert four.memory.sharded == static // 4 + four.memory.activations
+    one, four = (plan_of(small_config(), SMALL, [gpus]) for gpus in (1, 4))
+    assert [plan.scales[0].activations.records_at_once for plan in (one, four)] == [8, 2]
     assert (four.steps, four.samples) == (300, 2400)
     assert four.operations_of_run == 2400 * four.operations.step
-    assert all(four.memory.fits[24].values())
     with pytest.raises(ConfigError, match="a batch of 8 cannot give each of 9 GPUs a record"):
-        size_of(small_config(), SMALL, 9)
+        plan_of(small_config(), SMALL, [9])
 
 
 def test_an_objective_may_choose_tokens_by_a_mask(monkeypatch):
@@ -119,17 +116,17 @@ def test_an_objective_may_choose_tokens_by_a_mask(monkeypatch):
         loss.value = loss.value + self.trunk(chosen).sum()
         return loss
 
-    before = size_of(small_config(), SMALL).operations.forward_and_backward
+    before = plan_of(small_config(), SMALL).operations.forward_and_backward
     monkeypatch.setattr(MaskedOmics, "forward", of_chosen)
     config = small_config()
-    found = size_of(config, SMALL).operations.forward_and_backward
+    found = plan_of(config, SMALL).operations.forward_and_backward
     assert found == real_operations(config, 8)
     assert found - before == 3 * 2 * 16 * 64 / 2
 
 
 @pytest.fixture(scope="module")
 def large():
-    return make_plan(LARGE, gpus=64)
+    return make_plan(LARGE, gpus=[64])
 
 
 WIDTH, DEPTH, SLICES, CHUNK = 1024, 24, 32, 16
@@ -164,14 +161,14 @@ def test_ct_large_does_the_operations_of_a_vit_l_on_each_slice_once(large):
 
 
 def test_ct_large_needs_the_memory_that_a_formula_predicts(large):
-    memory, total = large.memory, large.parameters["total"]
+    memory, total = large.scales[0].strategies["ddp"].memory, large.parameters["total"]
     assert (memory.weights, memory.gradients, memory.optimiser) == (4 * total, 4 * total, 8 * total)
+    activations = large.scales[0].activations
     # Image tokens in 24 blocks; in 12 blocks the omics tokens of a whole view, of two halves, and of the masked view.
     values = CHUNK * (SLICES * TOKENS * WIDTH * (DEPTH - 1) + 3 * 1253 * 768 * (12 - 1))
     # Korthikanti et al. 2022 (arXiv:2205.05198) count 34 bytes per token, width and block, 5 of them for dropout and
     # the norms' inputs at half the precision of ours. Checkpointing keeps a block's input, 4 bytes, but in one block.
-    freed = memory.activations_kept - memory.activations_checkpointed
+    freed = activations.kept - activations.checkpointed
     assert freed == pytest.approx((34 - 4) * values, rel=0.2)
-    assert memory.activations == memory.activations_checkpointed
-    assert memory.fits[80] == {"ddp": True, "sharded": True}
-    assert memory.fits[24] == {"ddp": False, "sharded": True}
+    assert memory.activations == activations.configured == activations.checkpointed
+    assert memory.fits == {24: False, 40: True, 80: True, 141: True}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from foundation.cohort.agreement import refuse_disagreement, united_features
@@ -17,6 +19,9 @@ from foundation.errors import ConfigError, nearest
 from foundation.files.cache import CacheConfig
 from foundation.modality import ImageModality, OmicsModality
 
+FLOAT = 4
+"""Bytes of a value of omics, as stored and in a batch, and of a voxel in a batch."""
+
 
 class ImageShape(Config):
     """An image modality, as far as its size goes."""
@@ -24,6 +29,12 @@ class ImageShape(Config):
     kind: Literal["image"]
     shape: list[int] = Field(min_length=2, max_length=3, description="Voxels per axis.")
     channels: int = Field(default=1, ge=1)
+    stored_as: Literal["float32", "float16", "int16", "uint8"] = "float32"
+
+    @property
+    def stored(self) -> int:
+        """Bytes of a record."""
+        return math.prod(self.shape) * self.channels * np.dtype(self.stored_as).itemsize
 
 
 class OmicsShape(Config):
@@ -32,6 +43,11 @@ class OmicsShape(Config):
     kind: Literal["omics"]
     features: int = Field(ge=1, description="The n-th features of all modalities are taken to be the same gene.")
     values: Literal["continuous", "binary", "ordinal", "count"] = "continuous"
+
+    @property
+    def stored(self) -> int:
+        """Bytes of a record."""
+        return FLOAT * self.features
 
 
 class Shapes(Config):
@@ -48,10 +64,12 @@ class Cohort:
     Attributes:
         records: Held-out ones included.
         modalities: Name to description.
+        stored: Bytes of all records, with whatever they hold beside these modalities.
     """
 
     records: int
     modalities: dict[str, ImageModality | OmicsModality]
+    stored: int = 0
 
     @classmethod
     def read(
@@ -71,19 +89,27 @@ class Cohort:
             str(path): _from_shapes(path) if isinstance(path, Path) and path.is_file() else _from_cohort(path, cache)
             for path in paths
         }
-        known = list(dict.fromkeys(name for _, described in cohorts.values() for name in described))
+        known = list(dict.fromkeys(name for part in cohorts.values() for name in part.modalities))
         for name in modalities or known:
             if name not in known:
                 fix = nearest(name, known)
                 raise ConfigError(f"no modality is called '{name}'", where="preprocessing.modalities", fix=fix)
-        records = sum(records for records, _ in cohorts.values())
+        described = {path: part.modalities for path, part in cohorts.items()}
         return cls(
-            records,
+            sum(part.records for part in cohorts.values()),
             {
-                name: _united(name, {path: here[name] for path, (_, here) in cohorts.items() if name in here})
+                name: _united(name, {path: here[name] for path, here in described.items() if name in here})
                 for name in modalities or known
             },
+            sum(part.stored for part in cohorts.values()),
         )
+
+    @property
+    def in_batch(self) -> int:
+        """Bytes of a record in a batch: float32, and for omics which values were observed."""
+        voxels = sum(math.prod(image.shape) * len(image.channels) for image in self.images.values())
+        features = sum(len(omics.features) for omics in self.omics.values())
+        return FLOAT * (voxels + features) + features
 
     @property
     def images(self) -> dict[str, ImageModality]:
@@ -108,9 +134,10 @@ def _united(name: str, modalities: Mapping[str, ImageModality | OmicsModality]) 
     return first.model_copy(update={"features": united_features([each.features for each in omics])})
 
 
-def _from_shapes(path: Path) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+def _from_shapes(path: Path) -> Cohort:
     shapes = load_config(Shapes, path)
-    return shapes.records, {name: _described(modality) for name, modality in shapes.modalities.items()}
+    stored = shapes.records * sum(modality.stored for modality in shapes.modalities.values())
+    return Cohort(shapes.records, {name: _described(each) for name, each in shapes.modalities.items()}, stored)
 
 
 def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
@@ -119,7 +146,7 @@ def _described(shape: ImageShape | OmicsShape) -> ImageModality | OmicsModality:
     return OmicsModality(features=[f"feature {f}" for f in range(shape.features)], values=shape.values)
 
 
-def _from_cohort(path: Path | str, cache: CacheConfig | None) -> tuple[int, dict[str, ImageModality | OmicsModality]]:
+def _from_cohort(path: Path | str, cache: CacheConfig | None) -> Cohort:
     cohort = PreparedCohort(path, cache=cache)
     known: dict[str, ImageModality | OmicsModality] = {}
     for name, entry in cohort.manifest.modalities.items():
@@ -127,4 +154,4 @@ def _from_cohort(path: Path | str, cache: CacheConfig | None) -> tuple[int, dict
             known[name] = ImageModality(channels=list(entry.channels), shape=entry.shape)
         else:
             known[name] = OmicsModality(features=cohort.features[name], values=entry.values)
-    return len(cohort), known
+    return Cohort(len(cohort), known, sum(shard.bytes for shard in cohort.manifest.shards.values()))

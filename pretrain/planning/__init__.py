@@ -1,0 +1,1 @@
+"""What a pretraining run will cost on any number of GPUs, without running it."""
