@@ -14,7 +14,6 @@ from typing import Any, Self
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.distributed.fsdp._fully_shard._fsdp_state import FSDPState
 from torch.distributed.tensor import DTensor
@@ -32,6 +31,7 @@ from pretrain.planning.step_without_data import parameters_of
 from pretrain.planning.strategies import BUCKET, COSTS, NUMBER, Shared, contrast
 from pretrain.step import Logged, Step
 from tests.distributed.batches import RECORDS, make_batch, make_module, single
+from tests.processes import run_in_processes
 
 WORLD = 2
 CPU = torch.device("cpu")
@@ -156,7 +156,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("strategies")
-    mp.spawn(work, (str(folder),), nprocs=WORLD)
+    run_in_processes(work, (str(folder),), WORLD)
     return torch.load(Path(folder) / "0.pt", weights_only=False)
 
 
