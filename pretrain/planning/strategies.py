@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foundation.training.parallel.strategies import Strategy
+from foundation.training.parallel.zero import BUCKET
 from pretrain.planning.hardware import ROUNDS, Collective, passed_on
 
 NUMBER = 4
 """Bytes: weights, gradients, moments and all that is sent of them are float32."""
-
-BUCKET = 500_000_000
-"""Numbers that DeepSpeed's `reduce_bucket_size` has room for unless told otherwise."""
 
 Kind = Literal["gradients", "parameters", "contrast"]
 
@@ -155,19 +153,19 @@ def ddp(shared: Shared, gpus: int) -> Cost:
 def fsdp(shared: Shared, gpus: int) -> Cost:
     """Blocks dealt out by rows, gathered for every call in every pass; what is around them as in `ddp`.
 
-    Each block is a root of its own to FSDP2. So nothing is gathered before it is needed, and the gradients that were
-    sent are let go of when the backward pass ends; only sending them may overlap with computation.
+    The next block is gathered while one computes, and the gradients of one are sent while those of the next are made:
+    at the most two blocks are gathered, one has whole gradients, and the copies of two are being sent.
     """
     around, rows = shared.around, sum(block.rows(gpus) for block in shared.blocks)
     rows_trained = sum(block.rows(gpus) for block in shared.blocks if block.trained)
     weights, trained = NUMBER * (rows + around.numbers), NUMBER * (rows_trained + around.trained)
-    backward = NUMBER * (gpus * rows_trained + 2 * shared.largest) if gpus > 1 else 0
+    backward = NUMBER * 5 * shared.largest if gpus > 1 else 0
     kept = Kept(
         weights, trained, 2 * trained, trained * shared.averaged, backward, NUMBER * around.trained * (gpus > 1)
     )
     gathered = shared.passes * sum(block.calls * block.rows(gpus) for block in shared.blocks)
     return kept, [
-        Traffic("parameters", "all_gather", NUMBER * gpus * gathered, shared.passes * _calls(shared)),
+        Traffic("parameters", "all_gather", NUMBER * gpus * gathered, shared.passes * _calls(shared), hidden=True),
         Traffic(
             "gradients",
             "reduce_scatter",

@@ -26,9 +26,10 @@ from foundation.objectives.contrastive.pairs import PairwiseObjective
 from foundation.training.optimiser import OptimiserConfig
 from foundation.training.parallel.base import blocks
 from foundation.training.parallel.strategies import STRATEGIES, Strategy
+from foundation.training.parallel.zero import BUCKET
 from foundation.training.update import Updater
 from pretrain.planning.step_without_data import parameters_of
-from pretrain.planning.strategies import BUCKET, COSTS, NUMBER, Shared, contrast
+from pretrain.planning.strategies import COSTS, NUMBER, Shared, contrast
 from pretrain.step import Logged, Step
 from tests.distributed.batches import RECORDS, make_batch, make_module, single
 from tests.processes import run_in_processes
@@ -190,12 +191,12 @@ def test_a_step_sends_what_the_plan_says(found, strategy, case):
         # What ZeRO-3 gathers is a bound, and only the first chunk has a gradient of what the objectives learn.
         # Beside these there are single numbers: of losses, norms, and sizes.
         low = 0.75 if (strategy, collective) == ("zero3", "all_gather") else 0.99
-        assert low * size <= seen["sizes"][collective] <= 1.01 * size + 128, collective
+        # FSDP2 gathers the next block beforehand, and the last time there is none.
+        spare = NUMBER * seen["shared"].largest if (strategy, collective) == ("fsdp", "all_gather") else 0
+        assert low * size <= seen["sizes"][collective] <= 1.01 * size + 128 + spare, collective
         assert low * counts[collective] <= seen["counts"][collective] <= counts[collective] + 8, collective
 
 
-def test_the_copies_of_gradients_that_fsdp_sent_are_there_until_the_backward_pass_ends(found):
+def test_fsdp_holds_the_copy_of_one_blocks_gradients_when_a_backward_pass_ends(found):
     for case in CASES:
-        shared = found["fsdp", case]["shared"]
-        kept, _ = COSTS["fsdp"](shared, WORLD)
-        assert found["fsdp", case]["copied"] == kept.backward - 2 * NUMBER * shared.largest
+        assert found["fsdp", case]["copied"] == NUMBER * found["fsdp", case]["shared"].largest

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from foundation.collectives import sum_over_processes
+from foundation.model.multimodal import MultimodalModel
 from foundation.training.parallel.base import Parallel, blocks, step_where_finite, sum_gradients, trained
 
 
@@ -32,6 +33,17 @@ class Sharded(Parallel):
             # A loss is a sum over processes, and so is its gradient.
             block.set_gradient_divide_factor(1.0)
             block.set_force_sum_reduction_for_comms(True)
+        self._join(module, mesh)
+
+    def _join(self, module: nn.Module, mesh: DeviceMesh) -> None:
+        """Let the blocks of a model know of each other.
+
+        Then the next one is gathered while one computes, and what was sent of a gradient is given up when the next is
+        sent; each by itself would keep it until the backward pass ends. The model has no part of its own to deal out.
+        """
+        for model in [part for part in module.modules() if isinstance(part, MultimodalModel)]:
+            dealt = {parameter for block in blocks(model) for parameter in block.parameters()}
+            fully_shard(model, mesh=mesh, ignored_params=set(model.parameters()) - dealt)
 
     def step(self, optimiser: torch.optim.Optimizer, loss: Tensor, clip: float) -> tuple[Tensor, Tensor]:
         """Sum what every process has whole, clip all, step; see `Parallel.step`."""
