@@ -58,7 +58,8 @@ class Rank(Bench):
         aligned = align(fit_preprocessing(cohort, np.arange(len(cohort))), cohort)
         self.own = folder / f"rank-{rank}"
         self.own.mkdir()
-        super().__init__(aligned, config.model_copy(update={"out": self.own}), "cpu", folder, steps)
+        super().__init__(aligned, config, "cpu", folder, steps)
+        self.config = config.model_copy(update={"out": self.own})
         self.rank = rank
         order = self.drawing.order(config, batches=steps, rank=rank, world_size=RANKS)
         self.batches = list(load(self.dataset, order))
@@ -118,10 +119,11 @@ class WithLosses(nn.Module):
         return self.bench.losses(self.module, batch)
 
 
-def work(rank: int, folder: Path, config: PretrainConfig, steps: int, turns: int, barrier: Any, told: Any) -> None:
+def work(rank: int, folder: Path, config: PretrainConfig, steps: int, turns: int, barrier: Any) -> None:
     """One of two processes: all turns."""
     torch.set_num_threads(1)
     bench = Rank(folder, config, rank, steps)
+    rows = []
     for turn in range(turns + 1):
         row: dict[str, Any] = {}
         for number in range(RANKS):
@@ -137,24 +139,16 @@ def work(rank: int, folder: Path, config: PretrainConfig, steps: int, turns: int
         row["bare"] = bench.plain()
         barrier.wait()
         dist.destroy_process_group()
-        # The first turn warms up.
-        if turn:
-            told.put((turn, rank, row))
+        rows.append(row)
+    (folder / f"{rank}.json").write_text(json.dumps(rows))
 
 
 def measure(folder: Path, config: PretrainConfig, steps: int, turns: int) -> dict[str, Any]:
     """Medians over turns."""
-    context = mp.get_context("spawn")
-    barrier, told = context.Barrier(RANKS), context.Queue()
-    processes = [
-        context.Process(target=work, args=(rank, folder, config, steps, turns, barrier, told)) for rank in range(RANKS)
-    ]
-    for process in processes:
-        process.start()
-    rows = {(turn, rank): row for turn, rank, row in (told.get(timeout=3600) for _ in range(RANKS * turns))}
-    for process in processes:
-        process.join()
-    found = [ratios([rows[turn, rank] for rank in range(RANKS)]) for turn in range(1, turns + 1)]
+    mp.spawn(work, (folder, config, steps, turns, mp.get_context("spawn").Barrier(RANKS)), nprocs=RANKS)
+    told = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    # The first turn warms up.
+    found = [ratios(list(rows)) for rows in list(zip(*told, strict=True))[1:]]
     medians = {key: round(statistics.median(each[key] for each in found), 4) for key in found[0]}
     return {
         "batch_size_of_each_process": config.batch_size // RANKS,

@@ -61,9 +61,10 @@ class HangWatch:
     ) -> None:
         self._over.set()
         faulthandler.cancel_dump_traceback_later()
+        silent = os.fstat(self._file.fileno()).st_size == self._written
         self._file.close()
-        if self.path.stat().st_size == self._written:
-            self.path.unlink()
+        if silent:
+            self.path.unlink(missing_ok=True)
             # The last process finds the folder empty.
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
