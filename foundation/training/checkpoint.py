@@ -25,6 +25,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -153,26 +154,32 @@ class Checkpoints:
 
     def _write(self, position: Position, tensors: dict[str, dict[str, Tensor]], random: dict[str, Tensor]) -> None:
         partial = self.folder / f".partial-{position.step:08d}"
-        failure: BaseException | None = None
-        written: dict[str, str] = {}
         try:
-            if rank() == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-            self._everyones(None)
-            written = self._write_parts(partial, tensors, random)
+            self._together(lambda: _begin(partial) if rank() == 0 else None)
+            written = self._together(lambda: self._write_parts(partial, tensors, random))
+            files = {name: digest for part in written for name, digest in part.items()}
+            self._together(lambda: self._publish(partial, position, files) if rank() == 0 else None)
         except BaseException as error:
+            self._failure = error
+
+    def _together(self, work: Callable[[], Any]) -> list[Any]:
+        """What the work of each process gives, in the order of ranks; where one fails, all do.
+
+        Raises:
+            OSError, CheckpointError: What failed here, or that another process failed.
+        """
+        done, failure = None, None
+        try:
+            done = work()
+        except Exception as error:
             failure = error
-        try:
-            told = self._everyones((written, None if failure is None else repr(failure)))
-            failed = [(number, error) for number, (_, error) in enumerate(told) if error is not None]
-            if failure is None and failed:
-                failure = CheckpointError(f"process {failed[0][0]} could not write its part: {failed[0][1]}")
-            if rank() == 0 and failure is None:
-                self._publish(partial, position, {name: digest for files, _ in told for name, digest in files.items()})
-        except BaseException as error:
-            failure = failure or error
-        self._failure = failure
+        told = self._everyones((done, None if failure is None else repr(failure)))
+        if failure is not None:
+            raise failure
+        for number, (_, error) in enumerate(told):
+            if error is not None:
+                raise CheckpointError(f"process {number} could not write its part: {error}")
+        return [each for each, _ in told]
 
     def _everyones(self, value: Any) -> list[Any]:
         if self.group is None:
@@ -191,7 +198,8 @@ class Checkpoints:
                 save_file(part, partial / name / f"{SHARD.format(1)}-model-00001-of-00001.safetensors")
             else:
                 writer = HuggingFaceStorageWriter(str(partial / name), save_distributed=True)
-                save(part, storage_writer=writer, process_group=self.group)
+                with _own_failure():
+                    save(part, storage_writer=writer, process_group=self.group)
         (partial / RANDOM).mkdir(exist_ok=True)
         save_file(random, partial / RANDOM / f"{rank():05d}.safetensors")
         own = [partial / RANDOM / f"{rank():05d}.safetensors"]
@@ -250,6 +258,24 @@ class Checkpoints:
                 fix="remove the folder to start again",
             )
         return None, []
+
+
+@contextmanager
+def _own_failure() -> Iterator[None]:
+    """What failed on this process itself in place of torch's list of what failed on which."""
+    try:
+        yield
+    except CheckpointException as error:
+        number, (failure, _) = min(error.failures.items(), key=lambda item: item[0] != rank())
+        if number == rank() and isinstance(failure, Exception):
+            raise failure from None
+        raise CheckpointError(f"process {number} could not write its part: {failure!r}") from None
+
+
+def _begin(partial: Path) -> None:
+    """A hidden folder with nothing in it."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
 
 
 def _complete(folder: Path) -> list[Path]:
