@@ -24,7 +24,7 @@ demo: $(VENV)/.installed ## simulate a cohort, prepare it, pretrain on it, fine-
 	@echo "  demo/finetuned/report.html    how well it predicts subtype, response and survival, and what does better"
 
 test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slurm: $(VENV)/.installed ## run the tests that need a real SLURM; installs Debian's packages of it where it is not
 	command -v slurmctld >/dev/null && command -v munged >/dev/null || { \

@@ -196,12 +196,12 @@ def _log(run: Run, position: Position, window: Window, stragglers: Stragglers) -
     run.monitor.log(told)
     run.monitor.say(stragglers.hear(alone))
     run.monitor.show(told, last=position.step == run.steps)
-    sizes = gather_sizes(sum(map(len, window.rows[0])), CPU)
     for number, good in enumerate(finite):
         position = replace(position, bad_steps=0 if good else position.bad_steps + 1)
         if not good:
             step = position.step - len(finite) + number + 1
-            rows = gather_rows(torch.cat(window.rows[number]), sizes)
+            rows = torch.cat(window.rows[number])
+            rows = gather_rows(rows, gather_sizes(len(rows), CPU))
             run.monitor.log({"step": step, "split": "non-finite", "rows": rows.tolist()})
         if position.bad_steps >= run.config.stop_after_bad_steps:
             raise ChiasmaError(

@@ -151,7 +151,7 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

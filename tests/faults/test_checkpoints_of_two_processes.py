@@ -26,7 +26,7 @@ from tests.processes import run_in_processes
 
 pytestmark = pytest.mark.timeout(600)
 IDENTITY = {"seed": "3"}
-CALLS = {0: (1, 4, 9, 14, 20, 26), 1: (1, 4, 7)}
+CALLS = {0: (1, 9, 20, 26), 1: (1, 7)}
 """By rank, before which calls of `POINTS` it is killed; one process alone is killed before each of them."""
 
 

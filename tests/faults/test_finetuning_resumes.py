@@ -101,7 +101,7 @@ def states(folder: Path) -> dict[Path, tuple[int, int]]:
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, 143, "terminated")],
+    [(signal.SIGKILL, -9, ""), pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow)],
 )
 def test_ended_in_a_later_fold_it_repeats_none_and_ends_with_the_same_bytes(workplace, whole, number, code, said):
     run = workplace / number.name
@@ -132,7 +132,9 @@ def test_two_processes_give_what_one_gives(workplace, whole, tmp_path):
     assert contents(tmp_path / "run") == contents(whole)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)]
+)
 def test_processes_end_with_the_one_that_started_them(workplace, tmp_path, number, code):
     process = start(workplace, tmp_path / "run", "processes=2")
     wait_for(process, "*/.*.partial", tmp_path / "run" / "folds")

@@ -115,7 +115,7 @@ def start(workplace: Path, run: Path) -> subprocess.Popen:
         (signal.SIGKILL, -9, ""),
         (signal.SIGTERM, 143, "SIGTERM"),
         (signal.SIGUSR1, 75, "SIGUSR1"),
-        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_ended_and_started_again_it_ends_with_the_same_bits(workplace, whole, number, code, said):

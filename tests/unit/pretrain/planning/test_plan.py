@@ -77,7 +77,7 @@ def real_operations(config: PretrainConfig, records: int) -> float:
     return counter.get_total_flops() / records
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_the_operations_of_a_plan_are_those_of_a_real_step(precision):
     config = small_config(precision=precision)
     found = plan_of(config, SMALL).operations
