@@ -100,33 +100,13 @@ class Laps:
 
 def begin(config: PretrainConfig, steps: int, laps: Laps) -> Iterator[Batch]:
     """What `chiasma pretrain` does until its first step, but for the evaluation before training."""
-    from foundation.cohort.store import PreparedCohort
-    from foundation.data.alignment import align
-    from foundation.data.dataset import CohortDataset, load
-    from foundation.data.sampler import PatientOrder
-    from foundation.data.scaling import fit_preprocessing
-    from foundation.training.parallel import Parallel
-    from pretrain.identity import identify
-    from pretrain.run import _build, _refuse_unpaired
-    from pretrain.split import split
+    from foundation.data.dataset import load
+    from pretrain.run import _make
 
-    parallel = Parallel(config.precision)
-    cohort = PreparedCohort(config.cohort)
-    laps.lap("open")
-    training, _ = split(cohort, config.held_out, config.seed)
-    laps.lap("split")
-    aligned = align(fit_preprocessing(cohort, training, config.preprocessing), cohort)
-    laps.lap("fit preprocessing")
-    pretraining = _build(config, aligned, training, parallel.device)
-    laps.lap("model and its initial weights")
-    _refuse_unpaired(pretraining, aligned, training)
-    laps.lap("who has pairs")
-    identify(config, cohort, training)
-    laps.lap("identity")
-    data = CohortDataset(aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation)
-    shuffle = config.order.build(cohort.shards_of(training))
-    order = PatientOrder(training, config.batch_size, seed=config.seed, batches=3 * steps + 1, shuffle=shuffle)
-    batches = iter(load(data, order))
+    made = _make(config)
+    laps.lap("cohort, preprocessing, model and its initial weights")
+    order = made.drawing.order(config, batches=3 * steps + 1)
+    batches = iter(load(made.dataset, order))
     next(batches)
     laps.lap("first batch")
     return batches

@@ -92,7 +92,7 @@ class Drawing:
             taken = [(s, n) for s, n in zip(self.strata, counts, strict=True) if s.cohort == name]
             entry = {
                 "cohort": name,
-                "patients": len(set(self.cohort.patients[self.rows[here]])),
+                "patients": self.cohort.count_patients(self.rows[here]),
                 "records": int(here.sum()),
                 "pairs": int(self.paired_N[here].sum()),
                 "share": sum(n for _, n in taken) / samples,

@@ -215,14 +215,14 @@ def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawin
 def _refuse_unpaired(module: Pretraining, aligned: Aligned, training: np.ndarray) -> None:
     """Refuse contrastive objectives where no patient has both sides of any pair, in any batch."""
     present_BM, _ = aligned.presence(training)
-    patients = aligned.cohort.patients[training]
+    patients = aligned.cohort.patient_numbers[training]
     for name, objective in module.objectives.items():
         if isinstance(objective, PairwiseObjective) and not any(
             objective.paired(present_BM, aligned.modalities, patients).values()
         ):
             raise ConfigError(
-                f"none of {len(set(patients))} training patients has both sides of any pair, so there is nothing to "
-                "compare",
+                f"none of {aligned.cohort.count_patients(training)} training patients has both sides of any pair, "
+                "so there is nothing to compare",
                 where=f"objectives.{name}",
                 fix="use more modalities, or a cohort whose patients have several",
             )
@@ -245,9 +245,8 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
     if len(run.drawing.strata) > 1:
         metrics["cohorts"] = run.drawing.table(run.steps * run.config.samples_per_step)
     write_json(out / "embedding_map.json", drawn)
-    patients = evaluation.aligned.cohort.patients
     seen = SeenPatients.of(own_names(evaluation.aligned.cohort)[evaluation.training])
-    words = card(run.config, cohort, len(set(patients[evaluation.held_out])), metrics)
+    words = card(run.config, cohort, evaluation.aligned.cohort.count_patients(evaluation.held_out), metrics)
     model_folder.write(out / "model", evaluation.model, evaluation.aligned.preprocessing, words, seen, weights)
     write_json(out / "metrics.json", metrics)
     write_report(out)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from foundation.cohort.people import distinct
+from foundation.cohort.people import numbered
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united import own_names
 from foundation.config import Config, YamlPath
@@ -55,22 +55,23 @@ def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndar
         ConfigError: One side would be empty.
         DataError: The file of patients cannot be read, or names somebody who is not in the cohort.
     """
-    units = (cohort.sites if held_out.by == "site" else cohort.patients).astype(str)
-    names = distinct(units)
+    units = cohort.sites if held_out.by == "site" else cohort.patients
+    names, number_N = numbered(units)
     if held_out.patients is not None:
         own = own_names(cohort).astype(str)
         named = _known(held_out.patients, np.union1d(names, own))
         # Who is named as in one cohort of several is held out of all that use the name.
-        outside = np.isin(units, named) | np.isin(own, named)
+        outside = np.isin(units.astype(str), named) | np.isin(own, named)
     else:
         assert held_out.fraction is not None
         order = permutation(seed, "held out", 0, len(names))
         chosen = np.zeros(len(names), dtype=bool)
         chosen[order[: round(held_out.fraction * len(names))]] = True
-        outside = chosen[np.searchsorted(names, units)]
+        outside = chosen[number_N]
     if outside.all() or not outside.any():
+        count = len(np.unique(number_N[outside]))
         raise ConfigError(
-            f"holding out {len(distinct(units[outside]))} of {counted(len(names), held_out.by)} leaves one side empty",
+            f"holding out {count} of {counted(len(names), held_out.by)} leaves one side empty",
             where="held_out",
             fix="use another `fraction`, name fewer `patients`, or use `by: patient`",
         )

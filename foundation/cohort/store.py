@@ -345,6 +345,17 @@ class PreparedCohort:
         return self._strings("patient")
 
     @cached_property
+    def patient_numbers(self) -> np.ndarray:
+        """[N] int, equal for records of one patient; to count patients among many records."""
+        import pyarrow as pa
+
+        return pa.array(self.patients, pa.string()).dictionary_encode().indices.to_numpy()
+
+    def count_patients(self, rows: np.ndarray) -> int:
+        """Patients among records."""
+        return len(np.unique(self.patient_numbers[rows]))
+
+    @cached_property
     def time_points(self) -> np.ndarray:
         """[N] time point of every record, empty where there is one only."""
         return self._strings("time_point")

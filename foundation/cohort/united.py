@@ -86,7 +86,7 @@ class UnitedCohort(PreparedCohort):
         _refuse_unexplained(self.cohorts, equal_names)
         self.manifest = Manifest(
             name=listed(list(cohorts)),
-            patients=len(set(self.patients)),
+            patients=self.count_patients(np.arange(len(self.patients))),
             records=int(self._starts[-1]),
             modalities=entries,
             patterns={},

@@ -74,7 +74,7 @@ def fit_preprocessing(
             )
         fit = _fit_image if isinstance(cohort.manifest.modalities[name], ImageEntry) else _fit_omics
         modalities[name] = fit(cohort, name, present, config)
-    patients = len(set(cohort.patients[rows]))
+    patients = cohort.count_patients(rows)
     return Preprocessing(cohort=cohort.manifest.name, patients=patients, records=len(rows), modalities=modalities)
 
 
@@ -95,7 +95,7 @@ def _fit_image(cohort: PreparedCohort, name: str, rows: np.ndarray, config: Prep
         mean, std = _pool(statistics[here, channel])
         means.append(mean)
         stds.append(std)
-        patients.append(len(set(cohort.patients[rows[here]])))
+        patients.append(cohort.count_patients(rows[here]))
     return ImageScaling(
         channels=list(entry.channels),
         **{key: getattr(entry, key) for key in ImageForm.model_fields},
@@ -139,7 +139,7 @@ def _fit_omics(cohort: PreparedCohort, name: str, rows: np.ndarray, config: Prep
         scale=scale[keep].tolist(),
         clip=config.clip,
         minimum_overlap=config.minimum_overlap,
-        patients=len(set(cohort.patients[everybody[observed_N(cohort, name, everybody, keep)]])),
+        patients=cohort.count_patients(everybody[observed_N(cohort, name, everybody, keep)]),
     )
 
 

@@ -54,6 +54,10 @@ def launch(
     folds = () if config is None else _refuse_what_cannot_run(command, config, overrides, cluster)
     named = folder or Path("launched") / name_of(command, config)
     plan = LAUNCHERS[cluster.scheduler](Job(command, config, tuple(overrides), cluster, named, rendezvous, folds))
+    if submit and plan.waits:
+        raise ConfigError(
+            "without a scheduler there is nobody to submit it to", where="--submit", fix="add --slurm or --kubernetes"
+        )
     if dry_run:
         _show(plan)
     elif plan.waits:

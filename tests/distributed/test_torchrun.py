@@ -103,18 +103,19 @@ def test_a_killed_worker_is_named(tmp_path):
 
 def test_each_process_has_a_log_of_its_own_and_the_end_of_the_failing_one_is_shown(tmp_path):
     logs = tmp_path / "logs"
-    for _ in range(2):
+    # Where one fails the other may be ended before it has written, so each has written twice before.
+    for command, expected in (("--help", 0), ("--help", 0), ("pretran", 2)):
         process = subprocess.Popen(
-            f"{sys.executable} -m launch.torchrun --standalone --nproc-per-node=2 -m launch.cli pretran".split(),
+            f"{sys.executable} -m launch.torchrun --standalone --nproc-per-node=2 -m launch.cli {command}".split(),
             cwd=REPOSITORY,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CHIASMA_LOGS": str(logs)},
             stderr=subprocess.PIPE,
             text=True,
         )
         code, said = ended(process)
-        assert code == 2
-        assert "No such command 'pretran'" in said and "the end of" in said
+        assert code == expected
+    assert "No such command 'pretran'" in said and "the end of" in said
     assert sorted(path.name for path in logs.iterdir()) == ["rank-0.log", "rank-1.log"]
     for rank in range(2):
         text = (logs / f"rank-{rank}.log").read_text()
-        assert text.count(f"rank {rank} of 2 on ") == 2, "a second start goes on in the same file"
+        assert text.count(f"rank {rank} of 2 on ") >= 2, "a second start goes on in the same file"

@@ -104,12 +104,12 @@ class Pair:
         Args:
             present_BM: Bool, what each record has.
             modalities: Names of the axis M.
-            patients: [B].
+            patients: [B], equal for records of one patient.
         """
         one_B, other_B = self._counts(present_BM, modalities)
         if self.disjoint:
-            return len(set(patients[one_B > 1]))
-        return len(set(patients[one_B > 0]) & set(patients[other_B > 0]))
+            return len(np.unique(patients[one_B > 1]))
+        return len(np.intersect1d(patients[one_B > 0], patients[other_B > 0]))
 
     @property
     def name(self) -> str:

@@ -122,3 +122,8 @@ def test_the_command_knows_the_strategies_of_a_run():
     from foundation.training.parallel import strategies
 
     assert sorted(strategies.STRATEGIES) == sorted(STRATEGIES)
+
+
+def test_nothing_is_submitted_where_there_is_no_scheduler(capsys):
+    assert main(["launch", "pretrain", CONFIG, "--gpus", "0", "--processes", "2", "--submit"]) == 2
+    assert "--submit" in capsys.readouterr().err
