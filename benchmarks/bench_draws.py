@@ -66,14 +66,16 @@ def step_seconds(features: int, records: int, chunk: int, precision: str, turns:
     """Forward and backward of a tower of width 256 and depth 4 on complete records."""
     import torch
 
-    from foundation.modality import OmicsFeatures
+    from foundation.modality import OmicsModality
     from foundation.model.tokenizers.chunk import ChunkConfig
     from foundation.model.towers.omics_transformer import OmicsTransformer, OmicsTransformerConfig
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = OmicsTransformerConfig(tokenizer=ChunkConfig(size=chunk), width=256, depth=4)
-    tower = OmicsTransformer(config, {"rna": OmicsFeatures(tuple(map(str, range(features))), "continuous")}).train()
+    tower = OmicsTransformer(
+        config, {"rna": OmicsModality(features=list(map(str, range(features))), values="continuous")}
+    ).train()
     omics = {"rna": torch.randn(records, features)}
     observed = {"rna": torch.ones(records, features, dtype=torch.bool)}
 

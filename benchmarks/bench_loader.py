@@ -51,10 +51,10 @@ def write_cohort(source: Path, folder: Path, patients: int, side: int, stored_as
     from foundation.cohort.imaging import standardise
     from foundation.cohort.manifest import FILE, ImageEntry, Manifest
     from foundation.cohort.sources.base import Volume
-    from foundation.cohort.spec import ImageModality
+    from foundation.cohort.spec import ImageRecipe
     from foundation.cohort.store import Image, Record, record_features, write_index, write_shard
 
-    modality = ImageModality.model_validate(
+    modality = ImageRecipe.model_validate(
         {
             "kind": "image",
             "channels": CHANNELS,

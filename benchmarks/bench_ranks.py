@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from bench_step import MODELS, Bench, Stopwatch, config_of, simulated
+from bench_step import MODELS, Bench, config_of, simulated
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,12 +31,9 @@ from foundation.data.alignment import align
 from foundation.data.batch import Batch
 from foundation.data.dataset import load
 from foundation.data.scaling import fit_preprocessing
-from foundation.training.checkpoint import Checkpoints, Position, State
 from foundation.training.optimiser import build_optimiser
 from foundation.training.parallel.replicated import Replicated
-from foundation.training.update import Updater
 from pretrain.config import PretrainConfig
-from pretrain.engine import Run, train
 
 RESULT = Path(__file__).parent / "results" / "ranks.json"
 RANKS = 2
@@ -68,27 +65,10 @@ class Rank(Bench):
         """Of the wall."""
         return time.perf_counter()
 
-    def engine(self) -> tuple[list[float], list[float]]:
-        """Seconds of each step from log to log, and the seconds of each before this process met the other."""
-        together = dist.is_initialized()
-        steps = self.steps + 1
-        watch = Stopwatch(self.own / "metrics.jsonl", steps, self.clock)
-        parallel = Part(self.config, self.rank)
-        run = Run(
-            config=self.config,
-            steps=steps,
-            dataset=self.dataset,
-            drawing=self.drawing,
-            pretraining=self.module,
-            state=State(Updater(self.module, self.config.optimiser, parallel, ema=None)),
-            parallel=parallel,
-            checkpoints=Checkpoints((self.folder if together else self.own) / "checkpoints", keep=1),
-            monitor=watch,
-            evaluate=dict,
-        )
-        train(run, Position(0, 0, 0, {}))
-        alone = [row["seconds_alone"][self.rank if together else 0] for row in watch.rows()][-self.steps :]
-        return np.diff(watch.times).tolist(), alone
+    def seconds(self) -> list[float]:
+        """Of each step of the engine, from log to log."""
+        watch = self.train(Part(self.config, self.rank), self.folder if dist.is_initialized() else self.own)
+        return np.diff(watch.times).tolist()
 
     def plain(self) -> list[float]:
         """Seconds of each step of a loop around DistributedDataParallel."""
@@ -130,12 +110,12 @@ def work(rank: int, folder: Path, config: PretrainConfig, steps: int, turns: int
         for number in range(RANKS):
             barrier.wait()
             if number == rank:
-                row["alone"], _ = bench.engine()
+                row["alone"] = bench.seconds()
         barrier.wait()
-        row["apart"], _ = bench.engine()
+        row["apart"] = bench.seconds()
         barrier.wait()
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{turn}", rank=rank, world_size=RANKS)
-        row["together"], row["before_meeting"] = bench.engine()
+        row["together"] = bench.seconds()
         barrier.wait()
         row["bare"] = bench.plain()
         barrier.wait()

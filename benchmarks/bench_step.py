@@ -35,6 +35,7 @@ from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
 from foundation.training.checkpoint import Checkpoints, Position, State
 from foundation.training.optimiser import build_optimiser
+from foundation.training.parallel.base import Parallel
 from foundation.training.parallel.replicated import Replicated
 from foundation.training.update import Updater
 from pretrain.config import PretrainConfig
@@ -146,23 +147,32 @@ class Bench:
 
         One more step than asked for, as the first has no log before it.
         """
-        steps = self.steps + 1
-        watch = Stopwatch(self.folder / "metrics.jsonl", steps, self.clock)
+        watch = self.train(self.parallel, self.folder)
+        waiting = [row["waiting"] for row in watch.rows() if row["split"] == "train"][-self.steps :]
+        return np.diff(watch.times).tolist(), waiting
+
+    def train(self, parallel: Parallel, checkpoints: Path) -> Stopwatch:
+        """Train from the beginning, by the engine; the times of its steps.
+
+        Args:
+            parallel: How processes share the work.
+            checkpoints: Where they go; the same folder for all who write one together.
+        """
+        watch = Stopwatch(self.config.out / "metrics.jsonl", self.steps + 1, self.clock)
         run = Run(
             config=self.config,
-            steps=steps,
+            steps=self.steps + 1,
             dataset=self.dataset,
             drawing=self.drawing,
             pretraining=self.module,
-            state=State(Updater(self.module, self.config.optimiser, self.parallel, ema=None)),
-            parallel=self.parallel,
-            checkpoints=Checkpoints(self.folder / "checkpoints", keep=1),
+            state=State(Updater(self.module, self.config.optimiser, parallel, ema=None)),
+            parallel=parallel,
+            checkpoints=Checkpoints(checkpoints / "checkpoints", keep=1),
             monitor=watch,
             evaluate=dict,
         )
         train(run, Position(0, 0, 0, {}))
-        waiting = [row["waiting"] for row in watch.rows() if row["split"] == "train"][-self.steps :]
-        return np.diff(watch.times).tolist(), waiting
+        return watch
 
     def bare(self) -> list[float]:
         """Seconds of each step of a loop that does what has to be done and nothing else."""

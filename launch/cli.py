@@ -299,8 +299,8 @@ def finetune(config: Path, overrides: Sequence[str], folds: Sequence[str]) -> No
 )
 @click.option("--processes", type=click.IntRange(min=1), help="Of each node, where there are no GPUs; 1 by default.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), help="How processes share the model; a key of the run.")
-@click.option("--slurm", "scheduler", flag_value="slurm", help="Write a batch script for SLURM.")
-@click.option("--kubernetes", "scheduler", flag_value="kubernetes", help="Write an indexed Job for Kubernetes.")
+@click.option("--slurm", is_flag=True, help="Write a batch script for SLURM.")
+@click.option("--kubernetes", is_flag=True, help="Write an indexed Job for Kubernetes.")
 @click.option("--submit", is_flag=True, help="Hand what was written to the scheduler.")
 @click.option("--dry-run", is_flag=True, help="Show every command and variable; write and start nothing.")
 @click.option(
@@ -343,6 +343,8 @@ def launch(
     image: str | None,
     mounts: Sequence[str],
     rendezvous: str,
+    slurm: bool,
+    kubernetes: bool,
     timeout: float | None,
     as_json: bool,
     submit: bool,
@@ -358,6 +360,9 @@ def launch(
     """
     from launch.launchers.start import launch as start
 
+    if slurm and kubernetes:
+        raise click.UsageError("--slurm and --kubernetes are two schedulers: give one")
+    scheduler = "slurm" if slurm else "kubernetes" if kubernetes else None
     of_doctor = [*([f"--timeout={timeout:g}"] if timeout else []), *(["--json"] if as_json else [])]
     _refuse_what_goes_with_another(command, config, strategy, asked["nodes"] or 1, of_doctor)
     variables = _variables(environment)
@@ -366,7 +371,7 @@ def launch(
         config,
         [*overrides, *([f"strategy={strategy}"] if strategy else []), *of_doctor],
         profile=profile,
-        asked={**asked, **variables, "container.image": image, "container.mounts": mounts},
+        asked={**asked, **variables, "scheduler": scheduler, "container.image": image, "container.mounts": mounts},
         folder=folder,
         rendezvous=rendezvous,
         dry_run=dry_run,

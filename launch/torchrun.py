@@ -28,6 +28,12 @@ LINGER = 10.0
 """Seconds by which a node that asks to be started again ends after its workers. The workers of other nodes end at the
 same step, and a scheduler that sees one node end would end theirs in another way."""
 
+TOGETHER = 0.05
+"""Seconds within which signals were sent at once."""
+
+NOBODY = 5.0
+"""Seconds after SIGTERM or Ctrl-C within which a first worker has to be there: nodes may long wait for each other."""
+
 LINES = 20
 """Of the log of the worker that failed first."""
 
@@ -40,16 +46,19 @@ def main(arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    forwarding = Forwarding()
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forwarding)
+    Forwarding().listen()
     asked = torchrun.parse_args(["--signals-to-handle=SIGHUP,SIGQUIT", *_host(arguments), *arguments])
     try:
         torchrun.run(asked)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except RendezvousError as error:
-        print(f"on {socket.gethostname()}: the node where all nodes meet was lost: {error}", file=sys.stderr)
+        print(
+            f"on {socket.gethostname()}: {asked.nnodes} nodes did not meet at {asked.rdzv_endpoint}, or lost each "
+            f"other: {str(error) or 'not all came'}\n  what to do: check that the same command runs on each, and that "
+            "they may open connections to that place",
+            file=sys.stderr,
+        )
         return 1
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
@@ -73,27 +82,45 @@ def _host(arguments: list[str]) -> list[str]:
 
 
 class Forwarding:
-    """The handler of signals: the first is told to every worker, as soon as it listens.
+    """Tells the first signal to every worker, as soon as it listens.
 
-    Later ones change nothing, except that Ctrl-C pressed again ends all at once.
+    Later ones change nothing, except that Ctrl-C pressed again ends all at once. Signals are read by a thread: while
+    nodes wait for each other, torch holds the main one where no handler of Python is called.
     """
 
     def __init__(self) -> None:
         self.begun = False
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Begin to tell them."""
-        if not self.begun:
-            self.begun = True
-            threading.Thread(target=_tell, args=(number,), daemon=True).start()
-        elif number == signal.SIGINT:
+    def listen(self) -> None:
+        """From now on."""
+        heard, told = os.pipe()
+        os.set_blocking(told, False)
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._again)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=self._read, args=(heard,), daemon=True).start()
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.begun:
             raise KeyboardInterrupt
+        self.begun = True
+
+    @staticmethod
+    def _read(heard: int) -> None:
+        first = os.read(heard, 1)
+        time.sleep(TOGETHER)
+        # Of signals that wait at once the system delivers the last first.
+        os.set_blocking(heard, False)
+        with contextlib.suppress(BlockingIOError):
+            first += os.read(heard, 64)
+        _tell(min(first))
 
 
 def _tell(number: int) -> None:
     import psutil
 
     told: set[int] = set()
+    until = time.monotonic() + NOBODY
     while True:
         time.sleep(SECONDS)
         for worker in psutil.Process().children():
@@ -101,6 +128,9 @@ def _tell(number: int) -> None:
                 told.add(worker.pid)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     worker.send_signal(number)
+        if not told and number != signal.SIGUSR1 and time.monotonic() > until:
+            print(f"on {socket.gethostname()}: ended before any worker was started", file=sys.stderr, flush=True)
+            os._exit(128 + number)
 
 
 def _listens(pid: int, number: int) -> bool:

@@ -69,7 +69,7 @@ def split(cohort: PreparedCohort, held_out: HeldOut, seed: int) -> tuple[np.ndar
         chosen[order[: round(held_out.fraction * len(names))]] = True
         outside = chosen[number_N]
     if outside.all() or not outside.any():
-        count = len(np.unique(number_N[outside]))
+        count = np.count_nonzero(np.bincount(number_N[outside]))
         raise ConfigError(
             f"holding out {count} of {counted(len(names), held_out.by)} leaves one side empty",
             where="held_out",

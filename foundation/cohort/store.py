@@ -346,14 +346,14 @@ class PreparedCohort:
 
     @cached_property
     def patient_numbers(self) -> np.ndarray:
-        """[N] int, equal for records of one patient; to count patients among many records."""
+        """[N] int from 0, equal for records of one patient; to count patients among many records."""
         import pyarrow as pa
 
         return pa.array(self.patients, pa.string()).dictionary_encode().indices.to_numpy()
 
     def count_patients(self, rows: np.ndarray) -> int:
         """Patients among records."""
-        return len(np.unique(self.patient_numbers[rows]))
+        return int(np.count_nonzero(np.bincount(self.patient_numbers[rows])))
 
     @cached_property
     def time_points(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 from dataclasses import replace
 
 from foundation.errors import ConfigError
@@ -46,6 +47,15 @@ def _rendezvous(job: Job) -> list[str]:
             fix="start the same command on each with --rendezvous HOST:PORT of one of them, or use --slurm or "
             "--kubernetes",
         )
+    host, _, port = job.rendezvous.rpartition(":")
+    try:
+        socket.getaddrinfo(host, int(port))
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"'{job.rendezvous}' is no place to meet ({error})",
+            where="--rendezvous",
+            fix="write HOST:PORT of a node that this one knows by that name, such as node-a:29500",
+        ) from None
     return ["--rdzv-backend=c10d", f"--rdzv-endpoint={job.rendezvous}", f"--rdzv-id={job.name}"]
 
 

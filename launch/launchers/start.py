@@ -7,12 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundation.errors import ChiasmaError, ConfigError
+from foundation.urls import is_url
 from launch.launchers import kubernetes, local, slurm
 from launch.launchers.base import Command, Job, Plan, name_of
 from launch.launchers.cluster import Cluster, load_cluster
+
+if TYPE_CHECKING:
+    from pretrain.config import CohortPart
 
 LAUNCHERS: dict[str, Callable[[Job], Plan]] = {
     "none": local.plan,
@@ -83,13 +87,24 @@ def _refuse_what_cannot_run(command: str, config: Path, overrides: Sequence[str]
         from foundation.config import load_config
         from pretrain.config import PretrainConfig
 
-        load_config(PretrainConfig, config, overrides)
+        _tell_what_is_not_here(load_config(PretrainConfig, config, overrides).parts)
         return ()
     if cluster.scheduler != "slurm":
+        from finetune.config import FinetuneConfig
+        from foundation.config import load_config
+
+        load_config(FinetuneConfig, config, overrides)
         return ()
     from finetune.run import names_of_folds
 
     return names_of_folds(config, overrides)
+
+
+def _tell_what_is_not_here(parts: Sequence[CohortPart]) -> None:
+    """Say which cohorts are not on this machine; they may be where the run will be."""
+    for part in parts:
+        if not is_url(part.path) and not Path(part.path, "cohort.json").is_file():
+            print(f"note: no prepared cohort is here at {part.path}; it has to be where this runs", file=sys.stderr)
 
 
 def _show(plan: Plan) -> None:

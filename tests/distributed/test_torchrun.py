@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,3 +120,20 @@ def test_each_process_has_a_log_of_its_own_and_the_end_of_the_failing_one_is_sho
     for rank in range(2):
         text = (logs / f"rank-{rank}.log").read_text()
         assert text.count(f"rank {rank} of 2 on ") >= 2, "a second start goes on in the same file"
+
+
+def test_a_node_that_waits_for_another_ends_when_it_is_told_to(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    arguments = f"--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=localhost:{port} --rdzv-id=one"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.torchrun", *arguments.split(), "-m", "launch.cli", "--help"],
+        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not any(connection.status == "LISTEN" for connection in psutil.Process(process.pid).net_connections()):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    code, said = ended(process)
+    assert code == 128 + signal.SIGTERM and "ended before any worker was started" in said

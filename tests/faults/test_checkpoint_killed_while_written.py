@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,24 +49,29 @@ def save(folder: Path, step: int) -> None:
     checkpoints.finish()
 
 
+def kill_before(call: int) -> None:
+    """Have this process killed before a call of any of `POINTS`."""
+    left = call
+
+    def deadly(original: Any) -> Any:
+        def killing(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
+
+        return killing
+
+    for place, name in POINTS:
+        setattr(place, name, deadly(getattr(place, name)))
+
+
 def killed_at(folder: Path, call: int) -> bool:
     """Save in another process that is killed before a call of any of `POINTS`; False where there are fewer calls."""
     child = os.fork()
     if child == 0:
-        left = call
-
-        def deadly(original):
-            def killing(*arguments, **options):
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*arguments, **options)
-
-            return killing
-
-        for place, name in POINTS:
-            setattr(place, name, deadly(getattr(place, name)))
+        kill_before(call)
         try:
             save(folder, 2)
         finally:

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from foundation.training.parallel.sharded import Sharded
 from foundation.training.update import Updater
 from pretrain.step import Logged, Step
 from tests.distributed.batches import make_batch, make_module, single
-from tests.faults.test_checkpoint_killed_while_written import POINTS
+from tests.faults.test_checkpoint_killed_while_written import kill_before
 from tests.processes import run_in_processes
 
 pytestmark = pytest.mark.timeout(600)
@@ -63,23 +62,6 @@ def save(rank: int, folder: str, steps: list[int], call: int, victim: int, room:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             Path(folder, f"{rank}.txt").write_text(str(error))
     os._exit(0)
-
-
-def kill_before(call: int) -> None:
-    left = call
-
-    def deadly(original: Any) -> Any:
-        def killing(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments, **options)
-
-        return killing
-
-    for place, name in POINTS:
-        setattr(place, name, deadly(getattr(place, name)))
 
 
 def restore(rank: int, folder: str) -> None:

@@ -104,12 +104,14 @@ class Pair:
         Args:
             present_BM: Bool, what each record has.
             modalities: Names of the axis M.
-            patients: [B], equal for records of one patient.
+            patients: [B] int from 0, equal for records of one patient.
         """
         one_B, other_B = self._counts(present_BM, modalities)
         if self.disjoint:
-            return len(np.unique(patients[one_B > 1]))
-        return len(np.intersect1d(patients[one_B > 0], patients[other_B > 0]))
+            return int(np.count_nonzero(np.bincount(patients[one_B > 1])))
+        count = patients.max(initial=-1) + 1
+        one, other = (np.bincount(patients[here_B > 0], minlength=count) for here_B in (one_B, other_B))
+        return int(np.count_nonzero(one * other))
 
     @property
     def name(self) -> str:

@@ -283,8 +283,11 @@ def test_here_the_doctor_is_started_as_a_run_is():
 def test_several_nodes_without_a_scheduler_have_to_know_where_to_meet():
     with pytest.raises(ConfigError, match="--rendezvous HOST:PORT"):
         local.plan(make_job(nodes=2, processes=1))
-    words = shlex.split(local.plan(make_job(nodes=2, processes=1, rendezvous="a:1")).start[-1])
-    assert value_of(words, "--rdzv-endpoint") == "a:1" and value_of(words, "--rdzv-id") == "pretrain-a b"
+    words = shlex.split(local.plan(make_job(nodes=2, processes=1, rendezvous="localhost:1")).start[-1])
+    assert value_of(words, "--rdzv-endpoint") == "localhost:1" and value_of(words, "--rdzv-id") == "pretrain-a b"
+    for nowhere in ("localhost", "localhost:http:x", "nobody.invalid:29500"):
+        with pytest.raises(ConfigError, match="no place to meet"):
+            local.plan(make_job(nodes=2, processes=1, rendezvous=nowhere))
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch):

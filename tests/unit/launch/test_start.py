@@ -127,3 +127,18 @@ def test_the_command_knows_the_strategies_of_a_run():
 def test_nothing_is_submitted_where_there_is_no_scheduler(capsys):
     assert main(["launch", "pretrain", CONFIG, "--gpus", "0", "--processes", "2", "--submit"]) == 2
     assert "--submit" in capsys.readouterr().err
+
+
+def test_two_schedulers_are_refused(capsys):
+    assert main([*SLURM, "--kubernetes", "--dry-run"]) == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_a_cohort_that_is_not_here_is_told(capsys):
+    assert main([*SLURM, "cohort=nowhere", "--dry-run"]) == 0
+    assert "/nowhere; it has to be where this runs" in capsys.readouterr().err
+
+
+def test_a_config_of_another_command_is_refused(capsys):
+    assert main(["launch", "finetune", CONFIG, "--gpus", "0", "--dry-run"]) == 2
+    assert "tiny.yaml" in capsys.readouterr().err
