@@ -374,6 +374,7 @@ def launch(
         asked={**asked, **variables, "scheduler": scheduler, "container.image": image, "container.mounts": mounts},
         folder=folder,
         rendezvous=rendezvous,
+        timeout=timeout,
         dry_run=dry_run,
         submit=submit,
     )

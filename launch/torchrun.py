@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     Forwarding().listen()
-    asked = torchrun.parse_args(["--signals-to-handle=SIGHUP,SIGQUIT", *_host(arguments), *arguments])
+    asked = torchrun.parse_args(["--signals-to-handle=SIGHUP,SIGQUIT", *arguments])
+    asked.rdzv_conf = ",".join([*_patience(arguments), *filter(None, [asked.rdzv_conf])])
     try:
         torchrun.run(asked)
     except KeyboardInterrupt:
@@ -72,13 +73,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _host(arguments: list[str]) -> list[str]:
-    """That nodes meet on the first one, where a scheduler numbers them; torchrun would guess it from names."""
+def _patience(arguments: list[str]) -> list[str]:
+    """How long nodes try to meet; and that they do so on the first one, where a scheduler numbers them.
+
+    Torchrun would guess the first from names.
+    """
     if "--standalone" in arguments:
         return []
     numbers = [os.environ[name] for name in ("SLURM_NODEID", "JOB_COMPLETION_INDEX") if name in os.environ]
-    first = [f"is_host={numbers[0] == '0'}"] if numbers else []
-    return [f"--rdzv-conf={','.join(['read_timeout=600', 'timeout=1800', *first])}"]
+    return ["read_timeout=600", "timeout=1800", *([f"is_host={numbers[0] == '0'}"] if numbers else [])]
 
 
 class Forwarding:

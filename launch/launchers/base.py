@@ -29,6 +29,7 @@ class Job:
         folder: For the files of the launch: what is submitted, and logs.
         rendezvous: ``HOST:PORT`` where nodes without a scheduler meet; empty for one node.
         folds: Of fine-tuning, by name, where each is a job of its own.
+        timeout: Seconds that nodes wait for each other, of the doctor; None for as long as torchrun does.
     """
 
     command: Command
@@ -38,6 +39,7 @@ class Job:
     folder: Path
     rendezvous: str = ""
     folds: tuple[str, ...] = ()
+    timeout: float | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +76,8 @@ class Job:
             rendezvous: How nodes find each other.
         """
         counts = (f"--nnodes={self.cluster.nodes}", f"--nproc-per-node={self.cluster.per_node}")
-        return [self.python, *AGENT, *counts, *rendezvous]
+        waits = [f"--rdzv-conf=join_timeout={self.timeout:g}"] if self.timeout else []
+        return [self.python, *AGENT, *counts, *waits, *rendezvous]
 
 
 def name_of(command: Command, config: Path | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,9 +12,22 @@ from pydantic import Field, ValidationError, model_validator
 
 from foundation.config import Config, load_config
 from foundation.errors import ConfigError
+from foundation.wording import listed
 
 Scheduler = Literal["none", "slurm", "kubernetes"]
 Mount = Annotated[str, Field(pattern=r"^[^:]+:/[^:]*$")]
+
+OF_SLURM = frozenset({"time", "partition", "account", "gres", "module"})
+
+NOT_READ: dict[Scheduler, frozenset[str]] = {
+    "none": OF_SLURM | {"mem", "cpus_per_task", "setup"},
+    "slurm": frozenset(),
+    "kubernetes": OF_SLURM,
+}
+"""Keys that change nothing: a profile may serve several schedulers, but whoever types one expects something of it."""
+
+WHERE: dict[Scheduler, str] = {"none": "on this machine", "slurm": "under SLURM", "kubernetes": "on Kubernetes"}
+
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -92,11 +105,34 @@ def load_cluster(profile: Path | None, asked: Mapping[str, Any]) -> Cluster:
         asked: Keys of `Cluster`, dotted, that were given; None for what was not.
 
     Raises:
-        ConfigError: A key is unknown, or a value does not fit.
+        ConfigError: A key is unknown, a value does not fit, or the scheduler has no use for what is asked.
     """
     given = {key: value for key, value in asked.items() if value not in (None, ())}
-    if profile is not None:
-        return load_config(Cluster, profile, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    # The profile's own scheduler is read too, where another is asked for.
+    scheduler = given.pop("scheduler", None)
+    if profile is None:
+        cluster = _of_options(given)
+    else:
+        cluster = load_config(Cluster, profile, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    if scheduler is not None:
+        cluster = cluster.model_copy(update={"scheduler": scheduler})
+    _refuse_what_nobody_reads(cluster.scheduler, given)
+    return cluster
+
+
+def _refuse_what_nobody_reads(scheduler: Scheduler, given: Iterable[str]) -> None:
+    unread = [key for key in given if key in NOT_READ[scheduler]]
+    if unread:
+        options = listed([f"--{key.replace('_', '-')}" for key in unread])
+        raise ConfigError(
+            f"{options} would change nothing {WHERE[scheduler]}",
+            where="command line",
+            fix="leave it out, or add --slurm",
+        )
+
+
+def _of_options(given: Mapping[str, Any]) -> Cluster:
+    """A cluster of which only the command line says something."""
     document: dict[str, Any] = {}
     for key, value in given.items():
         *above, last = key.split(".")

@@ -144,6 +144,6 @@ def _again(cluster: Cluster, job: str) -> list[str]:
 
 
 def _shell(value: str) -> str:
-    """A value in quotes; what came from the environment comes from there when the job starts."""
+    """A value in quotes; what came from the environment comes from there when the job starts, and has to be there."""
     escaped = re.sub(r'([\\"`$])', r"\\\1", value)
-    return '"' + re.sub(r"\\\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}", r"${\1}", escaped) + '"'
+    return '"' + re.sub(r"\\\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}", r"${\1:?}", escaped) + '"'

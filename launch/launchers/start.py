@@ -34,6 +34,7 @@ def launch(
     asked: Mapping[str, Any] = {},
     folder: Path | None = None,
     rendezvous: str = "",
+    timeout: float | None = None,
     dry_run: bool = False,
     submit: bool = False,
 ) -> None:
@@ -47,6 +48,7 @@ def launch(
         asked: Keys of `Cluster` that are said here; see `load_cluster`.
         folder: For what is written; by default ``launched/`` and the name of the job.
         rendezvous: See `Job`.
+        timeout: See `Job`.
         dry_run: Show everything and start nothing.
         submit: Hand what was written to the scheduler.
 
@@ -57,7 +59,8 @@ def launch(
     cluster = load_cluster(profile, asked)
     folds = () if config is None else _refuse_what_cannot_run(command, config, overrides, cluster)
     named = folder or Path("launched") / name_of(command, config)
-    plan = LAUNCHERS[cluster.scheduler](Job(command, config, tuple(overrides), cluster, named, rendezvous, folds))
+    job = Job(command, config, tuple(overrides), cluster, named, rendezvous, folds, timeout)
+    plan = LAUNCHERS[cluster.scheduler](job)
     if submit and plan.waits:
         raise ConfigError(
             "without a scheduler there is nobody to submit it to", where="--submit", fix="add --slurm or --kubernetes"
@@ -68,9 +71,7 @@ def launch(
         sys.stdout.flush()
         os.execvp("bash", ["bash", "-ec", "\n".join(plan.start)])
     else:
-        for path, text in plan.files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        _write(plan)
         _show(plan)
         if submit:
             _submit(plan)
@@ -82,6 +83,12 @@ def _refuse_what_cannot_run(command: str, config: Path, overrides: Sequence[str]
     On Kubernetes the paths are those of the image.
     """
     if cluster.scheduler == "kubernetes":
+        if not config.is_absolute():
+            raise ConfigError(
+                "on Kubernetes the config is read in the container, and where that starts is not known here",
+                where=str(config),
+                fix="write its whole path as the container has it, such as /data/my.yaml with --mount CLAIM:/data",
+            )
         return ()
     if command == "pretrain":
         from foundation.config import load_config
@@ -107,6 +114,17 @@ def _tell_what_is_not_here(parts: Sequence[CohortPart]) -> None:
             print(f"note: no prepared cohort is here at {part.path}; it has to be where this runs", file=sys.stderr)
 
 
+def _write(plan: Plan) -> None:
+    for path, text in plan.files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be written: {error.strerror}", where=str(path), fix="name another folder with --folder"
+            ) from None
+
+
 def _show(plan: Plan) -> None:
     for path, text in plan.files.items():
         print(f"# {path}\n{text}")
@@ -120,4 +138,7 @@ def _submit(plan: Plan) -> None:
             f"cannot be submitted here: {done.stderr.strip()}", fix="start the lines above on a login node"
         )
     if done.returncode:
-        raise ChiasmaError(f"the scheduler refused: {done.stderr.strip()}", fix="correct the options or the profile")
+        raise ChiasmaError(
+            f"the scheduler refused: {done.stderr.strip()}",
+            fix="correct the options or the profile; where it cannot be reached, start the lines above on a login node",
+        )

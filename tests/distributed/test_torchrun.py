@@ -137,3 +137,16 @@ def test_a_node_that_waits_for_another_ends_when_it_is_told_to(tmp_path):
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 128 + signal.SIGTERM and "ended before any worker was started" in said
+
+
+def test_a_node_that_waits_for_another_gives_up_when_its_time_is_over():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = f"--rdzv-backend=c10d --rdzv-endpoint=localhost:{port} --rdzv-id=one --rdzv-conf=join_timeout=2"
+    process = subprocess.Popen(
+        f"{sys.executable} -m launch.torchrun --nnodes=2 {meeting} -m launch.cli --help".split(),
+        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    code, said = ended(process)
+    assert code == 1 and f"2 nodes did not meet at localhost:{port}" in said and "Traceback" not in said

@@ -143,6 +143,8 @@ def test_what_came_from_the_environment_is_written_as_a_reference(tmp_path, monk
     ran(script, tmp_path, TOKEN_OF_TEST="later")
     known = (tmp_path / "said.env").read_text()
     assert "\nWANDB_API_KEY=later\n" in known and "\nB=alater$c\n" in known
+    unset = subprocess.run(["bash", "-c", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert unset.returncode and "TOKEN_OF_TEST" in unset.stderr
 
 
 def test_folds_are_an_array_and_a_last_job_joins_them(tmp_path):

@@ -139,6 +139,44 @@ def test_a_cohort_that_is_not_here_is_told(capsys):
     assert "/nowhere; it has to be where this runs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--time", "1:00:00", "--mem", "4G"], "--time and --mem would change nothing on this machine"),
+        (["--kubernetes", "--container", "i", "--partition", "gpu"], "--partition would change nothing on Kubernetes"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(asked, said, capsys):
+    assert main(["launch", "doctor", *asked, "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_config_in_a_container_has_its_whole_path(capsys):
+    words = ["--kubernetes", "--container", "i", "--dry-run"]
+    assert main(["launch", "pretrain", "mine.yaml", *words]) == 2
+    assert "mine.yaml: on Kubernetes the config is read in the container" in capsys.readouterr().err
+    assert main(["launch", "pretrain", "/data/mine.yaml", *words]) == 0
+
+
+def test_a_scheduler_that_is_none_is_refused_in_a_profile_too(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("scheduler: pbs\n")
+    assert main([*SLURM, "--cluster", str(tmp_path / "mine.yaml"), "--dry-run"]) == 2
+    assert "mine.yaml" in (said := capsys.readouterr().err) and "scheduler" in said
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert main([*SLURM, "--folder", str(tmp_path / "taken" / "here")]) == 2
+    assert "job.sbatch: cannot be written: Not a directory\n  what to do: name another" in capsys.readouterr().err
+
+
+def test_nodes_of_the_doctor_wait_as_long_as_it_is_told(capfd):
+    assert main(["launch", "doctor", "--processes", "2", "--timeout", "90", "--dry-run"]) == 0
+    assert "--rdzv-conf=join_timeout=90 " in capfd.readouterr().out
+    assert main(["launch", "doctor", "--processes", "2", "--dry-run"]) == 0
+    assert "rdzv-conf" not in capfd.readouterr().out
+
+
 def test_a_config_of_another_command_is_refused(capsys):
     assert main(["launch", "finetune", CONFIG, "--gpus", "0", "--dry-run"]) == 2
     assert "tiny.yaml" in capsys.readouterr().err
