@@ -7,8 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 MOST_STEPS = 50
-LONGEST_STEP = 2.0
 SETTLED = 1e-8
+
+LONGEST_STEP = 2.0
+"""In any parameter. A longer one is shortened in its own direction: in another, a search can go to and fro for ever."""
+
 SINGULAR = 1e-9
 """Of the information, scaled to a diagonal of ones, the eigenvalue below which a direction is not told by the data."""
 
@@ -27,16 +30,15 @@ def highest(derivatives: Derivatives, start_RP: np.ndarray) -> np.ndarray:
         [R, P]; NaN where a function has no highest point, as the likelihood of classes that an input separates without
         error, or where the data do not tell one.
     """
-    at_RP = start_RP
-    last_R = np.full(len(at_RP), np.inf)
+    at_RP, length_R = start_RP, np.full(len(start_RP), np.inf)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         for _ in range(MOST_STEPS):
             step_RP = _step(*derivatives(at_RP))
-            at_RP = at_RP + np.clip(step_RP, -LONGEST_STEP, LONGEST_STEP)
-            last_R = np.abs(step_RP).max(axis=1, initial=0)
-            if not (last_R > SETTLED).any():
+            length_R = np.abs(step_RP).max(axis=1, initial=0)
+            at_RP = at_RP + step_RP / np.maximum(1, length_R / LONGEST_STEP)[:, None]
+            if not (length_R > SETTLED).any():
                 break
-    return np.where((last_R <= SETTLED)[:, None], at_RP, np.nan)
+    return np.where((length_R <= SETTLED)[:, None], at_RP, np.nan)
 
 
 def _step(gradient_RP: np.ndarray, information_RPP: np.ndarray) -> np.ndarray:

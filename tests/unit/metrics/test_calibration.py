@@ -157,3 +157,14 @@ def test_a_weight_is_that_many_patients(seed):
             rows = np.repeat(np.arange(PATIENTS), row)
             again = of_all(list(scores(rows))[number], PATIENTS)
             assert found == pytest.approx(again, rel=1e-5, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", [8, 43, 79])
+def test_a_search_does_not_go_to_and_fro(seed):
+    """One patient of 30 has it, who has nearly the highest or the lowest probability: whole steps would never end."""
+    odds = np.random.default_rng(seed).standard_normal(30)
+    for place in (1, 28):
+        true = np.argsort(np.argsort(odds)) == place
+        model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=500)
+        expected = model.fit(odds[:, None], true).coef_[0, 0]
+        assert of_all(logistic_slope(true[:, None], expit(odds)[:, None]), 30) == pytest.approx(expected, rel=1e-4)

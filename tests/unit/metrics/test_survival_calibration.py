@@ -237,18 +237,31 @@ def test_a_weight_is_that_many_patients(seed):
 
 
 def test_a_stratum_of_low_hazards_is_not_lost_beside_one_of_high_ones():
-    """Within the first stratum hazards differ by e to the 50, and in the second by little."""
-    random = np.random.default_rng(0)
-    made = Made(random, 60)
-    stratum = np.repeat([0, 1], 30)
-    risk = np.where(stratum == 0, 50 * random.permutation(60) / 60, made.log_hazard)
-    score = hazard_slope(risk, made.time, made.event, stratum)
-    first, second = np.repeat([1.0, 0.0], 30), np.repeat([0.0, 1.0], 30)
-    found = score(np.stack([first, second, first + second]))
-    alone = [
-        hazard_slope(risk[rows], made.time[rows], made.event[rows], stratum[rows])
-        for rows in (stratum == 0, stratum == 1)
-    ]
+    """In the first stratum but one pair is in the wrong order, so that hazards differ by e to the 90."""
+    made = Made(np.random.default_rng(0), 30)
+    risk, time = np.append(-np.arange(30.0), made.log_hazard), np.append(np.arange(30.0), made.time)
+    risk[[3, 4]] = risk[[4, 3]]
+    stratum, event, first = np.repeat([0, 1], 30), np.ones(60), np.repeat([1.0, 0.0], 30)
+    found = hazard_slope(risk, time, event, stratum)(np.stack([first, 1 - first, np.ones(60)]))
+    alone = [hazard_slope(risk[rows], time[rows], event[rows], stratum[rows]) for rows in (stratum == 0, stratum == 1)]
     expected = [one(np.ones((1, 30)))[0] for one in alone]
     assert found[:2] == pytest.approx(expected, rel=1e-6)
-    assert min(expected) < found[2] < max(expected)
+    # Both together are where their likelihoods are highest together.
+    derivative = [
+        sum(
+            risk[i] - np.average(risk[at_risk], weights=np.exp(slope * (risk[at_risk] - risk[at_risk].max())))
+            for i in range(60)
+            for at_risk in [(stratum == stratum[i]) & (time >= time[i])]
+        )
+        for slope in (found[2] - 1e-6, found[2] + 1e-6)
+    ]
+    assert derivative[0] > 0 > derivative[1]
+
+
+def test_patients_with_one_hazard_have_no_slope_however_sums_are_rounded():
+    random = np.random.default_rng(0)
+    risk = np.repeat(random.standard_normal(50), 2)
+    score = hazard_slope(risk, random.random(100), np.ones(100), np.zeros(100))
+    weights = np.zeros((50, 100))
+    weights[np.repeat(np.arange(50), 2), np.arange(100)] = random.integers(1, 9, 100)
+    assert np.isnan(score(weights)).all()

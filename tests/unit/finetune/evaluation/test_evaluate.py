@@ -494,5 +494,7 @@ def test_risks_alone_and_patients_without_a_label_have_no_calibration(study, eva
     assert evaluation.calibration({fold: frame[unknown[frame["row"]]] for fold, frame in frames.items()}) == {}
     told = evaluation.calibration(frames)["glioma"]
     assert set(told["counts"]) == set(CLASSES) and told["p_values"] == {}
+    here = study.cohort.endpoint("subtype")["code"][study.tested][study.cohort.groups[study.tested] == "glioma"]
+    assert [told["counts"][name]["observed"] for name in CLASSES] == [np.sum(here == k) for k in range(3)]
     observed = sum(count["observed"] for count in told["counts"].values())
     assert observed == pytest.approx(sum(count["expected"] for count in told["counts"].values())) == told["n"]
