@@ -4,7 +4,7 @@ Every fold is scored by itself and, where a cohort has groups such as cancers, e
 only compared with those of the same group. A result is the mean over groups of their means over folds.
 
 Calibration is of the test patients of all folds together: probabilities of several folds are on one scale, as risks are
-not; a p-value has no mean; and a slope of the few patients of one fold and group would mostly be noise.
+not; a p-value has no mean; and slopes of the few patients of one fold and group are mostly noise, and too steep.
 """
 
 from __future__ import annotations

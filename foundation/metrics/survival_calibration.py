@@ -129,9 +129,9 @@ def hazard_slope(log_hazard_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarr
         order is without error.
     """
     _, stratum_N = np.unique(strata_N, return_inverse=True)
-    patients_S = np.bincount(stratum_N)
-    mean_S = np.bincount(stratum_N, weights=log_hazard_N) / np.maximum(patients_S, 1)
-    apart_N = log_hazard_N - mean_S[stratum_N]
+    count_G = np.bincount(stratum_N)
+    mean_G = np.bincount(stratum_N, weights=log_hazard_N) / np.maximum(count_G, 1)
+    apart_N = log_hazard_N - mean_G[stratum_N]
     scale = float(apart_N.std()) if len(apart_N) else 0.0
     # Differences by rounding are none.
     if not scale > 1e-9 * (1 + float(np.max(np.abs(log_hazard_N), initial=0))):
@@ -142,7 +142,7 @@ def hazard_slope(log_hazard_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarr
     # In this order those at risk lie between the first of the stratum and the last with the same time.
     ends = np.flatnonzero((np.diff(stratum_N, append=-1) != 0) | (np.diff(time_N, append=np.nan) != 0))
     last_D = ends[np.searchsorted(ends, died)]
-    strata = [slice(stop - count, stop) for count, stop in zip(patients_S, np.cumsum(patients_S), strict=True)]
+    strata = [slice(stop - count, stop) for count, stop in zip(count_G, np.cumsum(count_G), strict=True)]
 
     def at_risk(values_RN: np.ndarray) -> np.ndarray:
         # Each stratum is summed by itself: of a sum over several, rounding could leave less than a small one holds.

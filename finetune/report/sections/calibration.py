@@ -67,7 +67,7 @@ def _d_calibrated(groups: Entry) -> str:
         first += f"{counted(len(known), 'group')}{f', not in {listed(failed)}' if failed else ''}."
     return (
         f"{first} Where they are, about a tenth of the patients have the event in each tenth of the probability that "
-        "was predicted for them. A test of few events misses much, and one in twenty rejects a calibrated model."
+        "was predicted for them. A test of few events misses much, and up to one in twenty rejects a calibrated model."
     )
 
 

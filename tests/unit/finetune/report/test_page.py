@@ -403,7 +403,7 @@ def test_groups_in_which_a_baseline_is_better_are_marked_and_named(tmp_path, met
     page = write(tmp_path, metrics)
     assert "In 2 of 8 groups this model is below the best baseline of that group: " in page.text
     assert "blca (0.600; omics 0.630) and brca (0.620; omics 0.630)" in page.text
-    assert row(page, "blca")[0][-1] == "▼ −0.030"
+    assert row(page, "blca")[-1][-1] == "▼ −0.030"
     assert row(page, "skcm")[0][-1] == "+0.080"
     assert row(page, "ucec")[0][2:] == ["–", "–", "–", "–", "–", "–"]
 
