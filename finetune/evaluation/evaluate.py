@@ -2,6 +2,9 @@
 
 Every fold is scored by itself and, where a cohort has groups such as cancers, every group by itself, since a patient is
 only compared with those of the same group. A result is the mean over groups of their means over folds.
+
+Calibration is of the test patients of all folds together: probabilities of several folds are on one scale, as risks are
+not; a p-value has no mean; and slopes of the few patients of one fold and group are mostly noise, and too steep.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from finetune.evaluation.compare import averaged, compare
 from finetune.methods.adapted import EVERYTHING
 from finetune.methods.baselines import BASELINES
 from finetune.study import Study
-from finetune.tasks.base import LOWER_IS_BETTER, Task, Truth
+from finetune.tasks.base import LOWER_IS_BETTER, Task, Truth, of_rows
 from foundation.metrics.score import Score, with_interval
 from foundation.report.page import Picture
 
 FEWEST = 10
 """Patients; of fewer a resample says nothing, and an interval would look like certainty."""
+
+EVERYBODY = "all"
+"""What the patients of a cohort without groups are called."""
 
 Frames = Mapping[str, pd.DataFrame]
 """Fold to the predictions of its test patients: ``row`` and columns of tasks behind their names."""
@@ -217,6 +223,36 @@ class TaskEvaluation:
         names = dict.fromkeys(name for part in parts for name in part.scores)
         return {name: _without_folds(self.summary(parts, name)) for name in names}
 
+    def calibration_scores(self, frames: Frames) -> dict[str, Any]:
+        """Summary of every score of calibration, of all patients."""
+        return self._calibration(_once(frames)).get("scores", {})
+
+    def calibration(self, frames: Frames) -> dict[str, Any]:
+        """Group, or `EVERYBODY` in a cohort without groups, to ``n``, ``scores``, ``p_values`` and ``counts``."""
+        frame = _once(frames)
+        groups = self.study.groups(frame["row"].to_numpy())
+        within = {group: frame.loc[groups == group] for group in sorted({*groups} - {""})} or {EVERYBODY: frame}
+        found = {str(name): self._calibration(part) for name, part in within.items()}
+        return {name: numbers for name, numbers in found.items() if numbers}
+
+    def _calibration(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """Of the patients of a frame, each there once; of few no interval and no p-value, of nobody nothing."""
+        frame = frame.loc[self.task.labelled(self.study.truth(frame["row"].to_numpy()))]
+        rows, predicted = frame["row"].to_numpy(), self._predicted(frame)
+        if not len(rows) or not predicted:
+            return {}
+        groups, folds = self.study.groups(rows), frame["fold"].to_numpy().astype(str)
+        found = self.task.calibration(self.study.truth(rows), predicted, groups, folds)
+        if not found.scores:
+            return {}
+        few, at, scores = len(rows) < FEWEST, np.searchsorted(self.study.tested, rows), {}
+        for name, score in found.scores.items():
+            value, bounds = with_interval(of_rows(score, at), len(self.study.tested), self._random())
+            bounds = [None, None] if few else bounds
+            scores[name] = {"n": len(rows), "mean": _number(value), "ci95": bounds, "chance": None}
+        p_values = {name: None if few else _number(value) for name, value in found.p_values.items()}
+        return {"n": len(rows), "scores": scores, "p_values": p_values, "counts": found.counts}
+
     def counts(self) -> dict[str, Any]:
         """How many tested patients there are of each class, or with the event."""
         entry = self.study.cohort.manifest.endpoints[self.task.endpoints[0]]
@@ -229,8 +265,7 @@ class TaskEvaluation:
 
     def pictures(self, frames: Frames) -> list[Picture]:
         """What the task draws of everybody's predictions; risks are compared within a fold only."""
-        frame = pd.concat([frame.assign(fold=fold) for fold, frame in frames.items()])
-        frame = frame.drop_duplicates("row")
+        frame = _once(frames)
         rows = frame["row"].to_numpy()
         if not self.task.labelled(self.study.truth(rows)).any():
             return []
@@ -240,6 +275,11 @@ class TaskEvaluation:
     def _random(self) -> np.random.Generator:
         """The same resamples for every score, so that the better of two is also better in its interval."""
         return np.random.default_rng(self.study.config.seed)
+
+
+def _once(frames: Frames) -> pd.DataFrame:
+    """Predictions of all folds, with the ``fold`` they are of; of a patient whom several repeats test, the first."""
+    return pd.concat([frame.assign(fold=fold) for fold, frame in frames.items()]).drop_duplicates("row")
 
 
 def _mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune.report.answer import Entry, headlines, tasks_of
+from finetune.report.sections.calibration import calibration
 from finetune.report.sections.few_labels import few_labels
 from finetune.report.sections.folds import splits, values_of_folds
 from finetune.report.sections.groups import groups
@@ -66,6 +67,7 @@ def _task(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     name, kind = entry["endpoint"], entry.get("task", "")
     page.section(f"{name} ({kind})" if kind not in ("", name) else name)
     result(page, entry, pictures)
+    calibration(page, entry)
     modalities(page, entry)
     groups(page, entry)
     few_labels(page, entry)

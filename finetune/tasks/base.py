@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.errors import ConfigError, nearest
+from foundation.metrics.calibration import logistic_intercept, logistic_slope
 from foundation.metrics.score import Score
 from foundation.registry import Registry
 from foundation.report.page import Picture
@@ -31,6 +33,24 @@ Predicted = Mapping[str, np.ndarray]
 
 LOWER_IS_BETTER = ("brier", "integrated_brier", "calibration_error", "absolute_error")
 """What comes before the first ``/`` in the names of metrics that are better when lower."""
+
+IDEAL = {"calibration_slope": 1, "calibration_intercept": 0, "observed_by_expected": 1}
+"""Likewise, of metrics that are neither: to the value that they should have."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well predictions agree with what happened, of patients whom all folds together tested.
+
+    Attributes:
+        scores: Name, in `IDEAL`, to score over weights of all patients.
+        p_values: Name to the p-value of a test; small where predictions do not agree.
+        counts: What is counted or averaged, such as a class, to how much was ``observed`` and ``expected`` of it.
+    """
+
+    scores: dict[str, Score] = field(default_factory=dict)
+    p_values: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class TaskConfig(Config):
@@ -166,6 +186,17 @@ class Task(nn.Module, ABC):
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Name to score, over weights of all N patients, of whom those not labelled are not counted."""
 
+    def calibration(self, truth: Truth, predicted: Predicted, groups: np.ndarray, folds: np.ndarray) -> Calibration:
+        """How far probabilities or numbers can be taken at their word; of predictions that are none, nothing.
+
+        Args:
+            truth: Of N patients, labelled or not.
+            predicted: Columns [N], each patient's by the fold that tested them.
+            groups: [N] names.
+            folds: [N] names: what is predicted up to a constant of a fold is compared within it.
+        """
+        return Calibration()
+
     @abstractmethod
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Figures for the report."""
@@ -211,6 +242,26 @@ def constant_probabilities(code_N: np.ndarray, classes: int) -> np.ndarray:
     """
     count_K = np.bincount(code_N[code_N >= 0], minlength=classes)
     return np.concatenate([count_K[None] / max(1, count_K.sum()), np.eye(classes)])
+
+
+def calibration_of_classes(
+    true_NK: np.ndarray, probability_NK: np.ndarray, names: Sequence[str], rows: np.ndarray
+) -> Calibration:
+    """One slope, an intercept of each class, and how many patients have it.
+
+    Args:
+        true_NK: [N, K] bool.
+        probability_NK: [N, K].
+        names: Of the classes; the intercept of a single one has no name.
+        rows: Mask or positions of the N patients among all.
+    """
+    scores = {"calibration_slope": logistic_slope(true_NK, probability_NK)}
+    counts = {}
+    for name, true_N, probability_N in zip(names, true_NK.T, probability_NK.T, strict=True):
+        ending = f"/{name}" if len(names) > 1 else ""
+        scores[f"calibration_intercept{ending}"] = logistic_intercept(true_N, probability_N)
+        counts[name] = {"observed": float(true_N.sum()), "expected": float(probability_N.sum())}
+    return Calibration({name: of_rows(score, rows) for name, score in scores.items()}, counts=counts)
 
 
 def only_class(code_N: np.ndarray, names: Sequence[str]) -> str:

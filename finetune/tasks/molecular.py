@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from finetune.report.figures.classes import binary_figures
 from finetune.tasks.base import (
+    Calibration,
     Labels,
     Predicted,
     Task,
     TaskConfig,
     Truth,
+    calibration_of_classes,
     constant_probabilities,
     declared_as,
     of_rows,
@@ -136,6 +138,16 @@ class Molecular(Task):
             scores |= {f"{measure}/{name}": of_rows(score, known) for measure, score in of_endpoint.items()}
             areas.append(scores[f"auroc/{name}"])
         return {"auroc": average(areas), **scores}
+
+    def calibration(self, truth: Truth, predicted: Predicted, groups: np.ndarray, folds: np.ndarray) -> Calibration:
+        """Slope, intercept and patients of each endpoint, over those who have it."""
+        together = Calibration()
+        for name in self.endpoints:
+            known, yes_N, probability_N = self._known(name, truth, predicted)
+            found = calibration_of_classes(yes_N[:, None], probability_N[:, None], [name], known)
+            together.scores.update({f"{measure}/{name}": score for measure, score in found.scores.items()})
+            together.counts.update(found.counts)
+        return together
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Reliability, ROC, precision over recall and decision curve of each endpoint."""

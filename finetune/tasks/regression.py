@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from finetune.report.figures.numbers import scatter
 from finetune.tasks.base import (
+    Calibration,
     Labels,
     OneEndpoint,
     Predicted,
@@ -22,6 +23,7 @@ from finetune.tasks.base import (
     tasks,
     to_numpy,
 )
+from foundation.metrics.calibration import linear_intercept, linear_slope
 from foundation.metrics.number_scores import absolute_error, pearson, r_squared, spearman
 from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
@@ -108,6 +110,17 @@ class Regression(Task):
             "absolute_error": absolute_error(value_N, guess_N),
         }
         return {name: of_rows(score, known) for name, score in scores.items()}
+
+    def calibration(self, truth: Truth, predicted: Predicted, groups: np.ndarray, folds: np.ndarray) -> Calibration:
+        """Slope and intercept of the true on the predicted value, and the means of both."""
+        known = self.labelled(truth)
+        value_N, guess_N = truth[self.name]["value"][known], predicted["value"][known]
+        scores = {
+            "calibration_slope": linear_slope(value_N, guess_N),
+            "calibration_intercept": linear_intercept(value_N, guess_N),
+        }
+        means = {"observed": float(value_N.mean()), "expected": float(guess_N.mean())} if len(value_N) else {}
+        return Calibration({name: of_rows(score, known) for name, score in scores.items()}, counts={"mean": means})
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Predicted against true values."""

@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from finetune.report.figures.classes import binary_figures, confusion_matrix
 from finetune.tasks.base import (
+    Calibration,
     Labels,
     OneEndpoint,
     Predicted,
     Task,
     Truth,
+    calibration_of_classes,
     constant_probabilities,
     declared_as,
     of_rows,
@@ -156,6 +158,11 @@ class Response(Task):
             scores["quadratic_kappa"] = quadratic_kappa(code_N, guess_N, len(self.classes))
             scores["balanced_accuracy"] = balanced_accuracy(code_N, guess_N)
         return {name: of_rows(score, known) for name, score in scores.items()}
+
+    def calibration(self, truth: Truth, predicted: Predicted, groups: np.ndarray, folds: np.ndarray) -> Calibration:
+        """Of the probability of responding."""
+        known, code_N, probability_N = self._known(truth, predicted)
+        return calibration_of_classes(self._responds(code_N)[:, None], probability_N[:, None], ["responder"], known)
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Reliability, ROC, precision over recall and decision curve of responding; confusion of the classes."""

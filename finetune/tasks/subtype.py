@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from finetune.report.figures.classes import class_figures
 from finetune.tasks.base import (
+    Calibration,
     Labels,
     OneEndpoint,
     Predicted,
     Task,
     Truth,
+    calibration_of_classes,
     constant_probabilities,
     declared_as,
     of_rows,
@@ -117,6 +119,13 @@ class Subtype(Task):
             "calibration_error": calibration_error(code_N == guess_N, probability_NK.max(axis=1)),
         }
         return {name: of_rows(score, known) for name, score in scores.items()}
+
+    def calibration(self, truth: Truth, predicted: Predicted, groups: np.ndarray, folds: np.ndarray) -> Calibration:
+        """One slope for all classes, an intercept of each, and patients of each; of two classes, of the second."""
+        known, code_N, probability_NK = self._known(truth, predicted)
+        told = slice(1 if len(self.classes) == 2 else 0, None)
+        true_NK = code_N[:, None] == np.arange(len(self.classes))
+        return calibration_of_classes(true_NK[:, told], probability_NK[:, told], self.classes[told], known)
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Confusion matrix, reliability, ROC and precision over recall."""

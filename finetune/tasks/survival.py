@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from finetune.report.figures.survival import calibration_at, risk_groups
 from finetune.tasks.base import (
+    Calibration,
     Labels,
     OneEndpoint,
     Predicted,
@@ -38,6 +39,13 @@ from finetune.tasks.survival_losses import (
 from foundation.collectives import name_hashes
 from foundation.errors import ConfigError
 from foundation.metrics.score import Score, average
+from foundation.metrics.survival_calibration import (
+    d_calibration,
+    events_by,
+    hazard_slope,
+    observed_by_expected,
+    one_calibration,
+)
 from foundation.metrics.survival_curves import Censoring, breslow
 from foundation.metrics.survival_scores import auc_at, brier_at, concordance, integrated_brier, uno
 from foundation.model.layers.values import at_least_single
@@ -50,6 +58,9 @@ YEARS = (1, 2, 3)
 
 CURVE_POINTS = 12
 """Times from 0 to the last chosen one at which the probability of being free of the event is predicted."""
+
+LEAST_PROBABILITY = 1e-9
+"""Of survival, or of an event, in logarithms."""
 
 STRATA = 3
 """Quantiles of the time, among those with the event and among those without, that splits spread evenly."""
@@ -268,6 +279,43 @@ class Survival(Task):
             free_NT = np.stack([predicted[self._column(at)][known] for at in told], axis=1)
             scores["integrated_brier"] = integrated_brier(np.array(told), free_NT, *rest)
         return scores
+
+    def calibration(self, truth: Truth, predicted: Predicted, groups: np.ndarray, folds: np.ndarray) -> Calibration:
+        """Of the probability of being free of any event, where that is predicted.
+
+        1-calibration and events are told of the chosen times that somebody was followed to. The slope is of log(-log S)
+        at the last of these, within groups and folds: in a model of proportional hazards that is the log hazard up to a
+        constant.
+        """
+        known = self.labelled(truth)
+        time_N, event_N, groups_N = self._known(truth, groups)
+        told = [at for at in self.times if (time_N >= at).any()]
+        if not told or self._column(self.grid[0]) not in predicted:
+            return Calibration()
+        happened_N = (event_N > 0).astype(np.float64)
+        free_NT = np.stack([predicted[self._column(at)][known] for at in self.grid], axis=1)
+        scores: dict[str, Score] = {}
+        p_values = {"d_calibration": self._d_calibration(free_NT, time_N, happened_N)}
+        counts: dict[str, dict[str, float]] = {}
+        for at in told:
+            free_N = predicted[self._column(at)][known]
+            p_values[f"one_calibration/{at:g}"] = one_calibration(at, free_N, time_N, happened_N)
+            of_time = (at, free_N, time_N, happened_N, groups_N)
+            scores[f"observed_by_expected/{at:g}"] = observed_by_expected(*of_time)
+            observed_R, expected_R = events_by(*of_time, np.ones((1, len(time_N))))
+            counts[f"{at:g}"] = {"observed": float(observed_R[0]), "expected": float(expected_R[0])}
+        last_N = np.clip(predicted[self._column(max(told))][known], LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        within_N = np.char.add(np.char.add(groups_N, " "), folds[known])
+        slope = hazard_slope(np.log(-np.log(last_N)), time_N, happened_N, within_N)
+        scores = {"calibration_slope": slope, **scores}
+        return Calibration({name: of_rows(score, known) for name, score in scores.items()}, p_values, counts)
+
+    def _d_calibration(self, free_NT: np.ndarray, time_N: np.ndarray, happened_N: np.ndarray) -> float:
+        """With hazards constant between times; who was watched beyond the last time of `grid` is censored then."""
+        hazard_NT = np.pad(-np.log(np.maximum(free_NT, LEAST_PROBABILITY)), ((0, 0), (1, 0)))
+        times_T = np.append(0.0, self.grid)
+        own_N = [np.interp(time, times_T, line) for time, line in zip(time_N, hazard_NT, strict=True)]
+        return d_calibration(np.exp(-np.array(own_N)), happened_N * (time_N <= self.grid[-1]))
 
     def figures(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> list[Picture]:
         """Kaplan-Meier by thirds of the risk, for each kind of event, and calibration at the chosen times."""

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune.tasks  # noqa: F401  registers them
-from finetune.tasks.base import LOWER_IS_BETTER, tasks
+from finetune.tasks.base import IDEAL, LOWER_IS_BETTER, tasks
 from foundation.errors import ConfigError
 
 PATIENTS, WIDTH = 120, 6
@@ -213,6 +213,24 @@ def test_measures_are_over_all_patients_and_see_only_the_labelled(trained, confi
         again = task.metrics(endpoints, spoilt, groups)[name]
         assert score(weights).shape == (4,)
         np.testing.assert_array_equal(score(weights), again(other))
+
+
+@every_task
+def test_calibration_sees_only_the_labelled_and_worsens_where_patients_are_exchanged(trained, config):
+    task, _, predicted, shuffled = trained[config]
+    _, endpoints, groups = cohort()
+    folds = np.where(np.arange(PATIENTS) % 2, "0", "1")
+    unlabelled = ~task.labelled(endpoints)
+    spoilt = {name: np.where(unlabelled, np.nan, values) for name, values in predicted.items()}
+    found, again, other = (task.calibration(endpoints, p, groups, folds) for p in (predicted, spoilt, shuffled))
+    assert {name.split("/")[0] for name in found.scores} <= IDEAL.keys() and found.counts
+    assert (found.p_values, found.counts) == (again.p_values, again.counts)
+    weights = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=4).astype(float)
+    for name, score in found.scores.items():
+        assert score(weights).shape == (4,)
+        np.testing.assert_array_equal(score(weights), again.scores[name](weights + 3 * unlabelled))
+    slopes = [name for name in other.scores if name.startswith("calibration_slope")]
+    assert slopes and all(abs(other.scores[name](ONE)[0]) < 0.5 for name in slopes), "nothing is known of anybody"
 
 
 @every_task

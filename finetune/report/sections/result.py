@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from finetune.report.answer import THIS_MODEL, Entry, difference, measure_of
 from finetune.report.figures.forest import Row, forest
-from finetune.tasks.base import LOWER_IS_BETTER
+from finetune.tasks.base import IDEAL, LOWER_IS_BETTER
 from foundation.metrics.names import plain_name
 from foundation.report.page import GAP, Cell, Page, Picture
 from foundation.wording import decimal, interval, p_number
@@ -122,11 +122,17 @@ def _metrics(page: Page, entry: Entry) -> None:
 
 def _metric_rows(metrics: Entry) -> Iterable[list[str | Cell]]:
     for name, score in metrics.items():
-        lower = name.partition("/")[0] in LOWER_IS_BETTER
         yield [
             plain_name(name),
             Cell(decimal(score.get("mean"))),
             Cell(interval(score.get("ci95"))),
             Cell(decimal(score.get("chance"))),
-            "lower" if lower else "higher",
+            _better_when(name),
         ]
+
+
+def _better_when(metric: str) -> str:
+    stem = metric.partition("/")[0]
+    if stem in IDEAL:
+        return f"nearer {IDEAL[stem]}"
+    return "lower" if stem in LOWER_IS_BETTER else "higher"

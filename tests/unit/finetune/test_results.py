@@ -78,7 +78,7 @@ def test_the_run_folder_is_complete(run, metrics):
     assert names >= {"config.yaml", "metrics.json", "predictions.parquet", "report.html", "adapter", "model"}
     assert not list(run.rglob("*partial*"))
     promised = {"task", "endpoint", "metric", "folds", "mean", "ci95", "baselines", "by_modality_subset", "by_pattern"}
-    described = {"chance", "n", "metrics", "by_group"}
+    described = {"chance", "n", "metrics", "calibration", "by_group"}
     assert promised | described | {"classes", "oracle", "chosen", "splits", "pretrain", "adaptation"} <= set(metrics)
     assert {"cohort", "seed", "seconds", "versions", "other_tasks"} <= set(metrics)
     [other] = metrics["other_tasks"]
@@ -143,6 +143,22 @@ def test_the_area_under_the_curve_is_that_of_an_independent_reference(metrics, p
         roc_auc_score(here["code"], here[columns].to_numpy(), multi_class="ovr") for _, here in frame.groupby("fold")
     ]
     assert metrics["metrics"]["auroc"]["mean"] == pytest.approx(np.mean(areas))
+
+
+def test_calibration_is_that_of_everybody_predicted_out_of_fold(run, metrics, predictions, cohort):
+    frame = truth_of(cohort, predictions).query("code >= 0")
+    found = metrics["calibration"]["all"]
+    assert found["n"] == len(frame)
+    for k, name in enumerate(CLASSES):
+        told = {"observed": (frame["code"] == k).sum(), "expected": frame[f"subtype/probability/{name}"].sum()}
+        assert found["counts"][name] == pytest.approx(told)
+    [survival] = metrics["other_tasks"]
+    assert survival["calibration"]["all"]["p_values"].keys() >= {"d_calibration", "one_calibration/365.25"}
+    for entry in (metrics, survival):
+        slope = entry["calibration"]["all"]["scores"]["calibration_slope"]
+        assert entry["metrics"]["calibration_slope"] == slope and slope["mean"] is not None
+    page = (run / "report.html").read_text()
+    assert "<h3>Calibration</h3>" in page and "nearer 1" in page and "D-calibrated" in page
 
 
 def test_what_there_is_of_each_class_and_of_events_is_counted(metrics, predictions, cohort):

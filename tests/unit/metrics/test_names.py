@@ -14,6 +14,8 @@ from foundation.metrics.names import plain_name
         ("brier/365.25", "Brier score at 365.25"),
         ("uno_c/relapse", "C-index (Uno), relapse"),
         ("auroc/idh", "AUROC, idh"),
+        ("calibration_slope/idh", "calibration slope, idh"),
+        ("observed_by_expected/365", "observed by expected events at 365"),
         ("net_gain", "net gain"),
     ],
 )

@@ -409,3 +409,92 @@ def test_chance_of_responses(form):
     assert (best["auroc"], best["auprc"]) == (0.5, 0.4)
     if form == "ordinal":
         assert (best["balanced_accuracy"], best["quadratic_kappa"]) == (0.25, pytest.approx(0))
+
+
+# Calibration
+
+
+def with_curves(study: Study, evaluation: TaskEvaluation, sharpness: float = 1.0) -> Frames:
+    """Survival probabilities of a log hazard that is a patient's number, times `sharpness`; with a baseline by fold."""
+    frames = {}
+    for number, fold in enumerate(study.folds.folds):
+        grid = evaluation.fitted[fold.name].grid
+        log_hazard = sharpness * np.sin(fold.test) + 0.1 * number
+        free = np.exp(-np.outer(np.exp(log_hazard), grid) / 900)
+        columns = {f"os/survival_probability/{at:g}": free[:, t] for t, at in enumerate(grid)}
+        frames[fold.name] = pd.DataFrame({"row": fold.test, "seen": EVERYTHING, "os/risk": log_hazard, **columns})
+    return frames
+
+
+@pytest.fixture(scope="module")
+def long_study() -> Study:
+    """Two cancers of 120 patients each, whose log hazard is the sine of their number; three folds."""
+    cohort, random = Cohort(patients=240), np.random.default_rng(0)
+    died = random.exponential(900 * np.exp(-np.sin(np.arange(240))))
+    lost = random.uniform(200, 3000, 240)
+    cohort.parts["os"] = {"time": np.minimum(died, lost), "event": (died <= lost).astype(float)}
+    rows = np.arange(240)
+    return study_of(cohort, {str(k): rows[rows // 40 % 3 == k] for k in range(3)})
+
+
+def test_calibration_is_of_the_patients_of_all_folds_in_each_group(long_study):
+    from lifelines import CoxPHFitter
+    from scipy.stats import chisquare
+
+    from foundation.metrics.survival_calibration import patients_by_bin
+
+    evaluation = evaluation_of(long_study, "os")
+    frames = with_curves(long_study, evaluation, 0.5)
+    found = evaluation.calibration(frames)
+    os, number = long_study.cohort.endpoint("os"), np.arange(240)
+    assert list(found) == ["glioma", "sarcoma"]
+    for group, numbers in found.items():
+        here = long_study.cohort.groups == group
+        assert numbers["n"] == here.sum()
+        # Hazards are constant, so that the survival probability at any time is known.
+        fold, end = number[here] // 40 % 3, 3 * 365.25
+        log_hazard = 0.5 * np.sin(number[here]) + 0.1 * fold
+        time, event = os["time"][here], os["event"][here] * (os["time"][here] <= end)
+        free = np.exp(-np.minimum(time, end) / 900 * np.exp(log_hazard))
+        expected = chisquare(patients_by_bin(free, event)).pvalue
+        assert numbers["p_values"]["d_calibration"] == pytest.approx(expected)
+        table = pd.DataFrame(
+            {"time": time, "event": os["event"][here], "x": log_hazard, "fold": number[here] // 40 % 3}
+        )
+        slope = CoxPHFitter().fit(table, "time", "event", strata=["fold"]).params_["x"]
+        told = numbers["scores"]["calibration_slope"]
+        assert told["mean"] == pytest.approx(slope, rel=1e-4) and told["ci95"][0] < told["mean"] < told["ci95"][1]
+        count = numbers["counts"]["365.25"]
+        assert count["expected"] == pytest.approx(np.sum(1 - np.exp(-365.25 / 900 * np.exp(log_hazard))))
+        ratio = numbers["scores"]["observed_by_expected/365.25"]["mean"]
+        assert ratio == pytest.approx(count["observed"] / count["expected"])
+    halved = evaluation.calibration_scores(frames)["calibration_slope"]
+    assert halved["n"] == 240 and 1.5 < halved["mean"] < 2.6
+    right = evaluation.calibration_scores(with_curves(long_study, evaluation))["calibration_slope"]
+    assert right["mean"] == pytest.approx(halved["mean"] / 2), "within cancers and folds"
+
+
+def test_calibration_of_a_cohort_without_groups_is_of_all_and_of_few_has_no_p_value(long_study):
+    rows = np.arange(40)
+    alone = study_of(Cohort(("",), 40), {"0.0": rows[::2], "1.0": rows[::2]})
+    alone.cohort.parts["os"] = {part: values[:40] for part, values in long_study.cohort.parts["os"].items()}
+    evaluation = evaluation_of(alone, "os")
+    frames = with_curves(alone, evaluation)
+    found = evaluation.calibration(frames)
+    assert list(found) == ["all"] and found["all"]["n"] == 20, "whom two repeats test counts once"
+    assert found["all"]["scores"] == evaluation.calibration_scores(frames)
+    few = evaluation.calibration({"0.0": frames["0.0"].head(FEWEST - 1)})["all"]
+    assert set(few["p_values"].values()) == {None} and few["scores"]["calibration_slope"]["ci95"] == [None, None]
+
+
+def test_risks_alone_and_patients_without_a_label_have_no_calibration(study, evaluation, frames):
+    survival = evaluation_of(study, "os")
+    assert survival.calibration(frames) == survival.calibration_scores(frames) == {}
+    unknown = study.cohort.endpoint("subtype")["code"] < 0
+    assert evaluation.calibration({fold: frame[unknown[frame["row"]]] for fold, frame in frames.items()}) == {}
+    told = evaluation.calibration(frames)["glioma"]
+    assert set(told["counts"]) == set(CLASSES) and told["p_values"] == {}
+    here = study.cohort.endpoint("subtype")["code"][study.tested][study.cohort.groups[study.tested] == "glioma"]
+    assert [told["counts"][name]["observed"] for name in CLASSES] == [np.sum(here == k) for k in range(3)]
+    observed = sum(count["observed"] for count in told["counts"].values())
+    assert observed == pytest.approx(sum(count["expected"] for count in told["counts"].values())) == told["n"]

@@ -84,6 +84,18 @@ def against(ours, theirs, missing=()):
     return score(theirs, folds=folds(theirs, missing), difference=difference)
 
 
+def calibrated(p_value, slope):
+    return {
+        "n": 40,
+        "scores": {
+            "calibration_slope": {"mean": None, "ci95": [None, None]} if slope is None else score(slope),
+            "observed_by_expected/365.25": score(1.1),
+        },
+        "p_values": {"d_calibration": p_value, "one_calibration/365.25": 0.0002},
+        "counts": {"365.25": {"observed": 12.34, "expected": 11.2}},
+    }
+
+
 def survival(random):
     """Nine cancers, where clinical + omics wins in three."""
     subsets = {
@@ -114,6 +126,12 @@ def survival(random):
             "auc/365.25": score(0.74),
             "brier/365.25": score(0.151, 0.02),
             "integrated_brier": {"mean": None, "ci95": [None, None]},
+            "calibration_slope": score(0.93),
+        },
+        "calibration": {
+            "blca": calibrated(0.4, 0.9),
+            "brca": calibrated(0.012, 0.41),
+            "coad": calibrated(None, None),
         },
         "baselines": {name: against(0.716, value) for name, value in baselines.items()},
         "with_baseline": {"baseline": "clinical + omics", "n": 280, **against(0.724, 0.7), **score(0.724)},
@@ -317,6 +335,36 @@ def test_measures_have_plain_names_and_say_which_way_is_better(tmp_path, metrics
     assert row(page, "calibration error (ECE)")[0][-1] == "lower"
 
 
+def test_calibration_is_told_of_each_group_and_in_words(tmp_path, metrics):
+    page = write(tmp_path, metrics)
+    assert row(page, "calibration slope")[0][-1] == "nearer 1"
+    assert "are D-calibrated (p > 0.05) in 1 of 2 groups, not in brca (p = 0.012)." in page.text
+    assert "A slope below 1 says that predictions are too extreme" in page.text
+    assert ["group", "patients", "calibration slope", "D-calibration, p"] in page.rows
+    assert row(page, "blca", "40", "0.900 (0.850 to 0.950)") == [["blca", "40", "0.900 (0.850 to 0.950)", "0.4"]]
+    assert ["coad", "40", "–", "–"] in page.rows
+    assert row(page, "group", "of", "observed", "expected")[0][4:] == [
+        "observed by expected events",
+        "1-calibration, p",
+    ]
+    assert ["blca", "at 365.25", "12.3", "11.2", "1.100 (1.050 to 1.150)", "< 0.001"] in page.rows
+    metrics["calibration"] = {"all": calibrated(0.012, 0.41)}
+    assert "The predicted survival probabilities are not D-calibrated (p = 0.012)." in write(tmp_path, metrics).text
+    metrics["calibration"] = {"all": calibrated(None, 0.41)}
+    assert "D-calibrated" not in write(tmp_path, metrics).text
+    assert "Calibration of each group" not in write(tmp_path, metrics | {"calibration": {}}).text
+
+
+def test_calibration_of_classes_is_told_class_by_class(tmp_path, metrics):
+    classes = {"GBM": {"observed": 91.0, "expected": 80.5}, "Oligo": {"observed": 60.0, "expected": 70.5}}
+    scores = {"calibration_slope": score(0.8), "calibration_intercept/GBM": score(0.2)}
+    metrics["other_tasks"] = [subtype() | {"calibration": {"all": {"n": 151, "scores": scores, "counts": classes}}}]
+    page = write(tmp_path, metrics)
+    assert ["all", "151", "0.800 (0.750 to 0.850)"] in page.rows
+    assert ["all", "GBM", "91.0", "80.5", "0.200 (0.150 to 0.250)"] in page.rows
+    assert ["all", "Oligo", "60.0", "70.5", "–"] in page.rows
+
+
 def test_a_tasks_own_pictures_are_in_its_part(tmp_path, metrics, pictures):
     page = write(tmp_path, metrics, pictures)
     assert sum(alt.startswith("Kaplan-Meier") for alt in page.alts) == 1
@@ -355,7 +403,7 @@ def test_groups_in_which_a_baseline_is_better_are_marked_and_named(tmp_path, met
     page = write(tmp_path, metrics)
     assert "In 2 of 8 groups this model is below the best baseline of that group: " in page.text
     assert "blca (0.600; omics 0.630) and brca (0.620; omics 0.630)" in page.text
-    assert row(page, "blca")[0][-1] == "▼ −0.030"
+    assert row(page, "blca")[-1][-1] == "▼ −0.030"
     assert row(page, "skcm")[0][-1] == "+0.080"
     assert row(page, "ucec")[0][2:] == ["–", "–", "–", "–", "–", "–"]
 
@@ -399,7 +447,7 @@ def test_each_score_may_be_missing(tmp_path, metrics):
             return [None, None]
         if isinstance(value, list):
             return [emptied(one) for one in value]
-        return None if key in ("mean", "value", "p_value") else copy.copy(value)
+        return None if key in ("mean", "value", "p_value", "d_calibration") else copy.copy(value)
 
     page = write(tmp_path, emptied(metrics))
     assert [line.split(" could")[0] for line in page.lead] == ["os", "subtype", "response"]

@@ -139,9 +139,14 @@ def test_times_that_nobody_was_watched_beyond_are_not_told():
     endpoints["os"]["event"][endpoints["os"]["time"].argmax()] = 0
     task.fit(endpoints, groups)
     task.finish(torch.zeros(PATIENTS, 1), endpoints, groups)
-    names = task.metrics(endpoints, task.predict(torch.zeros(PATIENTS, 1), groups), groups)
+    predicted = task.predict(torch.zeros(PATIENTS, 1), groups)
+    names = task.metrics(endpoints, predicted, groups)
     assert "brier/100" in names and "integrated_brier" in names
     assert "brier/5000" not in names
+    found = task.calibration(endpoints, predicted, groups, groups)
+    assert list(found.counts) == ["100"] and found.p_values.keys() == {"d_calibration", "one_calibration/100"}
+    assert found.p_values["d_calibration"] > 0.05, "each group is predicted as it is"
+    assert np.isnan(found.scores["calibration_slope"](np.ones((1, PATIENTS)))).all(), "everybody is predicted the same"
 
 
 def test_what_cannot_be_is_refused():
