@@ -11,8 +11,9 @@ import pytest
 from sklearn.decomposition import PCA
 
 from finetune.evaluation.compare import averaged
-from finetune.methods.baselines import BASELINES, Inputs, available, predict
+from finetune.methods.baselines import BASELINES, available, predict
 from finetune.methods.image_features import ImageFeatures
+from finetune.methods.inputs import Inputs
 from finetune.splits import Fold, Folds, Records, SplitConfig, within_groups
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
@@ -224,7 +225,7 @@ def test_to_each_kind_of_event_all_others_are_censoring(tmp_path):
 
 def test_components_are_those_of_mean_imputed_values_and_what_is_missing_is_told(cohort):
     train = np.arange(0, PATIENTS, 2)
-    x = Inputs(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)(train)
+    x = Inputs.learn(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)[1]
     rna, mutation = (cohort.values_NF(name, train).astype(float) for name in ("rna", "mutation"))
     quartiles = np.nanquantile(rna, [0.25, 0.75], axis=0)
     rna = rna / (np.diff(quartiles, axis=0) / 1.349)
