@@ -187,12 +187,12 @@ def _read_image(aligned: Aligned, name: str, images: ImageFeatures, rows: np.nda
 
 def _imputed(blocks: Mapping[str, Block], center_F: np.ndarray) -> dict[str, Block]:
     """Values about the mean of the training rows, 0 where not observed, and what was."""
-    bounds = np.cumsum([values_NF.shape[1] for values_NF, _ in blocks.values()])[:-1]
-    centers = np.split(center_F, bounds)
-    return {
-        name: (np.where(observed_NF, values_NF - center, 0), observed_NF)
-        for (name, (values_NF, observed_NF)), center in zip(blocks.items(), centers, strict=True)
-    }
+    imputed, start = {}, 0
+    for name, (values_NF, observed_NF) in blocks.items():
+        stop = start + values_NF.shape[1]
+        imputed[name] = np.where(observed_NF, values_NF - center_F[start:stop], 0), observed_NF
+        start = stop
+    return imputed
 
 
 def _many(blocks: Mapping[str, Block], records: int) -> np.ndarray:

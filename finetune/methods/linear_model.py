@@ -131,23 +131,22 @@ class LinearModel:
         Raises:
             DataError: The cohort was prepared otherwise than the training cohort, or shares too little with it.
         """
-        parts = [(self.parts[EVERYBODY], np.arange(len(rows)))]
-        if self.declared["kind"] == "survival":
-            parts = list(self._by_part(cohort, rows))
+        parts = list(self._by_part(cohort, rows))
         told = [
             sentence
             for part, _ in parts
             if part.inputs is not None and part.inputs.preprocessing is not None
             for sentence in align(part.inputs.preprocessing, cohort).only(self.modalities).sentences()
         ]
-        alike = [here for part, here in parts if self.declared["kind"] == "survival" and not part.fitted]
-        if alike:
-            here = np.concatenate(alike)
-            groups = listed([f"'{group}'" for group in np.unique(cohort.groups[rows[here]].astype(str))])
-            told.append(
-                f"'{self.endpoint}': {counted(len(here), 'record')} of {groups} have equal risks: the model was "
-                "trained on too few events of such patients, or on none."
-            )
+        for ending in self.endings:
+            alike = [here for part, here in parts if ending not in part.fitted]
+            if alike:
+                here = np.concatenate(alike)
+                groups = listed([f"'{group}'" for group in np.unique(cohort.groups[rows[here]].astype(str))])
+                told.append(
+                    f"'{self.endpoint}{ending}': {counted(len(here), 'record')} of {groups} have equal risks: the "
+                    "model was trained on too few events of such patients, or on none."
+                )
         return list(dict.fromkeys(told))
 
     def _by_part(self, cohort: PreparedCohort, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
