@@ -52,6 +52,11 @@ def available(cohort: PreparedCohort, modalities: Sequence[str] | None = None) -
     return [name for name, needs in BASELINES.items() if kinds.issuperset(needs)]
 
 
+def labelled_N(parts: Parts) -> np.ndarray:
+    """[N] bool, whose outcome is known; `parts` as `PreparedCohort.endpoint` gives them."""
+    return parts["code"] >= 0 if "code" in parts else np.isfinite(next(iter(parts.values())))
+
+
 def fit(
     name: str,
     cohort: PreparedCohort,
@@ -78,6 +83,7 @@ def fit(
 
     Raises:
         ConfigError: The cohort lacks what the baseline reads.
+        ValueError: A training row has no label.
     """
     if name not in available(cohort, modalities):
         fix = nearest(name, available(cohort, modalities))
@@ -172,6 +178,8 @@ class _Fitting:
 
     def fit(self, train: np.ndarray, penalty: Penalty) -> LinearModel:
         """Fit on training rows under the penalties that `penalty` gives."""
+        if not labelled_N(self.cohort.endpoint(self.endpoint))[train].all():
+            raise ValueError(f"not every training row has a label of '{self.endpoint}'")
         declared, learners = _declared(self.cohort, self.endpoint), self._learners()
         parts = {group: self._part(group, rows, learners, penalty) for group, rows in self._groups(declared, train)}
         others = Part(hazards=_hazards(learners, train, {})) if declared["kind"] == "survival" else Part()

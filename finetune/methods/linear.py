@@ -46,9 +46,8 @@ def write_linear(study: Study, fold: Fold, folder: Path) -> dict[str, dict[str, 
 
 def labelled(study: Study, fold: Fold, endpoint: str) -> Fold:
     """A fold's patients who have a label of an endpoint, one record of each."""
-    parts = study.endpoints[endpoint]
-    labelled_N = parts["code"] >= 0 if "code" in parts else np.isfinite(next(iter(parts.values())))
-    sides = (study.one_each(side[labelled_N[side]]) for side in (fold.train, fold.test))
+    known_N = baselines.labelled_N(study.endpoints[endpoint])
+    sides = (study.one_each(side[known_N[side]]) for side in (fold.train, fold.test))
     return Fold(fold.name, *sides)
 
 

@@ -424,3 +424,14 @@ def test_where_no_training_row_has_what_a_baseline_reads_everybody_is_alike(tmp_
         for values in predict("omics", bare, endpoint, Fold("0", train, test), inner).values():
             assert np.isfinite(values).all()
             assert np.ptp(values, axis=0).max() == 0
+
+
+@pytest.mark.parametrize("endpoint", KINDS)
+def test_a_training_row_without_a_label_is_an_error(cohort, monkeypatch, endpoint):
+    made = folds_of(cohort, endpoint)
+    parts = {part: values.copy() for part, values in cohort.endpoint(endpoint).items()}
+    for values in parts.values():
+        values[made.folds[0].train[5]] = -1 if endpoint in ("subtype", "response") else np.nan
+    monkeypatch.setattr(cohort, "endpoint", lambda name: parts)
+    with pytest.raises(ValueError, match=f"not every training row has a label of '{endpoint}'"):
+        fit("clinical", cohort, endpoint, made.folds[0].train, made.inner(made.folds[0]))

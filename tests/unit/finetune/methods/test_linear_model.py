@@ -123,6 +123,8 @@ def test_read_back_it_predicts_the_same_to_the_last_bit(cohort, models, folders,
     assert all(values.std(axis=0).max() > 0.01 for column, values in said.items() if "1000" not in column)
     assert (after.baseline, after.endpoint, after.modalities) == (BASELINE, endpoint, tuple(FEATURES))
     assert after.declared == before.declared
+    told = {key: list(value) if isinstance(value, dict) else value for key, value in ENDPOINTS[endpoint].items()}
+    assert after.declared == told, "names, and no numbers of patients"
     assert {g: part.penalty for g, part in after.parts.items()} == {g: part.penalty for g, part in before.parts.items()}
 
 
@@ -216,11 +218,8 @@ def test_groups_that_training_did_not_have_are_alike_and_survive_as_all_together
     alone = model.predict(other, known, times=TIMES)
     for column, values in alone.items():
         np.testing.assert_allclose(said[column][~unknown], values, rtol=1e-12)
-    told = [sentence for sentence in model.sentences(other, TEST) if "equal risks" in sentence]
-    assert told == [
-        f"'os': {unknown.sum()} records of 'c' have equal risks: the model was trained on too few events of such "
-        "patients, or on none."
-    ]
+    [told] = [sentence for sentence in model.sentences(other, TEST) if "equal risks" in sentence]
+    assert told.startswith(f"'os': {unknown.sum()} records of 'c' have equal risks: the model was trained on too few")
     assert not [sentence for sentence in model.sentences(other, known) if "equal risks" in sentence]
 
 
@@ -273,9 +272,7 @@ def test_what_a_cohort_lacks_is_told(models, write):
 def test_a_baseline_hazard_steps_at_each_event_and_is_0_without_one():
     hazard = BaselineHazard.of(np.zeros(4), np.array([3.0, 1, 2, 2]), np.array([1, 1, 0, 1]))
     np.testing.assert_array_equal(hazard.times, [1, 2, 3])
-    np.testing.assert_allclose(
-        hazard.at(np.array([0, 0.9, 1, 2, 2.5, 3, 9])), np.cumsum([0, 0, 1 / 4, 1 / 3, 0, 1, 0])
-    )
+    np.testing.assert_allclose(hazard.at(np.array([0, 0.9, 1, 2, 2.5, 3, 9])), np.cumsum([0, 0, 1 / 4, 1 / 3, 0, 1, 0]))
     nothing = BaselineHazard.of(np.zeros(2), np.array([1.0, 2]), np.zeros(2))
     np.testing.assert_array_equal(nothing.at(np.array([0.0, 5])), 0)
 
@@ -350,7 +347,7 @@ def test_a_folder_is_replaced_whole_and_names_no_patient(folders, models, cohort
 
 def test_a_baseline_of_images_is_kept_too(simulated, tmp_path):
     cohort = PreparedCohort(simulated / "cohort")
-    rows = np.arange(len(cohort))
+    rows = np.flatnonzero(cohort.endpoint("subtype")["code"] >= 0)
     train, test = rows[::2], rows[1::2]
     before = fit("image", cohort, "subtype", train, [Fold("0", train[::2], train[1::2])])
     before.write(tmp_path / "model")
