@@ -1,4 +1,4 @@
-"""Linear baselines: what each reads (covariates, principal components), fitted under an inner-fold penalty.
+"""Linear baselines: fitted on training rows, under penalties that inner folds choose, and predicted out of fold.
 
 Everything is learned on the training rows of a fold, and every penalty is chosen on inner folds of them, by the rule of
 `foundation.linear.selection`.
@@ -6,28 +6,25 @@ Everything is learned on the training rows of a fold, and every penalty is chose
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from finetune.methods.image_features import ImageFeatures
+from finetune.methods.inputs import CLINICAL, LearnedInputs
+from finetune.methods.linear_model import EVERYBODY, LinearModel
+from finetune.methods.linear_parts import BaselineHazard, Part
 from finetune.splits import Fold
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import Aligned, align
-from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import ConfigError, nearest
-from foundation.linear.learners import LEARNERS, CoxLearner, Learner, Parts, Predict
-from foundation.linear.selection import fit_chosen
-
-CLINICAL = "clinical"
-"""The omics modality that holds covariates; all others are molecular."""
+from foundation.linear.learners import LEARNERS, Learner, Parts
+from foundation.linear.selection import choose_penalty
 
 MOLECULAR = "molecular"
 IMAGE = "image"
-
-COMPONENTS = 20
 
 BASELINES: dict[str, tuple[str, ...]] = {
     "clinical": (CLINICAL,),
@@ -36,6 +33,12 @@ BASELINES: dict[str, tuple[str, ...]] = {
     "clinical + omics": (CLINICAL, MOLECULAR),
 }
 """Name to the kinds of modalities that it reads."""
+
+FEWEST_EVENTS = 2
+"""Fewer teach nothing of a group: its patients stay alike."""
+
+Penalty = Callable[[str, str, Learner, np.ndarray, np.ndarray], float]
+"""Of the group, the ending of the column, the learner, inputs [N, D] and rows [N]: the penalty to fit under."""
 
 
 def available(cohort: PreparedCohort, modalities: Sequence[str] | None = None) -> list[str]:
@@ -49,6 +52,97 @@ def available(cohort: PreparedCohort, modalities: Sequence[str] | None = None) -
     return [name for name, needs in BASELINES.items() if kinds.issuperset(needs)]
 
 
+def labelled_N(parts: Parts) -> np.ndarray:
+    """[N] bool, whose outcome is known; `parts` as `PreparedCohort.endpoint` gives them."""
+    return parts["code"] >= 0 if "code" in parts else np.isfinite(next(iter(parts.values())))
+
+
+def fit(
+    name: str,
+    cohort: PreparedCohort,
+    endpoint: str,
+    train: np.ndarray,
+    inner: Sequence[Fold],
+    modalities: Sequence[str] | None = None,
+    images: ImageFeatures | None = None,
+    known: LearnedInputs | None = None,
+) -> LinearModel:
+    """Fit a baseline on training rows.
+
+    A model of survival is fitted in each group (each cancer) by itself, since only patients of one group are compared.
+
+    Args:
+        name: Of the baseline.
+        cohort: The prepared cohort.
+        endpoint: Of the cohort, known for every training row.
+        train: Rows; one per patient, lest a patient count twice.
+        inner: Folds of the training rows, to choose penalties on.
+        modalities: Those that the task may read; all by default.
+        images: Of the cohort; who holds on to it reads each image once for all folds.
+        known: Of the cohort; who holds on to it learns inputs that endpoints share once.
+
+    Raises:
+        ConfigError: The cohort lacks what the baseline reads.
+        ValueError: A training row has no label.
+    """
+    if name not in available(cohort, modalities):
+        fix = nearest(name, available(cohort, modalities))
+        raise ConfigError(f"the cohort has no data for the baseline '{name}'", where=str(cohort.path), fix=fix)
+    names = tuple(n for n, kind in _kinds(cohort, modalities).items() if kind in BASELINES[name])
+    fitting = _Fitting(name, cohort, endpoint, names, images or ImageFeatures(cohort), known or LearnedInputs())
+
+    def chosen(group: str, ending: str, learner: Learner, x_ND: np.ndarray, rows: np.ndarray) -> float:
+        return choose_penalty(learner, x_ND, rows, [np.isin(rows, fold.test) for fold in inner])
+
+    return fitting.fit(train, chosen)
+
+
+def out_of_fold(
+    model: LinearModel,
+    cohort: PreparedCohort,
+    train: np.ndarray,
+    inner: Sequence[Fold],
+    images: ImageFeatures | None = None,
+    known: LearnedInputs | None = None,
+    times: Sequence[float] = (),
+) -> dict[str, np.ndarray]:
+    """Predict a baseline's own training rows, each by a fit on the inner folds that hold it out.
+
+    Each inner fold is fitted anew from its training rows alone: what it reads, its weights and its baseline hazards.
+    Only the penalties are those of `model`. So the outcome of a patient does not reach his own prediction, except
+    through the choice of those penalties, one for all training rows (of a group, and of a kind of event).
+
+    Args:
+        model: The baseline, as `fit` gave it for the same training rows and inner folds.
+        cohort: That it was fitted on.
+        train: The training rows.
+        inner: Folds of them; other rows of these folds have no part in it.
+        images: Of the cohort.
+        known: Of the cohort.
+        times: As in `LinearModel.predict`.
+
+    Returns:
+        As of `LinearModel.predict`, for all training rows in their order; NaN for those that no inner fold holds out,
+        or one that leaves nobody to learn from. Of a row that several hold out, by the last of them.
+    """
+    images, known = images or ImageFeatures(cohort), known or LearnedInputs()
+    fitting = _Fitting(model.baseline, cohort, model.endpoint, model.modalities, images, known)
+
+    def chosen(group: str, ending: str, learner: Learner, x_ND: np.ndarray, rows: np.ndarray) -> float:
+        return model.parts[group].penalty[ending]
+
+    spread: dict[str, np.ndarray] = {}
+    for fold in inner:
+        learn, held_out = (np.flatnonzero(np.isin(train, side)) for side in (fold.train, fold.test))
+        if not len(learn):
+            continue
+        said = fitting.fit(train[learn], chosen).predict(cohort, train[held_out], images, times)
+        for column, values in said.items():
+            shape = (len(train), *values.shape[1:])
+            spread.setdefault(column, np.full(shape, np.nan))[held_out] = values
+    return spread
+
+
 def predict(
     name: str,
     cohort: PreparedCohort,
@@ -58,38 +152,88 @@ def predict(
     modalities: Sequence[str] | None = None,
     images: ImageFeatures | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fit a baseline on the training rows of a fold and predict its test rows.
-
-    A model of survival is fitted in each group (each cancer) by itself, since only patients of one group are compared.
-
-    Args:
-        name: Of the baseline.
-        cohort: The prepared cohort.
-        endpoint: Of the cohort, known for every row of the fold.
-        fold: Rows; one per patient, lest a patient count twice.
-        inner: Folds of the training rows, to choose the penalty on.
-        modalities: Those that the task may read; all by default.
-        images: Of the cohort; who holds on to it reads each image once for all folds.
-
-    Returns:
-        Of the test rows, for survival ``risk`` [N], or ``risk/CAUSE`` of each cause where there are several, for
-        classes ``probability`` [N, K] in the order of their codes, for a number ``value`` [N].
-
-    Raises:
-        ConfigError: The cohort lacks what the baseline reads.
-    """
-    if name not in available(cohort, modalities):
-        fix = nearest(name, available(cohort, modalities))
-        raise ConfigError(f"the cohort has no data for the baseline '{name}'", where=str(cohort.path), fix=fix)
-    entry, parts = cohort.manifest.endpoints[endpoint], cohort.endpoint(endpoint)
-    names = [n for n, kind in _kinds(cohort, modalities).items() if kind in BASELINES[name]]
+    """Fit a baseline on the training rows of a fold and predict its test rows; see `fit` and `LinearModel.predict`."""
     images = images or ImageFeatures(cohort)
-    found = {}
-    for column, of_cause in _causes(entry, parts).items():
-        learner = LEARNERS[entry["kind"]](of_cause, cohort.groups, len(entry.get("classes", ())))
-        for part, values in _predict(learner, cohort, names, images, fold, inner).items():
-            found[part + column] = values
-    return found
+    return fit(name, cohort, endpoint, fold.train, inner, modalities, images).predict(cohort, fold.test, images)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Fits a baseline to an endpoint of a cohort, on any rows.
+
+    Attributes:
+        baseline: Its name.
+        cohort: The prepared cohort.
+        endpoint: Of the cohort.
+        modalities: That the baseline may read.
+        images, known: Of the cohort.
+    """
+
+    baseline: str
+    cohort: PreparedCohort
+    endpoint: str
+    modalities: tuple[str, ...]
+    images: ImageFeatures
+    known: LearnedInputs
+
+    def fit(self, train: np.ndarray, penalty: Penalty) -> LinearModel:
+        """Fit on training rows under the penalties that `penalty` gives."""
+        if not labelled_N(self.cohort.endpoint(self.endpoint))[train].all():
+            raise ValueError(f"not every training row has a label of '{self.endpoint}'")
+        declared, learners = _declared(self.cohort, self.endpoint), self._learners()
+        parts = {group: self._part(group, rows, learners, penalty) for group, rows in self._groups(declared, train)}
+        others = Part(hazards=_hazards(learners, train, {})) if declared["kind"] == "survival" else Part()
+        return LinearModel(self.baseline, self.endpoint, declared, self.modalities, parts, others)
+
+    def _groups(self, declared: Mapping[str, Any], train: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """For survival each group and its rows; else everybody."""
+        if declared["kind"] != "survival":
+            yield EVERYBODY, train
+            return
+        groups_N = self.cohort.groups[train].astype(str)
+        for group in np.unique(groups_N).tolist():
+            yield group, train[groups_N == group]
+
+    def _part(self, group: str, rows: np.ndarray, learners: Mapping[str, Learner], penalty: Penalty) -> Part:
+        fitted, penalties, risks = {}, {}, {}
+        inputs = None
+        survival = all("event" in learner.parts for learner in learners.values())
+        for ending, learner in learners.items():
+            if survival and learner.parts["event"][rows].sum() < FEWEST_EVENTS:
+                continue
+            inputs, x_ND = self.known.learn(self.cohort, self.modalities, self.images, rows)
+            penalties[ending] = penalty(group, ending, learner, x_ND, rows)
+            fitted[ending] = learner.fit(x_ND, rows, penalties[ending])
+            if survival:
+                risks[ending] = fitted[ending](x_ND)["risk"]
+        return Part(inputs, fitted, penalties, _hazards(learners, rows, risks) if survival else {})
+
+    def _learners(self) -> dict[str, Learner]:
+        """Ending of a column to the learner of what it is about."""
+        entry, parts = self.cohort.manifest.endpoints[self.endpoint], self.cohort.endpoint(self.endpoint)
+        kind, classes = LEARNERS[entry["kind"]], len(entry.get("classes", ()))
+        return {
+            ending: kind(of_cause, self.cohort.groups, classes) for ending, of_cause in _causes(entry, parts).items()
+        }
+
+
+def _hazards(
+    learners: Mapping[str, Learner], rows: np.ndarray, risks: Mapping[str, np.ndarray]
+) -> dict[str, BaselineHazard]:
+    """Baseline hazards on some rows, with log hazards [N] where there are some."""
+    return {
+        ending: BaselineHazard.of(
+            risks.get(ending, np.zeros(len(rows))), learner.parts["time"][rows], learner.parts["event"][rows]
+        )
+        for ending, learner in learners.items()
+    }
+
+
+def _declared(cohort: PreparedCohort, endpoint: str) -> dict[str, Any]:
+    """What a model tells of its endpoint: nothing that counts patients."""
+    entry = cohort.manifest.endpoints[endpoint]
+    names = {key: list(entry[key]) for key in ("classes", "causes") if entry.get(key)}
+    return {"kind": entry["kind"], **names, **({"unit": entry["unit"]} if "unit" in entry else {})}
 
 
 def _causes(entry: Mapping[str, Any], parts: Parts) -> dict[str, Parts]:
@@ -97,119 +241,6 @@ def _causes(entry: Mapping[str, Any], parts: Parts) -> dict[str, Parts]:
     if not entry.get("causes"):
         return {"": parts}
     return {f"/{cause}": {**parts, "event": parts["event"] == c} for c, cause in enumerate(entry["causes"], start=1)}
-
-
-def _predict(
-    learner: Learner,
-    cohort: PreparedCohort,
-    names: Sequence[str],
-    images: ImageFeatures,
-    fold: Fold,
-    inner: Sequence[Fold],
-) -> dict[str, np.ndarray]:
-    """What a model predicts of the test rows, of all groups or of each by itself."""
-    if not isinstance(learner, CoxLearner):
-        return _fit(learner, cohort, names, images, fold.train, inner)(fold.test)
-    risk_N = np.zeros(len(cohort))
-    for group in np.unique(cohort.groups[fold.test].astype(str)):
-        train, test = (side[cohort.groups[side] == group] for side in (fold.train, fold.test))
-        # Fewer than two events teach nothing of a group: its patients stay alike.
-        if learner.parts["event"][train].sum() > 1:
-            within = [Fold(f.name, *(side[cohort.groups[side] == group] for side in (f.train, f.test))) for f in inner]
-            risk_N[test] = _fit(learner, cohort, names, images, train, within)(test)["risk"]
-    return {"risk": risk_N[fold.test]}
-
-
-class Inputs:
-    """What a baseline reads of any record, as learned on training rows.
-
-    Args:
-        cohort: The prepared cohort.
-        names: Modalities; those that no training row has are left out.
-        images: Of the cohort.
-        train: Rows.
-    """
-
-    def __init__(self, cohort: PreparedCohort, names: Sequence[str], images: ImageFeatures, train: np.ndarray) -> None:
-        from sklearn.decomposition import PCA
-
-        present_NM = cohort.present_NM[train]
-        self.kinds = _kinds(cohort, names)
-        self.images = images
-        self.names = [name for name in names if present_NM[:, cohort.modalities.index(name)].any()]
-        self.aligned: Aligned | None = None
-        if self.names:
-            config = PreprocessingConfig(modalities=self.names)
-            self.aligned = align(fit_preprocessing(cohort, train, config), cohort)
-        self.center_F = {name: self._center(name, train) for name in self.names}
-        many_NF = self._many(train)
-        self.pca = None
-        if many_NF.shape[1]:
-            self.pca = PCA(min(COMPONENTS, *many_NF.shape), random_state=0).fit(many_NF)
-        x_ND = self._raw(train)
-        scale_D = x_ND.std(axis=0)
-        if self.pca is not None:
-            # One unit for all components, that of the first: a ridge then holds the small ones back.
-            scale_D[: self.pca.n_components_] = scale_D[: self.pca.n_components_].max()
-        self.keep_D = scale_D > 1e-9
-        self.mean_D, self.scale_D = x_ND.mean(axis=0)[self.keep_D], scale_D[self.keep_D]
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """[N, D] float64: components, covariates, and what is missing, centred and scaled."""
-        return (self._raw(rows)[:, self.keep_D] - self.mean_D) / self.scale_D
-
-    def _read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scaled values, 0 where not observed, and what was."""
-        assert self.aligned is not None
-        if self.kinds[name] == IMAGE:
-            features_NCF, acquired_NC = self.images.read(name, rows)
-            # Every feature is in units of intensity, and so is as if of standardised voxels once it is centred.
-            features_NCF = features_NCF / np.array(self.aligned.preprocessing.images()[name].std)[:, None]
-            acquired_NCF = np.broadcast_to(acquired_NC[:, :, None], features_NCF.shape)
-            return features_NCF.reshape(len(rows), -1), acquired_NCF.reshape(len(rows), -1)
-        values_NF, observed_NF, _ = self.aligned.read_omics(name, rows)
-        return values_NF.astype(np.float64), observed_NF
-
-    def _center(self, name: str, rows: np.ndarray) -> np.ndarray:
-        values_NF, observed_NF = self._read(name, rows)
-        return values_NF.sum(axis=0) / np.maximum(observed_NF.sum(axis=0), 1)
-
-    def _imputed(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values about the mean of the training rows, 0 where not observed, and what was."""
-        values_NF, observed_NF = self._read(name, rows)
-        return np.where(observed_NF, values_NF - self.center_F[name], 0), observed_NF
-
-    def _many(self, rows: np.ndarray) -> np.ndarray:
-        """Values of all that has so many features that only its components are used."""
-        blocks = [self._imputed(name, rows)[0] for name in self.names if name != CLINICAL]
-        return np.concatenate(blocks, axis=1) if blocks else np.zeros((len(rows), 0))
-
-    def _raw(self, rows: np.ndarray) -> np.ndarray:
-        blocks = [np.zeros((len(rows), 0))] if self.pca is None else [self.pca.transform(self._many(rows))]
-        for name in self.names:
-            values_NF, observed_NF = self._imputed(name, rows)
-            blocks += [values_NF, ~observed_NF] if name == CLINICAL else [self._absent(name, observed_NF)]
-        return np.concatenate(blocks, axis=1, dtype=np.float64)
-
-    def _absent(self, name: str, observed_NF: np.ndarray) -> np.ndarray:
-        """Bool, what is missing: [N, C] channels of an image, or the whole of an omics modality, [N, 1]."""
-        assert self.aligned is not None
-        parts = len(self.aligned.preprocessing.images()[name].channels) if self.kinds[name] == IMAGE else 1
-        return np.logical_not(np.logical_or.reduce(observed_NF.reshape(len(observed_NF), parts, -1), axis=2))
-
-
-def _fit(
-    learner: Learner,
-    cohort: PreparedCohort,
-    names: Sequence[str],
-    images: ImageFeatures,
-    train: np.ndarray,
-    inner: Sequence[Fold],
-) -> Predict:
-    """Fit with the penalty that the inner folds choose; what comes back predicts rows."""
-    inputs = Inputs(cohort, names, images, train)
-    best = fit_chosen(learner, inputs(train), train, [np.isin(train, fold.test) for fold in inner])
-    return lambda rows: best(inputs(rows))
 
 
 def _kinds(cohort: PreparedCohort, modalities: Sequence[str] | None) -> dict[str, str]:

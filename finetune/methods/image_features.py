@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
-from foundation.data.preprocessing import ImageScaling
-from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
+from foundation.data.preprocessing import ImageScaling, Preprocessing
+from foundation.modality import ImageForm
 
 GRID = (8, 8, 4)
 """Cells along each axis; of an image of two axes the first two."""
@@ -33,16 +35,21 @@ class ImageFeatures:
         self._aligned: dict[str, Aligned] = {}
         self._known: dict[tuple[str, int], np.ndarray] = {}
 
+    @staticmethod
+    def count(shape: Sequence[int]) -> int:
+        """F: how many features a channel of such an image has."""
+        return int(np.prod(GRID[: len(shape)])) + 2 + len(PERCENTILES)
+
     def read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features of some records.
 
         Args:
-            name: An image modality that somebody has.
+            name: An image modality of the cohort.
             rows: Of the cohort.
 
         Returns:
-            [N, C, F] float64, F the cells, the mean, the standard deviation and the percentiles of a channel, 0 where
-            the channel is absent; and [N, C] bool, where it is not.
+            [N, C, F] float64, C the channels of the cohort, F the cells, the mean, the standard deviation and the
+            percentiles of a channel, 0 where the channel is absent; and [N, C] bool, where it is not.
 
         Raises:
             DataError: The voxels of an image are damaged.
@@ -51,25 +58,29 @@ class ImageFeatures:
             self._aligned[name] = self._unscaled(name)
         present_NM, channels = self._aligned[name].presence(rows)
         acquired_NC = channels[name] & present_NM
-        for row, acquired_C in zip(rows.tolist(), acquired_NC, strict=True):
+        features_NCF = np.zeros((*acquired_NC.shape, self.count(self.cohort.image(name).shape)))
+        for n, (row, acquired_C) in enumerate(zip(rows.tolist(), acquired_NC, strict=True)):
             if (name, row) not in self._known:
                 self._known[name, row] = self._features(name, row, acquired_C)
-        return np.stack([self._known[name, row] for row in rows.tolist()]), acquired_NC
+            features_NCF[n] = self._known[name, row]
+        return features_NCF, acquired_NC
 
     def _unscaled(self, name: str) -> Aligned:
-        """The cohort through a preprocessing that learned nothing but which channels there are."""
-        everybody = np.arange(len(self.cohort))
-        fitted = fit_preprocessing(self.cohort, everybody, PreprocessingConfig(modalities=[name]))
-        scaling = fitted.images()[name]
-        channels = len(scaling.channels)
-        unit: ImageScaling = scaling.model_copy(update={"mean": [0.0] * channels, "std": [1.0] * channels})
-        return align(fitted.model_copy(update={"modalities": {name: unit}}), self.cohort)
+        """The cohort through a preprocessing that learned nothing: its own channels, intensities of 0 to 1."""
+        entry = self.cohort.image(name)
+        form = {key: getattr(entry, key) for key in ImageForm.model_fields}
+        count = len(entry.channels)
+        unit = ImageScaling(
+            channels=list(entry.channels), mean=[0.0] * count, std=[1.0] * count, patients=[0] * count, **form
+        )
+        of = self.cohort.manifest.name
+        return align(Preprocessing(cohort=of, patients=0, records=0, modalities={name: unit}), self.cohort)
 
     def _features(self, name: str, row: int, acquired_C: np.ndarray) -> np.ndarray:
         """[C, F] of one image."""
         shape = self.cohort.image(name).shape
         grid = GRID[: len(shape)]
-        features_CF = np.zeros((len(acquired_C), int(np.prod(grid)) + 2 + len(PERCENTILES)))
+        features_CF = np.zeros((len(acquired_C), self.count(shape)))
         if not acquired_C.any():
             return features_CF
         image_CXYZ = torch.zeros(len(acquired_C), *shape)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from foundation.linear.cox import fit_cox, partial_likelihood
-from foundation.linear.ordinal import class_probabilities, fit_proportional_odds
+from foundation.linear.fitted import Classes, Fitted, LogHazard, Number, OrderedClasses
+from foundation.linear.ordinal import fit_proportional_odds
 
 LEAST_PROBABILITY = 1e-6
 """A class that a fit thinks impossible counts as this probable, so that one patient cannot decide alone."""
@@ -38,17 +37,20 @@ class Learner(ABC):
     penalties: ClassVar[tuple[float, ...]]
     """The most cautious first."""
 
+    fitted: ClassVar[type[Fitted]]
+    """What its fits are, which is the way back from their arrays."""
+
     def __init__(self, parts: Parts, groups: np.ndarray, classes: int = 0) -> None:
         self.parts = parts
         self.groups = groups.astype(str)
         self.classes = max(classes, int(parts["code"].max(initial=-1)) + 1) if "code" in parts else 0
 
-    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Predict:
+    def fit(self, x_ND: np.ndarray, rows: np.ndarray, penalty: float) -> Fitted:
         """Fit on rows whose inputs are `x_ND`; what comes back predicts from the inputs of any."""
         return next(self.path(x_ND, rows, [penalty]))
 
     @abstractmethod
-    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Fitted]:
         """Fit under one penalty after the other; a search may begin where the one before ended."""
 
     @abstractmethod
@@ -71,15 +73,16 @@ class CoxLearner(Learner):
     """
 
     penalties = tuple(10.0 ** (power / 2) for power in range(2, -7, -1))
+    fitted = LogHazard
 
-    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Fitted]:
         """Fit log hazards; where there is no event they are equal."""
         time_N, event_N = (self.parts[part][rows] for part in ("time", "event"))
         weights_D = np.zeros(x_ND.shape[1])
         for penalty in penalties:
             if event_N.any():
                 weights_D = fit_cox(x_ND, time_N, event_N, self.groups[rows], penalty, start_D=weights_D)
-            yield partial(_risk, weights_D)
+            yield LogHazard(weights_D)
 
     def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
         """What the held-out rows add to the partial likelihood."""
@@ -96,28 +99,30 @@ class LogisticLearner(Learner):
     """Classes by multinomial logistic regression; every class weighs the same, in the fit and in what counts."""
 
     penalties = tuple(10.0**power for power in range(4, -2, -1))
+    fitted: ClassVar[type[Fitted]] = Classes
 
-    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Fitted]:
         """Fit the probability of every class."""
         from sklearn.linear_model import LogisticRegression
 
-        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        occurs_K, code_N = self._occurring(rows)
+        classes, width = occurs_K.sum(), x_ND.shape[1]
         model = LogisticRegression(class_weight="balanced", max_iter=2000, warm_start=True)
         for penalty in penalties:
-            if len(occurring) == 1:
-                yield partial(self._of_all, occurring, _certain)
-            else:
-                # The next fit would change this one: it is the same object.
-                fitted = copy(model.set_params(C=1 / penalty).fit(x_ND, code_N))
-                yield partial(self._of_all, occurring, fitted.predict_proba)
+            if classes == 1:
+                yield Classes(occurs_K, np.zeros((1, width)), np.zeros(1))
+                continue
+            model.set_params(C=1 / penalty).fit(_at_least_one(x_ND), code_N)
+            weights, intercepts = model.coef_[:, :width], np.asarray(model.intercept_)
+            if classes == 2:
+                # scikit-learn gives the log odds of the second class; those of the first are their measure.
+                weights, intercepts = np.vstack([0 * weights, weights]), np.append(0.0, intercepts)
+            yield Classes(occurs_K, weights, intercepts)
 
-    def _of_all(
-        self, occurring: np.ndarray, probability: Callable[[np.ndarray], np.ndarray], x_ND: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Classes that nobody in training has get no probability."""
-        of_all_NK = np.zeros((len(x_ND), self.classes))
-        of_all_NK[:, occurring] = probability(x_ND)
-        return {"probability": of_all_NK}
+    def _occurring(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[K] bool, which classes some rows have, and [N] the class of each, counted among those."""
+        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        return np.isin(np.arange(self.classes), occurring), code_N
 
     def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
         """Mean over classes of the mean log probability of the right class."""
@@ -131,25 +136,28 @@ class OrdinalLearner(LogisticLearner):
     """Ordered classes by ridge proportional odds; the upper classes together are the responders."""
 
     penalties = tuple(10.0**power for power in range(1, -5, -1))
+    fitted = OrderedClasses
 
-    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Fitted]:
         """Fit one direction from the lowest class to the highest."""
-        occurring, code_N = np.unique(self.parts["code"][rows], return_inverse=True)
+        occurs_K, code_N = self._occurring(rows)
         for penalty in penalties:
-            yield partial(self._of_all, occurring, partial(_ordered, *fit_proportional_odds(x_ND, code_N, penalty)))
+            yield OrderedClasses(occurs_K, *fit_proportional_odds(x_ND, code_N, penalty))
 
 
 class RidgeLearner(Learner):
     """A number by ridge regression."""
 
     penalties = tuple(10.0**power for power in range(6, -2, -1))
+    fitted = Number
 
-    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Predict]:
+    def path(self, x_ND: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> Iterator[Fitted]:
         """Fit the number."""
         from sklearn.linear_model import Ridge
 
         for penalty in penalties:
-            yield partial(_value, Ridge(alpha=penalty).fit(x_ND, self.parts["value"][rows]).predict)
+            model = Ridge(alpha=penalty).fit(_at_least_one(x_ND), self.parts["value"][rows])
+            yield Number(model.coef_[: x_ND.shape[1]], np.asarray(model.intercept_))
 
     def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
         """Less the mean squared error: what normal errors of one spread leave of the log-likelihood."""
@@ -166,17 +174,6 @@ LEARNERS: dict[str, type[Learner]] = {
 """Kind of endpoint to the model for it."""
 
 
-def _risk(weights_D: np.ndarray, x_ND: np.ndarray) -> dict[str, np.ndarray]:
-    return {"risk": x_ND @ weights_D}
-
-
-def _value(predict: Callable[[np.ndarray], np.ndarray], x_ND: np.ndarray) -> dict[str, np.ndarray]:
-    return {"value": predict(x_ND)}
-
-
-def _ordered(weights_D: np.ndarray, cuts: np.ndarray, x_ND: np.ndarray) -> np.ndarray:
-    return class_probabilities(x_ND @ weights_D, cuts)
-
-
-def _certain(x_ND: np.ndarray) -> np.ndarray:
-    return np.ones((len(x_ND), 1))
+def _at_least_one(x_ND: np.ndarray) -> np.ndarray:
+    """Inputs of which there is one, if only one that says nothing: scikit-learn refuses to fit on none."""
+    return x_ND if x_ND.shape[1] else np.zeros((len(x_ND), 1))

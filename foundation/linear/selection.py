@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foundation.linear.learners import Learner, Predict
+from foundation.linear.fitted import Fitted
+from foundation.linear.learners import Learner
 
 
-def fit_chosen(learner: Learner, x_ND: np.ndarray, rows: np.ndarray, held_out: Sequence[np.ndarray]) -> Predict:
+def fit_chosen(learner: Learner, x_ND: np.ndarray, rows: np.ndarray, held_out: Sequence[np.ndarray]) -> Fitted:
     """Fit on all rows, under the penalty that `choose_penalty` finds with the same arguments."""
     return learner.fit(x_ND, rows, choose_penalty(learner, x_ND, rows, held_out))
 

@@ -126,7 +126,9 @@ def write_cohort(
         patients=len({record.patient for record in records}),
         records=len(records),
         modalities={
-            name: OmicsEntry(patients=0, features=len(names), values=KINDS[name], unit="", transform=[])
+            name: OmicsEntry(
+                patients=0, features=len(names), values=KINDS.get(name, "continuous"), unit="", transform=[]
+            )
             for name, names in features.items()
         },
         endpoints=dict(endpoints),

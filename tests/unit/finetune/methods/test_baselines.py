@@ -9,15 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from finetune.evaluation.compare import averaged
-from finetune.methods.baselines import BASELINES, Inputs, available, predict
+from finetune.methods.baselines import BASELINES, available, fit, out_of_fold, predict
 from finetune.methods.image_features import ImageFeatures
+from finetune.methods.inputs import Inputs, LearnedInputs
 from finetune.splits import Fold, Folds, Records, SplitConfig, within_groups
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
 from foundation.errors import ConfigError
+from foundation.linear.cox import fit_cox
 from foundation.linear.learners import CoxLearner
+from foundation.linear.ordinal import class_probabilities, fit_proportional_odds
 from foundation.metrics import class_scores, number_scores, score, survival_scores
 
 FEATURES = {
@@ -224,7 +228,7 @@ def test_to_each_kind_of_event_all_others_are_censoring(tmp_path):
 
 def test_components_are_those_of_mean_imputed_values_and_what_is_missing_is_told(cohort):
     train = np.arange(0, PATIENTS, 2)
-    x = Inputs(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)(train)
+    x = Inputs.learn(cohort, ["rna", "mutation", "clinical"], ImageFeatures(cohort), train)[1]
     rna, mutation = (cohort.values_NF(name, train).astype(float) for name in ("rna", "mutation"))
     quartiles = np.nanquantile(rna, [0.25, 0.75], axis=0)
     rna = rna / (np.diff(quartiles, axis=0) / 1.349)
@@ -287,3 +291,147 @@ def test_a_group_without_an_event_in_training_has_equal_risks(cohort, tmp_path):
     assert np.ptp(risk[~of_a]) > 0
     without = Fold("0", fold.train[quiet.groups[fold.train] == "b"], fold.test)
     np.testing.assert_array_equal(predict("clinical", quiet, "os", without, made.inner(fold))["risk"], risk)
+
+
+NAMES = ["rna", "mutation", "clinical"]
+
+
+def directly(cohort: PreparedCohort, endpoint: str, penalty: float, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """What a model that was fitted on some rows by scikit-learn, or by the formulas, predicts of others."""
+    inputs, x = Inputs.learn(cohort, NAMES, ImageFeatures(cohort), train)
+    of_test = inputs.read(cohort, test, ImageFeatures(cohort))
+    parts = {part: values[train] for part, values in cohort.endpoint(endpoint).items()}
+    if endpoint == "dose":
+        return Ridge(alpha=penalty).fit(x, parts["value"]).predict(of_test)
+    if endpoint == "subtype":
+        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000).fit(x, parts["code"])
+        return model.predict_proba(of_test)
+    if endpoint == "response":
+        weights, cuts = fit_proportional_odds(x, parts["code"], penalty)
+        return class_probabilities(of_test @ weights, cuts)
+    return of_test @ fit_cox(x, parts["time"], parts["event"], np.full(len(train), ""), penalty)
+
+
+@pytest.mark.parametrize("endpoint", KINDS)
+def test_out_of_fold_each_row_is_predicted_by_a_fit_on_the_folds_without_it(cohort, endpoint):
+    made = folds_of(cohort, endpoint)
+    train, inner = made.folds[0].train, made.inner(made.folds[0])
+    model = fit("clinical + omics", cohort, endpoint, train, inner)
+    [found] = out_of_fold(model, cohort, train, inner).values()
+    assert np.isfinite(found).all()
+    groups = np.unique(cohort.groups) if endpoint == "os" else [""]
+    for fold in inner:
+        for group in groups:
+            learn, held_out = (side[(cohort.groups[side] == group) | (group == "")] for side in (fold.train, fold.test))
+            expected = directly(cohort, endpoint, model.parts[group].penalty[""], learn, held_out)
+            np.testing.assert_allclose(found[np.isin(train, held_out)], expected, rtol=1e-9, atol=1e-9)
+    [in_fold] = model.predict(cohort, train).values()
+    assert np.abs(in_fold - found).max() > 0.01
+
+
+@pytest.mark.parametrize("endpoint", KINDS)
+def test_out_of_fold_the_outcome_of_who_is_held_out_does_not_reach_his_own_prediction(cohort, endpoint, monkeypatch):
+    made = folds_of(cohort, endpoint)
+    train, inner = made.folds[0].train, made.inner(made.folds[0])
+    model, truth = fit("clinical + omics", cohort, endpoint, train, inner), cohort.endpoint(endpoint)
+    before = out_of_fold(model, cohort, train, inner, times=[0.5])
+    held_out = np.isin(train, inner[1].test)
+    changed = {part: values.copy() for part, values in truth.items()}
+    for values in changed.values():
+        values[inner[1].test] = values[inner[1].test][::-1]
+    monkeypatch.setattr(cohort, "endpoint", lambda name: changed)
+    after = out_of_fold(model, cohort, train, inner, times=[0.5])
+    assert list(before) == (["risk", "survival_probability/0.5"] if endpoint == "os" else list(before))
+    for column, values in before.items():
+        np.testing.assert_array_equal(after[column][held_out], values[held_out])
+        assert np.abs(after[column] - values)[~held_out].max() > 1e-3, "the others learn from them"
+
+
+@pytest.mark.parametrize("endpoint", ["os", "dose"])
+def test_out_of_fold_the_values_of_who_is_held_out_teach_nothing_either(cohort, tmp_path, endpoint):
+    """Scales, components and means are those of the inner fold's training rows."""
+    made = folds_of(cohort, endpoint)
+    train, inner = made.folds[0].train, made.inner(made.folds[0])
+    model = fit("clinical + omics", cohort, endpoint, train, inner)
+    records = people()
+    for row in inner[1].test[1:]:
+        for values in records[row].omics.values():
+            values *= 3
+    changed = write(tmp_path / "cohort", records)
+    at = np.flatnonzero(train == inner[1].test[0])
+    before, after = (out_of_fold(model, c, train, inner) for c in (cohort, changed))
+    [[column, values]] = before.items()
+    np.testing.assert_allclose(after[column][at], values[at], rtol=1e-12)
+    others = ~np.isin(train, inner[1].test)
+    assert np.abs(after[column] - values)[others].max() > 1e-3
+
+
+def test_out_of_fold_of_those_whom_no_inner_fold_holds_out_nothing_is_said(cohort):
+    made = folds_of(cohort, "os")
+    train, inner = made.folds[0].train, made.inner(made.folds[0])
+    model = fit("clinical", cohort, "os", train, inner)
+    everything, part = out_of_fold(model, cohort, train, inner), out_of_fold(model, cohort, train, inner[:2])
+    missing = np.isin(train, inner[2].test)
+    np.testing.assert_array_equal(np.isnan(part["risk"]), missing)
+    np.testing.assert_array_equal(part["risk"][~missing], everything["risk"][~missing])
+    # Rows of inner folds that are no training rows, say without a label, have no part in it.
+    fewer = train[::2]
+    of_fewer = out_of_fold(model, cohort, fewer, inner)
+    within = [Fold(f.name, *(np.intersect1d(side, fewer) for side in (f.train, f.test))) for f in inner]
+    np.testing.assert_array_equal(of_fewer["risk"], out_of_fold(model, cohort, fewer, within)["risk"])
+    # A fold that leaves nobody to learn from says nothing.
+    alone = [*inner[1:], Fold("0", inner[0].train[:0], inner[0].test)]
+    np.testing.assert_array_equal(
+        np.isnan(out_of_fold(model, cohort, train, alone)["risk"]), np.isin(train, inner[0].test)
+    )
+
+
+def test_the_penalty_of_a_model_is_the_one_that_inner_folds_choose_and_inputs_are_learned_once(cohort, monkeypatch):
+    made = folds_of(cohort, "dose")
+    train, inner = made.folds[0].train, made.inner(made.folds[0])
+    learned: list[np.ndarray] = []
+    learn = Inputs.learn
+
+    def watched(cohort, names, images, rows):
+        learned.append(rows)
+        return learn(cohort, names, images, rows)
+
+    monkeypatch.setattr(Inputs, "learn", watched)
+    known = LearnedInputs()
+    model = fit("clinical + omics", cohort, "dose", train, inner, known=known)
+    x = learn(cohort, NAMES, ImageFeatures(cohort), train)[1]
+    value = cohort.endpoint("dose")["value"][train]
+    errors = []
+    for penalty in (10.0**power for power in range(6, -2, -1)):
+        held = [np.isin(train, fold.test) for fold in inner]
+        said = [Ridge(alpha=penalty).fit(x[~mask], value[~mask]).predict(x[mask]) for mask in held]
+        errors.append((np.mean([np.mean((s - value[m]) ** 2) for s, m in zip(said, held, strict=True)]), penalty))
+    assert model.parts[""].penalty == {"": min(errors)[1]}
+    for endpoint in ("dose", "subtype", "response"):
+        again = fit("clinical + omics", cohort, endpoint, train, inner, known=known)
+        out_of_fold(again, cohort, train, inner, known=known)
+    assert len(learned) == 1 + len(inner)
+
+
+def test_where_no_training_row_has_what_a_baseline_reads_everybody_is_alike(tmp_path):
+    records = people()
+    for record in records[::2]:
+        record.omics = {"clinical": record.omics["clinical"]}
+    bare = write(tmp_path / "cohort", records)
+    train, test = np.arange(0, PATIENTS, 2), np.arange(1, PATIENTS, 2)
+    inner = [Fold("0", train[::2], train[1::2])]
+    for endpoint in KINDS:
+        for values in predict("omics", bare, endpoint, Fold("0", train, test), inner).values():
+            assert np.isfinite(values).all()
+            assert np.ptp(values, axis=0).max() == 0
+
+
+@pytest.mark.parametrize("endpoint", KINDS)
+def test_a_training_row_without_a_label_is_an_error(cohort, monkeypatch, endpoint):
+    made = folds_of(cohort, endpoint)
+    parts = {part: values.copy() for part, values in cohort.endpoint(endpoint).items()}
+    for values in parts.values():
+        values[made.folds[0].train[5]] = -1 if endpoint in ("subtype", "response") else np.nan
+    monkeypatch.setattr(cohort, "endpoint", lambda name: parts)
+    with pytest.raises(ValueError, match=f"not every training row has a label of '{endpoint}'"):
+        fit("clinical", cohort, endpoint, made.folds[0].train, made.inner(made.folds[0]))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import finetune.tasks  # noqa: F401  (registers every task)
-from finetune.methods.baselines import BASELINES, Inputs, available, predict
+from finetune.methods.baselines import BASELINES, available, predict
 from finetune.methods.image_features import PERCENTILES, ImageFeatures
+from finetune.methods.inputs import Inputs
 from finetune.splits import Folds, Records, SplitConfig
 from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
@@ -94,8 +95,7 @@ def test_images_alone_find_what_images_show(cohort):
 
 def test_what_is_missing_of_an_image_is_told_and_stands_at_the_training_mean(cohort):
     train = np.arange(0, len(cohort), 2)
-    inputs = Inputs(cohort, ["mri"], ImageFeatures(cohort), train)
-    x = inputs(train)
+    _, x = Inputs.learn(cohort, ["mri"], ImageFeatures(cohort), train)
     channels = len(cohort.image("mri").channels)
     assert x.shape == (len(train), 20 + channels)
     absent = ~cohort.channels_NC("mri", train)

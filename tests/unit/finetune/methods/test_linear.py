@@ -31,7 +31,8 @@ def study_of(workplace: Path, *changes: str) -> Study:
 def write(study: Study, folder: Path) -> dict[str, pd.DataFrame]:
     """Baseline to what it predicts of the first fold."""
     folder.mkdir()
-    write_linear(study, study.folds.folds[0], folder)
+    models = write_linear(study, study.folds.folds[0], folder)
+    assert set(models) == {path.stem for path in folder.iterdir()}
     return {path.stem: pd.read_parquet(path) for path in folder.iterdir()}
 
 
@@ -86,6 +87,16 @@ def expected(study: Study, baseline: str, endpoint: str, modalities: Sequence[st
     inner = [labelled(study, one, known_N) for one in study.inner(fold)]
     [values] = predict(baseline, study.cohort, endpoint, mine, inner, modalities).values()
     return pd.DataFrame(values, index=mine.test)
+
+
+def test_the_models_that_were_fitted_are_given_back(study, frames, tmp_path):
+    models = write_linear(study, study.folds.folds[0], tmp_path)
+    for baseline, frame in frames.items():
+        assert list(models[baseline]) == list(COLUMNS)
+        for endpoint, columns in COLUMNS.items():
+            known = frame[frame[columns[0]].notna()]
+            [values] = models[baseline][endpoint].predict(study.cohort, known["row"].to_numpy()).values()
+            np.testing.assert_allclose(known[columns], values.reshape(len(known), -1))
 
 
 @pytest.mark.parametrize("baseline", ["clinical", "omics", "clinical + omics"])
