@@ -10,6 +10,7 @@ import finetune.tasks  # noqa: F401  (registers every task)
 import foundation.model.fusion
 import foundation.model.towers  # noqa: F401  (registers every part)
 from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
+from finetune.methods.reading import ALL, Kind
 from finetune.splits import SplitConfig
 from finetune.tasks.base import tasks
 from foundation.config import Config, Place, YamlPath, load_config
@@ -24,7 +25,10 @@ from foundation.training.optimiser import OptimiserConfig
 DECIDES_NOTHING = {"cohort", "out", "cache", "processes", "oracle"}
 """Keys that may change between the start of a run and its resumption."""
 
-OURS, FROM_SCRATCH, FROZEN_PROBE = "ours", "from scratch", "frozen probe"
+OURS, FROM_SCRATCH, FROZEN_PROBE, KEPT = "ours", "from scratch", "frozen probe", "kept"
+
+MEMBERS = (FROZEN_PROBE, OURS)
+"""Networks among which inner folds choose what is kept, beside the linear baselines; the more cautious first."""
 
 AnyTask = tasks.configs()
 AnyTower = towers.configs()
@@ -92,7 +96,9 @@ class Search(Config):
     )
     rank: list[Annotated[int, Field(ge=1)]] = Field(default=[], description="Instead of adapt.rank.")
     dropout: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[], description="Instead of adapt.dropout.")
-    inner_folds: int = Field(default=1, ge=1, description="On how many of splits.inner_folds training is tried.")
+    inner_folds: int | None = Field(
+        default=None, ge=1, description="On how many of splits.inner_folds training is tried; null for all of them."
+    )
 
 
 class FinetuneConfig(Config):
@@ -117,6 +123,11 @@ class FinetuneConfig(Config):
     modalities: list[str] = Field(default=[], description="What may be seen of a patient; empty for all of it.")
     covariates: list[str] = Field(
         default=[], description="Omics modalities, such as clinical, whose values heads read beside the embedding."
+    )
+    reads: list[Kind] = Field(
+        default=list(ALL),
+        description="What heads read beside the fused embedding: towers, each tower's own embedding; values, "
+        "components of each omics modality, or all of few features; images, intensities on a coarse grid.",
     )
     splits: SplitConfig = SplitConfig()
     adapt: AdaptConfig = Lora()
@@ -147,7 +158,7 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"`labels` must be {least} or more, two patients for each of {self.splits.inner_folds} inner folds"
             )
-        if self.search.inner_folds > self.splits.inner_folds:
+        if (self.search.inner_folds or 1) > self.splits.inner_folds:
             raise ValueError("`search.inner_folds` is larger than `splits.inner_folds`")
         if self.adapt.mode != "lora" and (self.search.rank or self.search.dropout):
             raise ValueError("`search.rank` and `search.dropout` need `adapt: {mode: lora}`")

@@ -10,15 +10,18 @@ import numpy as np
 from torch import nn
 
 from finetune.base_model import BaseModel, Pretrain, base_model, untrained
-from finetune.config import OURS, FinetuneConfig
+from finetune.config import KEPT, MEMBERS, OURS, FinetuneConfig
 from finetune.methods.adapt import adapt
-from finetune.methods.covariates import covariates_width
-from finetune.methods.linear import write_linear
+from finetune.methods.choose import Learning
+from finetune.methods.heads import Head
+from finetune.methods.kept import write_kept
+from finetune.methods.linear import readable, write_linear
 from finetune.methods.modes import AdaptConfig, leaving_blind
-from finetune.methods.network import Beginnings, NetworkMethod
+from finetune.methods.network import HELD_OUT, Beginnings, NetworkMethod
 from finetune.resuming import is_done, seal
 from finetune.splits import Fold
 from finetune.study import Study
+from foundation.data.alignment import align
 from foundation.files.whole import replacing
 from foundation.hub import model_folder
 
@@ -34,7 +37,7 @@ class Method:
 
     Attributes:
         name: For tables.
-        adapt: How the network is adapted; None for the linear baselines.
+        adapt: How the network is adapted; None for the linear baselines and for what is kept.
         labels: Training patients that it may learn from; None for all.
     """
 
@@ -51,17 +54,16 @@ class Method:
 
 def methods_of(config: FinetuneConfig, fold: Fold) -> list[Method]:
     """What is to be done for a fold."""
-    ours = Method(OURS, config.adapt)
-    if fold.name == FINAL:
-        return [ours]
     networks = [Method(name, adapt) for name, adapt in config.methods().items()]
+    if fold.name == FINAL:
+        return [*(method for method in networks if method.name in MEMBERS), Method(LINEAR), Method(KEPT)]
     few = [
         Method(method.name, method.adapt, labels)
         for labels in config.labels
         for method in [*networks, Method(LINEAR)]
         if labels < len(fold.train)
     ]
-    return [*networks, Method(LINEAR), *few]
+    return [*networks, Method(LINEAR), Method(KEPT), *few]
 
 
 def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, done: Callable[[], None]) -> None:
@@ -80,15 +82,26 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
     for method in waiting:
         few = study.few(fold, method.labels)
         with replacing(folder / method.folder) as partial:
-            if method.adapt is None:
-                write_linear(study, few, partial)
+            if method.name == LINEAR:
+                write_linear(study, few, partial, keep=fold.name == FINAL)
+            elif method.name == KEPT:
+                write_kept(study, fold, _said(study, folder), partial, keep=fold.name == FINAL)
             else:
+                assert method.adapt is not None
                 base = base or base_model(study, fold, folder, pretrain)
                 ours = method.name == OURS and method.labels is None
                 network = NetworkMethod(study, method.name, method.adapt, method.labels, base, beginnings)
-                network.write(few, partial, subsets=list(study.subsets()) if ours else [], keep=ours)
+                subsets = list(study.subsets()) if ours else []
+                network.write(few, partial, subsets=subsets, keep=ours or fold.name == FINAL)
             seal(partial)
         done()
+
+
+def _said(study: Study, folder: Path) -> dict[str, Path]:
+    """What may be kept of a fold: its methods that read nothing but what this run may see, to their files."""
+    linear = {name: folder / Method(LINEAR).folder / f"{name}.safetensors" for name in readable(study)}
+    networks = {name: folder / Method(name).folder / HELD_OUT for name in MEMBERS if name in study.config.methods()}
+    return linear | networks
 
 
 def summary_of(study: Study, fold: Fold) -> str:
@@ -100,13 +113,14 @@ def summary_of(study: Study, fold: Fold) -> str:
     network = study.config.to_be_built()
     if network is None:
         assert isinstance(study.config.pretrain, Path)
-        model, _ = model_folder.read(study.config.pretrain)
+        model, preprocessing = model_folder.read(study.config.pretrain)
     else:
         patients = study.cohort.patients.astype(str)
         learned_from = np.flatnonzero(~np.isin(patients, patients[fold.test]))
-        model = untrained(study, network, learned_from if study.config.pretraining else fold.train).model
-    features = {name: len(modality.features) for spec in model.specs for name, modality in spec.omics.items()}
-    width = model.config.width + covariates_width(features, study.config.covariates)
-    heads = nn.ModuleDict({name: task.head(width) for name, task in study.tasks(fold.train).items()})
+        built = untrained(study, network, learned_from if study.config.pretraining else fold.train)
+        model, preprocessing = built.model, built.preprocessing
     settings = leaving_blind(study.config.adapt, model, study.modalities)
-    return adapt(model, settings, heads, seed=study.config.seed).summary()
+    aligned = align(preprocessing, study.cohort).only(study.modalities)
+    reading = Learning(study, model, aligned, settings, study.config.seed).read(fold)
+    heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in study.tasks(fold.train).items()})
+    return adapt(model, settings, heads, seed=study.config.seed, reading=reading).summary()

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from finetune.methods import adapter
 from finetune.methods.adapted import EVERYTHING, Adapted
+from finetune.methods.adapter import read as read_adapter
 from finetune.tasks.base import Task
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
@@ -50,17 +50,18 @@ class Predictor:
     modalities: tuple[str, ...]
 
     @classmethod
-    def read(cls, run: Path, device: torch.device | None = None) -> Predictor:
+    def read(cls, run: Path, device: torch.device | None = None, adapter: Path = Path(ADAPTER)) -> Predictor:
         """Read a fine-tuning run; the cohort that it was trained on is not needed.
 
         Args:
             run: Folder with ``adapter`` and ``model``.
             device: Where to; by default the GPU where there is one.
+            adapter: Of several that stand on the model, where in the run folder it is.
 
         Raises:
             CheckpointError: Something is missing, damaged, or does not belong together.
         """
-        for part in (MODEL, ADAPTER):
+        for part in (Path(MODEL), adapter):
             if not (run / part).is_dir():
                 raise CheckpointError(
                     f"cannot predict for new patients: it has no folder `{part}`",
@@ -68,7 +69,7 @@ class Predictor:
                     fix="name the folder of a fine-tuning run that ended with `final: true`",
                 )
         model, preprocessing = model_folder.read(run / MODEL)
-        adapted, tasks, document = adapter.read(run / ADAPTER, model.to(device or usable_device()))  # type: ignore[arg-type]
+        adapted, tasks, document = read_adapter(run / adapter, model.to(device or usable_device()))  # type: ignore[arg-type]
         return cls(adapted, tasks, preprocessing, document.modalities)
 
     def align(self, cohort: PreparedCohort) -> Aligned:
@@ -80,10 +81,11 @@ class Predictor:
         return align(self.preprocessing, cohort).only(self.modalities)
 
     @torch.no_grad()
-    def outputs(self, aligned: Aligned, rows: np.ndarray) -> dict[str, Tensor]:
-        """Outputs [N, ...] of every head for some records, with all that each has."""
+    def outputs(self, aligned: Aligned, rows: np.ndarray, progress: Progress | None = None) -> dict[str, Tensor]:
+        """Outputs [N, ...] of every head for some records, with all that each has; `progress` is told of records."""
         found: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
-        for batch in batches(self.adapted, CohortDataset(aligned, rows), rows):
+        data = CohortDataset(aligned, rows)
+        for batch in batches(self.adapted, data, rows, progress=progress, label="predicting"):
             for name, output in self.adapted(batch)[EVERYTHING].items():
                 found[name].append(output)
         return {name: torch.cat(parts) for name, parts in found.items()}

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.config import OURS, FinetuneConfig
+from finetune.config import FROZEN_PROBE, KEPT, OURS, FinetuneConfig
 from finetune.evaluation.evaluate import Frames, TaskEvaluation, where
 from finetune.fold import FINAL, LINEAR, Method
+from finetune.kept_predictor import gather
 from finetune.methods.adapted import EVERYTHING
+from finetune.methods.kept import FILE as KEPT_FILE
+from finetune.methods.linear import MODELS
 from finetune.methods.network import CHOICE, PREDICTIONS, STEPS
 from finetune.outcomes import remarks
+from finetune.predictor import ADAPTER, MODEL
 from finetune.report.page import write_report
-from finetune.resuming import FOLDS
+from finetune.resuming import FOLDS, read_json
 from finetune.study import Study
 from foundation.errors import ConfigError
 from foundation.files.whole import replacing, write_json
@@ -36,12 +40,17 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
     evaluations = [TaskEvaluation(study, name, {fold: t[name] for fold, t in fitted.items()}) for name in study.weights]
     frames = _read(study, out, Method(OURS, config.adapt))
     others = _baselines(study, out, None)
-    entries = [_entry(evaluation, frames, others) for evaluation in evaluations]
+    kept = _read(study, out, Method(KEPT))
+    entries = [
+        _entry(evaluation, frames, others) | _kept(evaluation, out, kept, {OURS: _seen_all(frames), **others})
+        for evaluation in evaluations
+    ]
+    choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / FOLDS).glob(f"*/*/{CHOICE}"))]
     for entry in entries:
+        entry["blocks"] = _blocks(choices, entry["endpoint"])
         if entry["endpoint"] in oracle:
             entry["oracle"] = oracle[entry["endpoint"]]
     _add_few_labels(study, out, evaluations, entries)
-    choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / FOLDS).glob(f"*/*/{CHOICE}"))]
     metrics = {
         **entries[0],
         "other_tasks": entries[1:],
@@ -62,7 +71,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
         "seconds": round(seconds, 1),
         "versions": {name: importlib.metadata.version(name) for name in ("chiasma", "torch", "peft", "timm")},
     }
-    _write_predictions(study, frames, out)
+    _write_predictions(study, frames, kept, out)
     steps = [path.read_text(encoding="utf-8") for path in sorted((out / FOLDS).glob(f"*/*/{STEPS}"))]
     (out / STEPS).write_text("".join(steps), encoding="utf-8")
     write_json(out / "metrics.json", metrics)
@@ -94,11 +103,52 @@ def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]
         "metrics": evaluation.metrics(ours) | evaluation.calibration_scores(_seen_all(frames)),
         "calibration": evaluation.calibration(_seen_all(frames)),
         "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
-        "with_baseline": evaluation.with_baseline(frames, others, theirs),
         "by_modality_subset": evaluation.by_subset(frames),
         "by_pattern": evaluation.by_pattern(_seen_all(frames)),
         "by_group": evaluation.by_group(ours, theirs),
     }
+
+
+def _kept(evaluation: TaskEvaluation, out: Path, frames: Frames, others: dict[str, Frames]) -> dict[str, Any]:
+    """What is said of the predictor that is kept: its scores, what it is made of, and how it compares."""
+    parts = evaluation.parts(frames)
+    documents = [read_json(out / FOLDS / fold / KEPT / KEPT_FILE)[evaluation.name] for fold in frames]
+    theirs = {name: found for name, frames in others.items() if (found := evaluation.parts(frames))}
+    baselines = {name: found for name, found in theirs.items() if name != OURS}
+    return {
+        "kept": {
+            **evaluation.summary(parts),
+            "of": _shares([document["weights"] for document in documents]),
+            "cv_log_likelihood": {fold: d["cv_log_likelihood"] for fold, d in zip(frames, documents, strict=True)},
+            "metrics": evaluation.metrics(parts) | evaluation.calibration_scores(frames),
+            "differences": {name: evaluation.against(parts, found)["difference"] for name, found in theirs.items()},
+            "by_group": evaluation.by_group(parts, baselines),
+            "calibration": evaluation.calibration(frames),
+        }
+    }
+
+
+def _blocks(choices: Sequence[dict[str, Any]], task: str) -> dict[str, dict[str, Any]]:
+    """What our heads read for a task: each block, in how many folds, and what is lost without it where it is read."""
+    own = [c["blocks"][task] for c in choices if c["method"] == OURS and c["labels"] is None and c["fold"] != FINAL]
+    found = {}
+    for block in own[0] if own else ():
+        read = [of_fold[block] for of_fold in own if of_fold[block] is not None]
+        lost = [each["lost_without"] for each in read if each["lost_without"] is not None]
+        found[block] = {
+            "read_in": len(read),
+            "folds": len(own),
+            "penalties": [each["penalty"] for each in read],
+            "lost_without": float(np.mean(lost)) if lost else None,
+        }
+    return found
+
+
+def _shares(weights: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Method to its weight, in the mean over folds; the largest first."""
+    names = dict.fromkeys(name for each in weights for name in each)
+    mean = {name: float(np.mean([each.get(name, 0.0) for each in weights])) for name in names}
+    return dict(sorted(mean.items(), key=lambda item: -item[1]))
 
 
 def read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
@@ -166,9 +216,17 @@ def _seen_all(frames: Frames) -> Frames:
     return where(frames, "seen", EVERYTHING)
 
 
-def _write_predictions(study: Study, frames: Frames, out: Path) -> None:
-    """predictions.parquet: out of fold, a row per patient (and fold, where splits are repeated)."""
-    table = pd.concat([frame.assign(fold=fold) for fold, frame in _seen_all(frames).items()], ignore_index=True)
+def _write_predictions(study: Study, frames: Frames, kept: Frames, out: Path) -> None:
+    """predictions.parquet: out of fold, a row per patient (and fold, where splits are repeated).
+
+    Columns of what is kept begin with its name.
+    """
+    ours, theirs = (
+        pd.concat([frame.assign(fold=fold) for fold, frame in found.items()], ignore_index=True)
+        for found in (_seen_all(frames), kept)
+    )
+    theirs = theirs.drop(columns="seen").rename(columns=lambda name: f"{KEPT}/{name}" if "/" in name else name)
+    table = ours.merge(theirs, on=["row", "fold"], validate="one_to_one")
     table.insert(0, "patient", study.cohort.patients[table["row"].to_numpy()])
     table.insert(1, "fold", table.pop("fold"))
     partial = out / "predictions.partial"
@@ -177,9 +235,12 @@ def _write_predictions(study: Study, frames: Frames, out: Path) -> None:
 
 
 def _publish_final(out: Path) -> None:
-    """The adapter that learned from everybody, and the model below it, at the top of the run folder."""
+    """The adapter that learned from everybody, the model below it and what is kept, at the top of the run folder."""
     import shutil
 
-    for part in ("adapter", "model"):
+    final = out / FOLDS / FINAL
+    for part in (ADAPTER, MODEL):
         with replacing(out / part) as partial:
-            shutil.copytree(out / FOLDS / FINAL / OURS / part, partial, dirs_exist_ok=True)
+            shutil.copytree(final / OURS / part, partial, dirs_exist_ok=True)
+    probe, linear = (final / Method(name).folder for name in (FROZEN_PROBE, LINEAR))
+    gather(out, final / Method(KEPT).folder, probe / ADAPTER, linear / MODELS)

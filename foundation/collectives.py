@@ -141,5 +141,11 @@ def _padded(rows: Tensor, length: int) -> Tensor:
 
 def name_hashes(names: Iterable[str]) -> Tensor:
     """[B] int64, one number per name, the same on every process: a hash, since none knows the names of the others."""
-    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return torch.from_numpy(np.frombuffer(digests, dtype="<i8").astype(np.int64))
+    # Names of groups are few and come again.
+    known: dict[str, bytes] = {}
+    digests = [known.get(name) or known.setdefault(name, _digest(name)) for name in names]
+    return torch.from_numpy(np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64))
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=8).digest()

@@ -18,7 +18,6 @@ import pandas as pd
 
 from finetune.evaluation.compare import averaged, compare
 from finetune.methods.adapted import EVERYTHING
-from finetune.methods.baselines import BASELINES
 from finetune.study import Study
 from finetune.tasks.base import LOWER_IS_BETTER, Task, Truth, of_rows
 from foundation.metrics.score import Score, with_interval
@@ -176,27 +175,6 @@ class TaskEvaluation:
             }
         return found
 
-    def with_baseline(
-        self, ours: Frames, others: Mapping[str, Frames], parts: Mapping[str, Sequence[Part]]
-    ) -> dict[str, Any]:
-        """Ours averaged with the linear model of everything, and by how much that is better than the linear one alone.
-
-        Log hazards, probabilities or numbers are averaged as they are. Empty where there is no such baseline.
-        """
-        linear = [name for name in BASELINES if name in parts]
-        if not linear:
-            return {}
-        name = linear[-1]
-        alone = where(ours, "seen", EVERYTHING)
-        both = self.parts({fold: _mean(frame, others[name][fold]) for fold, frame in alone.items()})
-        of_group = {group: self._value(_of(both, group), self.task.primary) for group in _groups(both)}
-        return {
-            "baseline": name,
-            **self.summary(both),
-            "difference": self.against(both, parts[name])["difference"],
-            **({"by_group": of_group} if of_group else {}),
-        }
-
     def by_group(self, ours: Sequence[Part], baselines: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
         """Summary of each group, and the mean of each baseline in it; empty where the cohort has no groups."""
         return {
@@ -280,14 +258,6 @@ class TaskEvaluation:
 def _once(frames: Frames) -> pd.DataFrame:
     """Predictions of all folds, with the ``fold`` they are of; of a patient whom several repeats test, the first."""
     return pd.concat([frame.assign(fold=fold) for fold, frame in frames.items()]).drop_duplicates("row")
-
-
-def _mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The mean of the columns that two predictions of the same patients share."""
-    other = other.set_index("row").loc[one["row"]].reset_index()
-    shared = [column for column in one.columns if column in other.columns and "/" in column]
-    mean = pd.DataFrame({column: (one[column].to_numpy() + other[column].to_numpy()) / 2 for column in shared})
-    return mean.assign(row=one["row"].to_numpy(), seen=EVERYTHING)
 
 
 def _groups(parts: Iterable[Part]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +18,19 @@ from torch import nn
 
 from finetune.methods.adapted import Adapted, alike
 from finetune.methods.modes import AdaptConfig, Full, Lora, Scratch, Targets, TowerLora
+from finetune.methods.reading import Reading
 from foundation.errors import ConfigError, nearest
 from foundation.hub.model_folder import fingerprint
 from foundation.model.multimodal import MultimodalModel
 
 
 def adapt(
-    model: MultimodalModel, config: AdaptConfig, heads: nn.ModuleDict, *, seed: int = 0, covariates: Sequence[str] = ()
+    model: MultimodalModel,
+    config: AdaptConfig,
+    heads: nn.ModuleDict,
+    *,
+    seed: int = 0,
+    reading: Reading | None = None,
 ) -> Adapted:
     """Make a model ready to be trained for tasks.
 
@@ -33,7 +39,7 @@ def adapt(
         config: What is to be trained of it.
         heads: Task to its head; they become part of the result, and are always trained.
         seed: Of the run; decides the numbers that adapters, or a network from scratch, start with.
-        covariates: Omics modalities whose values the heads read too.
+        reading: What heads read; by default the fused embedding alone.
 
     Raises:
         ConfigError: An adapter would be on nothing, or a tower is named that there is not.
@@ -51,7 +57,7 @@ def adapt(
     for name, parameter in model.named_parameters():
         if name in bare:
             parameter.requires_grad_(True)
-    return Adapted(model, heads.to(device), config, base, covariates)
+    return Adapted(model, heads.to(device), config, base, reading)
 
 
 @contextmanager

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from finetune.methods.covariates import covariate_values
 from finetune.methods.modes import AdaptConfig
+from finetune.methods.reading import Reading, ReadingConfig
 from foundation.data.batch import Batch
 from foundation.errors import CheckpointError
 from foundation.model.multimodal import MultimodalModel
@@ -43,14 +42,14 @@ class Part:
 
 
 class Adapted(nn.Module):
-    """A model and heads on its fused embedding.
+    """A model, what is read of records, and heads on that.
 
     Args:
         model: Its frozen parameters may be shared with other models; they are never written to.
-        heads: Task to its head, [B, D] to outputs.
+        heads: Task to its head, [B, E] to outputs.
         config: How the model was adapted.
         base: Fingerprint of the model before that.
-        covariates: Omics modalities whose values the heads read too, behind the D of the embedding.
+        reading: What heads read; by default the fused embedding alone.
     """
 
     def __init__(
@@ -59,14 +58,14 @@ class Adapted(nn.Module):
         heads: nn.ModuleDict,
         config: AdaptConfig,
         base: str,
-        covariates: Sequence[str] = (),
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.heads = heads
         self.config = config
         self.base = base
-        self.covariates = tuple(covariates)
+        self.reading = reading or Reading(ReadingConfig(), model)
 
     def forward(
         self, batch: Batch, views: Mapping[Key, View] | None = None, seed: int | None = None
@@ -89,13 +88,11 @@ class Adapted(nn.Module):
     def inputs(
         self, batch: Batch, views: Mapping[Key, View] | None = None, seed: int | None = None
     ) -> dict[Key, Tensor]:
-        """What heads read, [B, E] of each view: fused embeddings, with covariates behind them."""
-        shown: Mapping[Any, View] = {EVERYTHING: View(FUSED)} if views is None else views
+        """What heads read, [B, E] of each view."""
+        asked: Mapping[Any, View] = {EVERYTHING: View(FUSED)} if views is None else views
+        shown = {name: self.reading.view(view) for name, view in asked.items()}
         outputs = self.model(batch, shown, seed=seed)
-        return {
-            name: torch.cat([output.z_BD.float(), covariate_values(batch, self.covariates, shown[name])], dim=1)
-            for name, output in outputs.items()
-        }
+        return {name: self.reading(batch, shown[name], output) for name, output in outputs.items()}
 
     def train(self, mode: bool = True) -> Adapted:
         """Training or evaluation; what is not trained stays in evaluation.

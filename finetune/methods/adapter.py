@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-import finetune.tasks  # noqa: F401  (registers every task)
 from finetune.methods.adapt import adapt
 from finetune.methods.adapted import Adapted
-from finetune.methods.covariates import covariates_width
+from finetune.methods.fitted_tasks import TASKS, learned, rebuild, told
 from finetune.methods.heads import Head
 from finetune.methods.modes import AdaptConfig
+from finetune.methods.reading import Reading, ReadingConfig
 from finetune.tasks.base import Task, tasks
 from foundation.config import Config
 from foundation.errors import CheckpointError
@@ -29,13 +28,7 @@ from foundation.model.multimodal import MultimodalModel
 FORMAT = 2
 DOCUMENT = "adapter.json"
 TENSORS = "adapter.safetensors"
-TASKS = "tasks"
-"""What the names of tensors begin with that tasks have learned, as those of heads begin with ``heads``."""
-
 AGAIN = "copy the folder again, or use the version of chiasma that wrote it"
-
-DECLARED = ("kind", "classes", "unit", "causes")
-"""What an adapter tells of an endpoint: nothing that counts patients."""
 
 
 class Document(Config):
@@ -45,7 +38,8 @@ class Document(Config):
         adapt: How the base was adapted.
         base: Fingerprint of the base.
         tensors: SHA-256 of the file of tensors.
-        covariates: Omics modalities whose values the heads read too.
+        reading: What heads read.
+        covariates: Of earlier versions: omics modalities whose values heads read beside the fused embedding.
         modalities: That may be seen of a patient: an assay that defines a label is not among them.
         tasks: Config of each task.
         endpoints: Name to its kind, classes, unit and causes.
@@ -56,6 +50,7 @@ class Document(Config):
     adapt: AdaptConfig
     base: str
     tensors: str
+    reading: ReadingConfig = ReadingConfig()
     covariates: tuple[str, ...] = ()
     modalities: tuple[str, ...]
     tasks: list[tasks.configs()]  # type: ignore[valid-type]
@@ -84,29 +79,21 @@ def write(
         groups: Names of the groups of the training patients.
         seen: The training patients.
     """
-    learned = {
-        f"{TASKS}.{name}.{key}": value for name, task in fitted.items() for key, value in task.state_dict().items()
-    }
     with replacing(folder) as partial:
-        tensors = {name: tensor.contiguous() for name, tensor in {**adapted.state(), **learned}.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in {**adapted.state(), **learned(fitted)}.items()}
         save_file(tensors, partial / TENSORS)
-        endpoints = {name: _told(declared[name]) for task in fitted.values() for name in task.endpoints}
         document = Document(
             adapt=adapted.config,
             base=adapted.base,
             tensors=sha256_of(partial / TENSORS),
-            covariates=adapted.covariates,
+            reading=adapted.reading.config,
             modalities=tuple(modalities),
             tasks=[task.config for task in fitted.values()],
-            endpoints=endpoints,
+            endpoints=told(fitted, declared),
             groups=sorted(set(groups) - {""}),
         )
         seen.write(partial)
         (partial / DOCUMENT).write_text(document.model_dump_json(indent=2), encoding="utf-8")
-
-
-def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if key == "classes" else value for key, value in entry.items() if key in DECLARED}
 
 
 def read(folder: Path, model: MultimodalModel) -> tuple[Adapted, dict[str, Task], Document]:
@@ -129,33 +116,17 @@ def read(folder: Path, model: MultimodalModel) -> tuple[Adapted, dict[str, Task]
         )
     device = next(model.parameters()).device
     stored = {name: tensor.to(device) for name, tensor in load_file(folder / TENSORS).items()}
-    built = {task.name: task for task in (tasks.build(config, document.endpoints) for config in document.tasks)}
-    for name, task in built.items():
-        # Before the heads, whose size may follow from what a task has learned.
-        _take_over(task.to(device), _below(stored, f"{TASKS}.{name}."), folder)
-    features = {name: len(modality.features) for spec in model.specs for name, modality in spec.omics.items()}
-    width, more = model.config.width, covariates_width(features, document.covariates)
-    heads = nn.ModuleDict({name: Head(task, width, more) for name, task in built.items()})
-    adapted = adapt(model, document.adapt, heads, covariates=document.covariates)
+    # Before the heads, whose size may follow from what a task has learned.
+    built = rebuild(document.tasks, document.endpoints, stored, folder, device)
+    config = ReadingConfig(covariates=document.covariates) if document.covariates else document.reading
+    reading = Reading(config, model).to(device)
+    heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in built.items()})
+    adapted = adapt(model, document.adapt, heads, reading=reading)
     try:
         adapted.restore({name: tensor for name, tensor in stored.items() if not name.startswith(f"{TASKS}.")})
     except CheckpointError as error:
         raise CheckpointError(error.what, where=str(folder), fix=error.fix) from None
     return adapted.eval(), built, document
-
-
-def _take_over(task: Task, learned: Mapping[str, Tensor], folder: Path) -> None:
-    """Give a task what it has learned."""
-    try:
-        task.load_state_dict(learned)
-    except RuntimeError:
-        raise CheckpointError(
-            f"what was learned for '{task.name}' does not fit its task in {DOCUMENT}", where=str(folder), fix=AGAIN
-        ) from None
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _read_document(folder: Path) -> Document:

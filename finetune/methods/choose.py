@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from finetune.methods.adapt import adapt
-from finetune.methods.covariates import covariates_width
 from finetune.methods.fit import Trainee, fit
-from finetune.methods.heads import PENALTIES, Head, init_head
+from finetune.methods.heads import STEPS, Head, init_head
+from finetune.methods.held_out import HeldOut
 from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
+from finetune.methods.penalties import Penalties, choose_penalties
+from finetune.methods.reading import Reading
 from finetune.methods.training_views import TrainingViews
 from finetune.predictor import Predictor
 from finetune.splits import Fold
@@ -24,6 +28,12 @@ from finetune.tasks.base import Task
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
 from foundation.model.multimodal import MultimodalModel
+
+NEAR = 20
+"""Steps by which a head is fitted under penalties that are near those it was fitted under."""
+
+ENOUGH = 1000
+"""Held-out records that tell penalties apart; of more, further inner folds are spared."""
 
 SMOOTHED = 3
 """Epochs whose mean counts, because a few patients make one epoch jump."""
@@ -36,7 +46,7 @@ class Choice:
     Attributes:
         learning_rate: None where only heads are trained.
         rank, dropout: Of LoRA; None without it.
-        penalties: Task to the ridge penalty that its head begins with.
+        penalties: Task to block to the ridge penalty that its head begins with; infinite where it is not read.
         epochs: After the heads.
         cv_log_likelihood: Of held-out patients on inner folds; optimistic, because the choice was made by it.
     """
@@ -44,13 +54,13 @@ class Choice:
     learning_rate: float | None
     rank: int | None
     dropout: float | None
-    penalties: dict[str, float]
+    penalties: dict[str, dict[str, float]]
     epochs: int = 0
     cv_log_likelihood: float = float("nan")
 
     def document(self) -> dict[str, Any]:
-        """For metrics.json."""
-        return asdict(self)
+        """For metrics.json; penalties are told by block."""
+        return {name: value for name, value in asdict(self).items() if name != "penalties"}
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,33 @@ class Beginning:
     """What training begins with; methods that begin with the same model share it.
 
     Attributes:
+        reading: What heads read.
         views: Of the training records.
         inner: Folds of these, to choose on.
-        penalties: Task to the ridge penalty that its head begins with.
+        penalties: Task to those that its head begins with.
     """
 
+    reading: Reading
     views: TrainingViews
     inner: list[Fold]
-    penalties: dict[str, float]
+    penalties: dict[str, Penalties]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of learning on a fold.
+
+    Attributes:
+        trainee: The trained model.
+        choice: What it was trained with.
+        steps: What to log of the training.
+        held_out: What models that learned alike, each without an inner fold's patients, say of them.
+    """
+
+    trainee: Trainee
+    choice: Choice
+    steps: list[dict[str, Any]]
+    held_out: HeldOut
 
 
 @dataclass(frozen=True)
@@ -86,47 +115,67 @@ class Learning:
     adapt: AdaptConfig
     seed: int
 
-    def begin(self, fold: Fold) -> Beginning:
+    def read(self, fold: Fold) -> Reading:
+        """What heads read, learned on the training records."""
+        config = self.study.config
+        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.covariates)
+
+    def begin(self, fold: Fold, reading: Reading) -> Beginning:
         """Embed the training records with the model as it is, and choose the penalties of heads."""
         unadapted = self.adapt if isinstance(self.adapt, Scratch) else Frozen()
-        covariates = self.study.config.covariates
-        model = adapt(self.base, unadapted, nn.ModuleDict(), seed=self.seed, covariates=covariates)
+        model = adapt(self.base, unadapted, nn.ModuleDict(), seed=self.seed, reading=reading)
         plain = CohortDataset(self.aligned, fold.train)
         views = TrainingViews.of_model(model, plain, self.data(fold.train), fold.train)
         inner = self.study.inner(fold)
-        return Beginning(views, inner, self._choose_penalties(views, inner))
+        names = self.study.weights
+        return Beginning(reading, views, inner, {n: self._choose_penalties(n, reading, views, inner) for n in names})
 
-    def learn(self, fold: Fold, beginning: Beginning) -> tuple[Trainee, Choice, list[dict[str, Any]]]:
-        """Choose on inner folds of the training rows, and train on all of them; with what to log of that."""
-        views = beginning.views
+    def learn(self, fold: Fold, beginning: Beginning, *, all_held_out: bool) -> Learned:
+        """Choose on inner folds of the training rows, and train on all of them.
+
+        Args:
+            fold: Of the study.
+            beginning: That `begin` gave for it.
+            all_held_out: Whether what is said of held-out patients is wanted of all inner folds, or of those alone
+                that training was tried on.
+        """
+        inner = list(enumerate(beginning.inner))
         # Heads alone are quick to fit, so that all inner folds choose their penalty; training is not.
-        inner = beginning.inner[: self.study.config.search.inner_folds]
-        options = list(self._options(beginning.penalties))
+        tried_on = inner[: self.study.config.search.inner_folds]
+        options = list(self._options({name: found.of_block for name, found in beginning.penalties.items()}))
         epochs = 0 if isinstance(self.adapt, Frozen) else self.study.config.fit.epochs
-        curves = [self._curve(option, views, inner, epochs) for option in options]
+        tried = [self._try(option, beginning, tried_on, epochs) for option in options]
+        curves = [one.smoothed() for one in tried]
         best, at = max(
             itertools.product(range(len(options)), range(epochs + 1)), key=lambda p: (curves[p[0]][p[1]], -p[1])
         )
         choice = replace(options[best], epochs=int(at), cv_log_likelihood=float(curves[best][at]))
-        trainee = self.make(choice, fold.train, views)
-        rows = []
-        if choice.epochs:
-            rows = fit(trainee, self.data(fold.train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
-        trainee.train(False)
-        return trainee, choice, rows
+        held_out = [of_epoch[at] for of_epoch in tried[best].held_out]
+        rest = inner[len(tried_on) :] if all_held_out else []
+        held_out += [self._hold_out(choice, beginning, number, one) for number, one in rest]
+        trainee, steps = self._train(choice, fold.train, beginning)
+        return Learned(trainee, choice, steps, HeldOut.join(held_out))
 
-    def make(self, choice: Choice, train: np.ndarray, views: TrainingViews) -> Trainee:
+    def _train(self, choice: Choice, train: np.ndarray, beginning: Beginning) -> tuple[Trainee, list[dict[str, Any]]]:
+        """A model trained as was chosen, and what to log of that."""
+        trainee, steps = self.make(choice, train, beginning), []
+        if choice.epochs:
+            steps = fit(trainee, self.data(train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
+        trainee.train(False)
+        return trainee, steps
+
+    def make(self, choice: Choice, train: np.ndarray, beginning: Beginning) -> Trainee:
         """An adapted model before training, its heads fitted to the model as it is."""
+        reading = beginning.reading
         tasks = {name: task.to(self._device) for name, task in self.study.tasks(train).items()}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            heads = nn.ModuleDict({name: self._head(task) for name, task in tasks.items()})
-        covariates = self.study.config.covariates
-        adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed, covariates=covariates)
-        views = views.of(train)
+            heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in tasks.items()})
+        adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed, reading=reading)
+        views = beginning.views.of(train)
         for name, task in tasks.items():
             self._init_head(adapted.heads[name], task, views, choice.penalties[name])  # type: ignore[arg-type]
-        return Trainee(adapted, tasks, self.study.weights, choice.penalties)
+        return Trainee(adapted, tasks, self.study.weights)
 
     def data(self, rows: np.ndarray) -> CohortDataset:
         """Training records as they are learned from."""
@@ -143,15 +192,13 @@ class Learning:
     def _device(self) -> torch.device:
         return next(self.base.parameters()).device
 
-    def _head(self, task: Task) -> Head:
-        features = {name: len(m.features) for spec in self.base.specs for name, m in spec.omics.items()}
-        return Head(task, self.base.config.width, covariates_width(features, self.study.config.covariates))
-
-    def _init_head(self, head: Head, task: Task, views: TrainingViews, penalty: float) -> None:
+    def _init_head(
+        self, head: Head, task: Task, views: TrainingViews, penalties: Mapping[str, float], steps: int = STEPS
+    ) -> None:
         labels, groups = self.study.labels(views.rows, self._device), self.study.groups(views.rows).tolist()
-        init_head(head, task, views.x_LE, labels, groups, penalty)
+        init_head(head, task, views.x_LE, labels, groups, penalties, steps=steps)
 
-    def _options(self, penalties: Mapping[str, float]) -> Iterator[Choice]:
+    def _options(self, penalties: Mapping[str, dict[str, float]]) -> Iterator[Choice]:
         search, given = self.study.config.search, self.study.config.fit.optimiser.learning_rate
         rates = [None] if isinstance(self.adapt, Frozen) else search.learning_rate or [given]
         ranks, dropouts = [None], [None]
@@ -173,55 +220,113 @@ class Learning:
         optimiser = config.optimiser.model_copy(update={"learning_rate": choice.learning_rate})
         return config.model_copy(update={"optimiser": optimiser})
 
-    def _choose_penalties(self, views: TrainingViews, inner: list[Fold]) -> dict[str, float]:
-        """For each task the penalty under which held-out patients are most likely; of equals the more cautious."""
-        values = np.zeros((len(self.study.weights), len(PENALTIES), len(inner)))
-        for k, fold in enumerate(inner):
-            tasks = self.study.tasks(fold.train)
-            train, test = views.of(fold.train), views.of(self.study.one_each(fold.test), whole=True)
-            for t, task in enumerate(tasks.values()):
-                head = self._head(task.to(self._device)).to(self._device)
-                for p, penalty in enumerate(PENALTIES):
-                    self._init_head(head, task, train, penalty)
-                    with torch.no_grad():
-                        values[t, p, k] = self._log_likelihood(task, head(test.x_LE), test.rows)
-        mean_TP = values.mean(axis=2)
-        return {name: PENALTIES[int(row.argmax())] for name, row in zip(self.study.weights, mean_TP, strict=True)}
+    def _choose_penalties(self, name: str, reading: Reading, views: TrainingViews, inner: list[Fold]) -> Penalties:
+        """For a task the penalties under which held-out patients are most likely."""
+        folds = []
+        for fold in _enough(inner):
+            task = self.study.tasks(fold.train)[name].to(self._device)
+            test = views.of(self.study.one_each(fold.test), whole=True)
+            head = Head(task, reading.blocks()).to(self._device)
+            folds.append((task, head, views.of(fold.train), test))
+        best, states = -math.inf, [head.state_dict() for _, head, _, _ in folds]
+
+        def value(penalties: Mapping[str, float]) -> float:
+            nonlocal best, states
+            values, steps = [], STEPS if math.isinf(best) else NEAR
+            for (task, head, train, test), state in zip(folds, states, strict=True):
+                # From where the best so far is: what is tried is near.
+                head.load_state_dict(state)
+                self._init_head(head, task, train, penalties, steps)
+                with torch.no_grad():
+                    values.append(self._log_likelihood(task, head(test.x_LE), test.rows))
+            if np.mean(values) > best:
+                best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for _, head, _, _ in folds]
+            return float(np.mean(values))
+
+        return choose_penalties(reading.blocks(), value)
 
     def _log_likelihood(self, task: Task, outputs: Tensor, rows: np.ndarray) -> float:
         """Of what became of held-out records; a rank statistic of so few would be noise."""
         task.eval()
         return -float(task.loss(outputs, self.study.labels(rows, self._device), self.study.groups(rows).tolist()))
 
-    def _curve(self, choice: Choice, views: TrainingViews, inner: list[Fold], epochs: int) -> np.ndarray:
-        """[epochs + 1] log-likelihood on the inner folds after each number of epochs."""
-        values_KE = np.zeros((len(inner), epochs + 1))
-        for k, fold in enumerate(inner):
-            trainee = self.make(choice, fold.train, views)
-            note = self._noter(trainee, fold, values_KE[k])
-            note(0)
-            if epochs:
-                settings = self._fit_config(choice)
-                fit(trainee, self.data(fold.train), settings, epochs=epochs, seed=self.seed, after_epoch=note)
-        mean_E = values_KE.mean(axis=0)
-        if epochs < SMOOTHED:
+    def _try(self, choice: Choice, beginning: Beginning, inner: Sequence[tuple[int, Fold]], epochs: int) -> _Tried:
+        """What training by a choice comes to on inner folds, after each number of epochs up to the last."""
+        held_out = [self._after_each_epoch(choice, beginning, number, fold, epochs) for number, fold in inner]
+        values = [self._values(fold, of_fold) for (_, fold), of_fold in zip(inner, held_out, strict=True)]
+        return _Tried(np.array(values), held_out)
+
+    def _after_each_epoch(
+        self, choice: Choice, beginning: Beginning, number: int, fold: Fold, epochs: int
+    ) -> list[HeldOut]:
+        """What a model says of an inner fold's patients, before training and after each epoch."""
+        trainee = self.make(choice, fold.train, beginning)
+        found = [self._of_heads(trainee, beginning.views, number, fold)]
+        if epochs:
+            fit(
+                trainee,
+                self.data(fold.train),
+                self._fit_config(choice),
+                epochs=epochs,
+                seed=self.seed,
+                after_epoch=lambda _: found.append(self._of_model(trainee, number, fold)),
+            )
+        return found
+
+    def _hold_out(self, choice: Choice, beginning: Beginning, number: int, fold: Fold) -> HeldOut:
+        """What a model that learned by a choice without an inner fold's patients says of them."""
+        if not choice.epochs:
+            return self._of_heads(self.make(choice, fold.train, beginning), beginning.views, number, fold)
+        return self._of_model(self._train(choice, fold.train, beginning)[0], number, fold)
+
+    def _of_heads(self, trainee: Trainee, views: TrainingViews, number: int, fold: Fold) -> HeldOut:
+        """Of held-out patients, before any training: their embeddings are known."""
+        test = views.of(self.study.one_each(fold.test), whole=True)
+        with torch.no_grad():
+            return HeldOut.of(test.rows, number, {n: head(test.x_LE) for n, head in trainee.adapted.heads.items()})
+
+    def _of_model(self, trainee: Trainee, number: int, fold: Fold) -> HeldOut:
+        """Of held-out patients."""
+        test = self.study.one_each(fold.test)
+        return HeldOut.of(test, number, self.predictor(trainee).outputs(self.aligned, test))
+
+    def _values(self, fold: Fold, held_out: Sequence[HeldOut]) -> list[float]:
+        """The log-likelihood of an inner fold's patients, summed over tasks, by each of several outputs."""
+        # Not the tasks that are trained: they remember patients of earlier batches.
+        tasks = {name: task.to(self._device) for name, task in self.study.tasks(fold.train).items()}
+
+        def value(found: HeldOut) -> float:
+            each = {name: output.float().to(self._device) for name, output in found.outputs.items()}
+            return sum(
+                self.study.weights[name] * self._log_likelihood(task, each[name], found.rows)
+                for name, task in tasks.items()
+            )
+
+        return [value(found) for found in held_out]
+
+
+def _enough(inner: Sequence[Fold]) -> list[Fold]:
+    """As many inner folds as hold out `ENOUGH` records, of which there may be fewer."""
+    held_out = np.cumsum([len(fold.test) for fold in inner])
+    return list(inner[: int(np.searchsorted(held_out, ENOUGH)) + 1])
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What an option came to.
+
+    Attributes:
+        values_KE: [K, E + 1] log-likelihood of an inner fold's held-out patients after a number of epochs.
+        held_out: Of each inner fold, after each number of epochs.
+    """
+
+    values_KE: np.ndarray
+    held_out: list[list[HeldOut]]
+
+    def smoothed(self) -> np.ndarray:
+        """[E + 1] mean over folds, and over neighbouring epochs."""
+        mean_E = self.values_KE.mean(axis=0)
+        if len(mean_E) <= SMOOTHED:
             return mean_E
         kernel = np.ones(SMOOTHED)
         return np.convolve(mean_E, kernel, "same") / np.convolve(np.ones_like(mean_E), kernel, "same")
-
-    def _noter(self, trainee: Trainee, fold: Fold, values_E: np.ndarray) -> Callable[[int], None]:
-        """Notes the log-likelihood of a fold's test patients, summed over tasks, after a number of epochs."""
-        test = self.study.one_each(fold.test)
-        # Not those that are trained: they remember patients of earlier batches.
-        tasks = {name: task.to(self._device) for name, task in self.study.tasks(fold.train).items()}
-
-        def note(epoch: int) -> None:
-            outputs = self.predictor(trainee).outputs(self.aligned, test)
-            with torch.no_grad():
-                each = [
-                    trainee.weights[name] * self._log_likelihood(task, outputs[name], test)
-                    for name, task in tasks.items()
-                ]
-            values_E[epoch] = sum(each)
-
-        return note

@@ -32,13 +32,11 @@ class Trainee:
         adapted: The model, with a head for every task.
         tasks: By name, fitted on the training patients.
         weights: Task to the weight of its loss.
-        penalties: Task to the ridge penalty of its head.
     """
 
     adapted: Adapted
     tasks: dict[str, Task]
     weights: Mapping[str, float]
-    penalties: Mapping[str, float]
 
     def train(self, mode: bool = True) -> None:
         """Training or evaluation, of the model and of its tasks."""
@@ -53,10 +51,7 @@ class Trainee:
         for name, task in self.tasks.items():
             head = self.adapted.heads[name]
             assert isinstance(head, Head)
-            loss = (
-                task.loss(outputs[name], batch.endpoints, batch.groups)
-                + self.penalties[name] * head.ridge() / world_size()
-            )
+            loss = task.loss(outputs[name], batch.endpoints, batch.groups) + head.ridge() / world_size()
             losses.append(self.weights[name] * loss)
         return torch.stack(losses).sum()
 

@@ -1,4 +1,4 @@
-"""Heads on the fused embedding, whose initial weights are the ridge fit to the model before training.
+"""Heads on what is read of records, whose initial weights are the ridge fit to the model before training.
 
 A head that starts at random pulls the model about before it knows where to; one that is fitted first does not
 (Kumar et al. 2022, Fine-tuning can distort pretrained features and underperform out-of-distribution).
@@ -6,15 +6,14 @@ A head that starts at random pulls the model about before it knows where to; one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from finetune.methods.reading import Block
 from finetune.tasks.base import Task
-
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-"""Of half the squared weights, beside the mean loss of a patient or event; the most cautious first."""
 
 STEPS = 60
 
@@ -25,39 +24,58 @@ LEAST_SPREAD = 1e-6
 
 
 class Head(nn.Module):
-    """A task's head behind inputs about 0 and of unit variance.
+    """A task's head behind inputs about 0 and of unit variance, with a ridge penalty for each of their blocks.
 
     Args:
         task: Makes the inner head.
-        width: D of the embedding.
-        covariates: E, how many values it reads beside the embedding.
+        blocks: Of the inputs, in their order.
     """
 
     center_E: Tensor
     scale_E: Tensor
+    penalty_E: Tensor
 
-    def __init__(self, task: Task, width: int, covariates: int = 0) -> None:
+    def __init__(self, task: Task, blocks: Sequence[Block]) -> None:
         super().__init__()
-        self.width = width
-        self.inner = task.head(width + covariates)
-        self.register_buffer("center_E", torch.zeros(width + covariates))
-        self.register_buffer("scale_E", torch.ones(width + covariates))
+        self.blocks = tuple(blocks)
+        width = sum(block.width for block in self.blocks)
+        self.inner = task.head(width)
+        self.register_buffer("center_E", torch.zeros(width))
+        self.register_buffer("scale_E", torch.ones(width))
+        self.register_buffer("penalty_E", torch.zeros(width), persistent=False)
 
     def forward(self, x_BE: Tensor) -> Tensor:
-        """Outputs of the task, for embeddings with the covariates behind them."""
+        """Outputs of the task, for what is read of records."""
         return self.inner((x_BE - self.center_E) / self.scale_E)
 
-    def center(self, x_NE: Tensor) -> None:
-        """Learn center and scale: one scale for all of the embedding, and one for each covariate."""
+    def prepare(self, x_NE: Tensor, penalties: Mapping[str, float]) -> None:
+        """Learn center and scale, and take over penalties.
+
+        Args:
+            x_NE: Of training records.
+            penalties: Block to its penalty of half the squared weights; a block whose is infinite is not read.
+        """
         spread_E = x_NE.std(dim=0, correction=0)
-        spread_E[: self.width] = spread_E[: self.width].square().mean().sqrt()
         self.center_E.copy_(x_NE.mean(dim=0))
-        self.scale_E.copy_(torch.where(spread_E > LEAST_SPREAD, spread_E, 1.0))
+        for block, columns in self._columns():
+            shared_E = spread_E[columns]
+            if not block.single:
+                shared_E = shared_E.square().mean().sqrt().expand_as(shared_E)
+            off = math.isinf(penalties[block.name])
+            told_E = torch.where(shared_E > LEAST_SPREAD, shared_E, torch.inf)
+            self.scale_E[columns] = torch.inf if off else told_E
+            self.penalty_E[columns] = 1.0 if off else penalties[block.name]
 
     def ridge(self) -> Tensor:
-        """Half the sum of squared weights."""
+        """Half the sum of squared weights, each times the penalty of its block."""
         weights = [parameter for name, parameter in self.named_parameters() if name.endswith("weight")]
-        return torch.stack([weight.square().sum() for weight in weights]).sum() / 2
+        return torch.stack([(weight.square() * self.penalty_E).sum() for weight in weights]).sum() / 2
+
+    def _columns(self) -> Iterator[tuple[Block, slice]]:
+        at = 0
+        for block in self.blocks:
+            yield block, slice(at, at + block.width)
+            at += block.width
 
 
 def init_head(
@@ -66,22 +84,27 @@ def init_head(
     x_NE: Tensor,
     endpoints: Mapping[str, Mapping[str, Tensor]],
     groups: Sequence[str],
-    penalty: float,
+    penalties: Mapping[str, float],
+    *,
+    steps: int = STEPS,
 ) -> None:
-    """Center a head on its inputs and fit it to them, by the task's own loss and a ridge penalty.
+    """Center a head on its inputs and fit it to them, by the task's own loss and ridge penalties.
 
     Args:
         head: Changed in place, from wherever it is.
         task: Fitted on the same patients.
-        x_NE: Of training records: embeddings, with the covariates behind them.
+        x_NE: What is read of training records.
         endpoints: Of the same records.
         groups: [N] names.
-        penalty: See `PENALTIES`.
+        penalties: See `Head.prepare`.
+        steps: Of the search, at most; few where the head is near already.
     """
-    head.center(x_NE)
+    head.prepare(x_NE, penalties)
+    # Scaled once, not in every step of the search.
+    scaled_NE = (x_NE - head.center_E) / head.scale_E
     optimiser = torch.optim.LBFGS(
         head.parameters(),
-        max_iter=STEPS,
+        max_iter=steps,
         tolerance_grad=1e-6,
         tolerance_change=FLAT,
         line_search_fn="strong_wolfe",
@@ -90,8 +113,7 @@ def init_head(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = task.loss(head(x_NE), endpoints, groups)
-        total = loss + penalty * head.ridge()
+        total = task.loss(head.inner(scaled_NE), endpoints, groups) + head.ridge()
         total.backward()
         return total
 

@@ -182,7 +182,9 @@ def _read_image(aligned: Aligned, name: str, images: ImageFeatures, rows: np.nda
     # Every feature is in units of intensity, and so is as if of standardised voxels once it is centred.
     features_NCF /= np.array(scaling.std)[:, None]
     acquired_NCF = np.broadcast_to(acquired_NC[:, :, None], features_NCF.shape)
-    return features_NCF.reshape(len(rows), -1), acquired_NCF.reshape(len(rows), -1)
+    # Of no rows, -1 would not be known.
+    shape = len(rows), int(np.prod(features_NCF.shape[1:]))
+    return features_NCF.reshape(shape), acquired_NCF.reshape(shape)
 
 
 def _imputed(blocks: Mapping[str, Block], center_F: np.ndarray) -> dict[str, Block]:

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 
 from finetune.base_model import BaseModel
+from finetune.config import MEMBERS, OURS
 from finetune.methods import adapter
 from finetune.methods.choose import Beginning, Learning
 from finetune.methods.fit import Trainee
+from finetune.methods.held_out import TESTED, HeldOut
 from finetune.methods.modes import AdaptConfig, Scratch, leaving_blind
 from finetune.predictor import ADAPTER, MODEL
 from finetune.splits import Fold
@@ -22,7 +24,7 @@ from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import draw
 
-PREDICTIONS, CHOICE, STEPS = "predictions.parquet", "choice.json", "metrics.jsonl"
+PREDICTIONS, CHOICE, STEPS, HELD_OUT = "predictions.parquet", "choice.json", "metrics.jsonl", "held_out.safetensors"
 
 Beginnings = dict[tuple[bool, int | None], Beginning]
 """From scratch or not, and how many labels, to what methods of that kind begin with."""
@@ -53,9 +55,9 @@ class NetworkMethod:
 
         Args:
             fold: Of the study, with as many training patients as there are labels.
-            folder: Gets `CHOICE`, `STEPS` and `PREDICTIONS`.
+            folder: Gets `CHOICE`, `STEPS`, `HELD_OUT` and `PREDICTIONS`.
             subsets: Of modalities that are also predicted from alone.
-            keep: Whether to write the adapter, and beside it the model where nobody is tested.
+            keep: Whether to write the adapter, and beside ours the model that it stands on where nobody is tested.
         """
         study, seed = self.study, self._seed(fold)
         torch.manual_seed(seed)
@@ -64,22 +66,32 @@ class NetworkMethod:
         learning = Learning(study, self.base.model, aligned, adapt, seed)
         alike = (isinstance(self.adapt, Scratch), self.labels)
         if alike not in self.beginnings:
-            self.beginnings[alike] = learning.begin(fold)
-        trainee, choice, rows = learning.learn(fold, self.beginnings[alike])
+            others = [known.reading for (_, labels), known in self.beginnings.items() if labels == self.labels]
+            self.beginnings[alike] = learning.begin(fold, others[0] if others else learning.read(fold))
+        member = self.name in MEMBERS and self.labels is None
+        learned = learning.learn(fold, self.beginnings[alike], all_held_out=member)
+        trainee, choice = learned.trainee, learned.choice
         predictor = learning.predictor(trainee)
         rows_of_patients = study.one_each(fold.train)
         outputs = predictor.outputs(aligned, rows_of_patients)
         for name, task in predictor.tasks.items():
             task.finish(outputs[name], study.truth(rows_of_patients), study.groups(rows_of_patients))
         about = {"fold": fold.name, "method": self.name, "labels": self.labels}
-        (folder / STEPS).write_text("".join(json.dumps({**about, **row}) + "\n" for row in rows), encoding="utf-8")
-        document = {**about, "train": len(fold.train), **choice.document(), "adaptation": trainee.adapted.summary()}
+        (folder / STEPS).write_text(
+            "".join(json.dumps({**about, **row}) + "\n" for row in learned.steps), encoding="utf-8"
+        )
+        blocks = {name: found.document() for name, found in self.beginnings[alike].penalties.items()}
+        document = {**about, "train": len(fold.train), **choice.document(), "blocks": blocks}
+        document["adaptation"] = trainee.adapted.summary()
         (folder / CHOICE).write_text(json.dumps(document, indent=2), encoding="utf-8")
         if keep:
             self._keep(fold, folder, trainee)
+        held_out = [learned.held_out]
         if len(fold.test):
-            frame = predictor.predict(aligned, study.one_each(fold.test), subsets)
-            frame.to_parquet(folder / PREDICTIONS, index=False)
+            test = study.one_each(fold.test)
+            predictor.predict(aligned, test, subsets).to_parquet(folder / PREDICTIONS, index=False)
+            held_out.append(HeldOut.of(test, TESTED, predictor.outputs(aligned, test)))
+        HeldOut.join(held_out).write(folder / HELD_OUT)
 
     def _seed(self, fold: Fold) -> int:
         return int(draw(self.study.config.seed, "seed of a fold", [fold.name], [0], 1)[0, 0] * 2**31)
@@ -96,7 +108,7 @@ class NetworkMethod:
             groups=study.groups(fold.train).tolist(),
             seen=SeenPatients.of(study.cohort.patients[fold.train].astype(str)),
         )
-        if not len(fold.test):
+        if self.name == OURS and not len(fold.test):
             words = "The model that the adapter beside it stands on.\n"
             base = self.base
             model_folder.write(folder / MODEL, base.model, base.preprocessing, words, base.seen)

@@ -26,7 +26,7 @@ class TrainingViews:
     Attributes:
         rows: [L] record of each view.
         whole: [L] bool, nothing was dropped.
-        x_LE: What heads read: its embedding, with the covariates behind it.
+        x_LE: What heads read.
     """
 
     rows: np.ndarray

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from finetune.config import OURS
 from foundation.metrics.names import plain_name
 from foundation.wording import counted, decimal, interval, listed, p_text
 
 THIS_MODEL = "this model"
 """What the adapted model is called beside its baselines."""
+
+IN_IT = 0.1
+"""Share of the weights from which a method is named among those that the kept predictor is made of."""
 
 Entry = Mapping[str, Any]
 """A task's part of metrics.json, or a score in it with ``mean`` and ``ci95``."""
@@ -28,6 +32,29 @@ def headlines(metrics: Entry) -> list[str]:
 def headline(entry: Entry) -> str:
     """What was found for one task, for a person who reads nothing else."""
     return " ".join(filter(None, [_answer(entry), _seen(entry)]))
+
+
+def method_named(method: str) -> str:
+    """A method in a table."""
+    return THIS_MODEL if method == OURS else method
+
+
+def of_kept(entry: Entry) -> Entry:
+    """A task's entry with the predictor that is kept in place of the adapted model; the entry itself without one."""
+    kept = entry.get("kept")
+    if not kept:
+        return entry
+    differences = kept.get("differences") or {}
+    baselines = {
+        name: {**score, "difference": differences.get(name)} for name, score in (entry.get("baselines") or {}).items()
+    }
+    scores = {key: kept.get(key) for key in ("mean", "ci95", "folds", "by_group", "calibration")}
+    return {**entry, **scores, "baselines": baselines}
+
+
+def subject(entry: Entry) -> str:
+    """What a task's sentences are about."""
+    return "the kept predictor" if entry.get("kept") else THIS_MODEL
 
 
 def best_baseline(entry: Entry) -> str | None:
@@ -75,36 +102,45 @@ def difference(score: Entry) -> str:
 
 
 def _answer(entry: Entry) -> str:
-    name = entry["endpoint"]
+    name, who, entry = entry["endpoint"], subject(entry) + _made_of(entry.get("kept")), of_kept(entry)
     if entry.get("mean") is None:
         return f"{name} could not be scored: no fold gives a score ({_patients(entry)})."
     best = best_baseline(entry)
     if best is not None and entry["baselines"][best]["mean"] > entry["mean"]:
-        return _lost(entry, best)
+        return _lost(entry, best, who)
     first = "For" if beats_chance(entry, entry["chance"]) else "Not better than chance: for"
     rest = _runner_up(entry, best) if best is not None else "no baseline could be compared"
     twins = _twins(entry)
     if twins:
         rest += f"; {listed(twins)} {'makes' if len(twins) == 1 else 'make'} the same predictions"
     return (
-        f"{first} {name}, {THIS_MODEL}'s {measure_of(entry)} is {_value(entry)} in {_patients(entry)}, where chance is "
+        f"{first} {name}, the {measure_of(entry)} of {who} is {_value(entry)} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}; {rest}."
     )
 
 
-def _lost(entry: Entry, best: str) -> str:
+def _made_of(kept: Entry | None) -> str:
+    """What is in the kept predictor, in brackets."""
+    weights = (kept or {}).get("of") or {}
+    named = [method_named(name) for name, weight in weights.items() if weight >= IN_IT * sum(weights.values())]
+    if not named:
+        return ""
+    return f" (a stack of {listed(named)})" if len(named) > 1 else f" ({listed(named)} alone)"
+
+
+def _lost(entry: Entry, best: str, who: str) -> str:
     theirs = entry["baselines"][best]
-    failed = "" if beats_chance(entry, entry["chance"]) else f", and {THIS_MODEL} is not better than chance"
+    failed = "" if beats_chance(entry, entry["chance"]) else f", and {subject(entry)} is not better than chance"
     return (
         f"A baseline does better{failed}: for {entry['endpoint']} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}, the {measure_of(entry)} is {_value(theirs)} for {best} and {_value(entry)} for "
-        f"{THIS_MODEL}{_then(', that is ', difference(theirs))}."
+        f"{who}{_then(', that is ', difference(theirs))}."
     )
 
 
 def _runner_up(entry: Entry, best: str) -> str:
     theirs = entry["baselines"][best]
-    compared = _then(f", and {THIS_MODEL} is ", difference(theirs))
+    compared = _then(", and this is ", difference(theirs))
     return f"the best baseline, {best}, has {decimal(theirs['mean'])}{compared}"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.errors import ConfigError, nearest
+from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.calibration import logistic_intercept, logistic_slope
 from foundation.metrics.score import Score
 from foundation.registry import Registry
@@ -174,13 +175,17 @@ class Task(nn.Module, ABC):
     def predict(self, outputs: Tensor, groups: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of predictions.parquet [N], the same whichever training patients it was fitted on."""
 
-    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Columns as those of `predict`, of what a linear model predicts, so that both can be measured alike.
+    @abstractmethod
+    def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
+        """What a linear model predicts, as a head would say it, so that both can be mixed and measured alike.
 
         Args:
-            predicted: Endpoint to ``risk`` [N], ``probability`` [N, K] of each class, or ``value`` [N].
+            predicted: Endpoint to ``risk`` [N], or ``risk/CAUSE`` of each cause where there are several;
+                ``probability`` [N, K] of each class; or ``value`` [N].
+
+        Returns:
+            [N, ...] float64.
         """
-        return dict(predicted[self.endpoints[0]])
 
     @abstractmethod
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
@@ -278,6 +283,11 @@ def only_class(code_N: np.ndarray, names: Sequence[str]) -> str:
         everybody = f"all of {counts[0]:,} patients have" if counts[0] > 1 else "the only patient has"
         return f"{everybody} the class '{names[int(found[0])]}'"
     return ""
+
+
+def log_odds(probability: np.ndarray) -> Tensor:
+    """Of probabilities, none of which counts as certain; float64."""
+    return torch.logit(torch.from_numpy(np.asarray(probability, dtype=np.float64)), eps=LEAST_PROBABILITY)
 
 
 def share_of_mean(own_sum: Tensor, own_count: Tensor) -> Tensor:

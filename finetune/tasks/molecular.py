@@ -22,6 +22,7 @@ from finetune.tasks.base import (
     calibration_of_classes,
     constant_probabilities,
     declared_as,
+    log_odds,
     of_rows,
     only_class,
     share_of_mean,
@@ -89,7 +90,7 @@ class Molecular(Task):
     def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
         """Of each endpoint the shares of its answers in training, and each answer for certain."""
         rows = {name: constant_probabilities(endpoints[name]["code"], 2) for name in self.endpoints}
-        return [self.columns({name: {"probability": rows[name][[k]]} for name in self.endpoints}) for k in range(3)]
+        return [{f"probability/{name}": rows[name][[k], 1] for name in self.endpoints} for k in range(3)]
 
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Count the answers, so that the rarer can be given more weight."""
@@ -120,9 +121,9 @@ class Molecular(Task):
         probability_NE = to_numpy(outputs.double().sigmoid())
         return {f"probability/{name}": probability_NE[:, e] for e, name in enumerate(self.endpoints)}
 
-    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The probability of yes, for each endpoint."""
-        return {f"probability/{name}": predicted[name]["probability"][:, 1] for name in self.endpoints}
+    def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
+        """The log odds of yes [N, endpoints]."""
+        return torch.stack([log_odds(predicted[name]["probability"][:, 1]) for name in self.endpoints], dim=1)
 
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of each endpoint, over those who have it, and the mean AUROC."""

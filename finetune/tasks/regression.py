@@ -99,6 +99,11 @@ class Regression(Task):
         """The value, in its own unit."""
         return {"value": to_numpy(outputs[:, 0].double() * self.scale + self.centre)}
 
+    def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
+        """The standardised value [N, 1]."""
+        value_N = torch.from_numpy(np.asarray(predicted[self.name]["value"], dtype=np.float64))
+        return ((value_N - self.centre.cpu()) / self.scale.cpu())[:, None]
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the value."""
         known = self.labelled(truth)

@@ -22,12 +22,14 @@ from finetune.tasks.base import (
     calibration_of_classes,
     constant_probabilities,
     declared_as,
+    log_odds,
     of_rows,
     only_class,
     share_of_mean,
     tasks,
     to_numpy,
 )
+from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, calibration_error, quadratic_kappa
 from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
@@ -108,7 +110,12 @@ class Response(Task):
     def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
         """The shares of the classes in training, and each class for certain."""
         rows = constant_probabilities(endpoints[self.name]["code"], len(self.classes))
-        return [self.columns({self.name: {"probability": row_K[None]}}) for row_K in rows]
+        answers = [self._by_class(row_K[None]) for row_K in rows]
+        return (
+            answers
+            if self.ordinal
+            else [{name: answer[name] for name in ("probability/responder",)} for answer in answers]
+        )
 
     def head(self, width: int) -> nn.Module:
         """Log odds of being above each threshold [B, K - 1], or of responding [B, 1]."""
@@ -134,10 +141,16 @@ class Response(Task):
         edges = np.pad(above_NT, ((0, 0), (1, 1)), constant_values=((0, 0), (1, 0)))
         return self._by_class(-np.diff(edges, axis=1))
 
-    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """As `predict`."""
-        columns = self._by_class(predicted[self.name]["probability"])
-        return columns if self.ordinal else {"probability/responder": columns["probability/responder"]}
+    def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
+        """Log odds of being above each threshold [N, K - 1], or of responding [N, 1]."""
+        # A class that is impossible would leave two thresholds at one place.
+        probability_NK = np.maximum(predicted[self.name]["probability"], LEAST_PROBABILITY)
+        probability_NK = probability_NK / probability_NK.sum(axis=1, keepdims=True)
+        if not self.ordinal:
+            return log_odds(
+                probability_NK[:, [*self._responds(np.arange(len(self.classes)))]].sum(axis=1, keepdims=True)
+            )
+        return log_odds(probability_NK[:, :0:-1].cumsum(axis=1)[:, ::-1].copy())
 
     def _by_class(self, probability_NK: np.ndarray) -> dict[str, np.ndarray]:
         responds = probability_NK[:, self._responds(np.arange(len(self.classes)))].sum(axis=1)

@@ -28,6 +28,7 @@ from finetune.tasks.base import (
     tasks,
     to_numpy,
 )
+from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.class_scores import balanced_accuracy, calibration_error, macro_auprc, macro_auroc, macro_f1
 from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
@@ -103,9 +104,9 @@ class Subtype(Task):
         """The probability of each class."""
         return self._by_class(to_numpy(outputs.double().softmax(dim=1)))
 
-    def columns(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The probability of each class."""
-        return self._by_class(predicted[self.name]["probability"])
+    def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
+        """The logarithm of the probability of each class [N, K]."""
+        return torch.from_numpy(np.log(np.maximum(predicted[self.name]["probability"], LEAST_PROBABILITY)))
 
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the likeliest class and of the probabilities."""

@@ -237,6 +237,12 @@ class Survival(Task):
         by_then_NC = to_numpy(happens_NCT.cumsum(dim=2).mean(dim=2))
         return {**{name: by_then_NC[:, c] for c, name in enumerate(self._risks())}, **self._columns(free_NT)}
 
+    def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
+        """The log hazard [N, 1], or the same beyond the baseline's logits in every interval [N, C T]."""
+        risk_NC = np.stack([predicted[self.name][risk] for risk in self._risks()], axis=1).astype(np.float64)
+        each = 1 if self.config.form == "cox" else len(self.cuts) - 1
+        return torch.from_numpy(risk_NC).repeat_interleave(each, dim=1)
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """C of Harrell and of Uno for each kind of event; AUC and Brier scores at times, where curves are predicted.
 

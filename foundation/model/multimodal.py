@@ -153,14 +153,17 @@ class MultimodalModel(PreTrainedModel):
         return {
             name: self._fuse([once(view, spec) for spec in self.specs], view)
             if view.tower == FUSED
-            else replace(once(view, specs[view.tower]), view=view)
+            else replace(once(view, specs[view.tower]), view=view, pooled_BE=None)
             for name, view in views.items()
         }
 
     def _fuse(self, parts: list[TowerOutput], view: View) -> TowerOutput:
         present_BM = torch.stack([part.present_B for part in parts], dim=1)
         z_BD = self.fusion(torch.stack([part.z_BD for part in parts], dim=1), present_BM)
-        return TowerOutput(z_BD, present_BM.any(dim=1), view)
+        pooled_BE = None
+        if view.pooled:
+            pooled_BE = torch.cat([part.pooled_BE for part in parts if part.pooled_BE is not None], dim=1)
+        return TowerOutput(z_BD, present_BM.any(dim=1), view, pooled_BE=pooled_BE)
 
     def _run_tower(self, batch: Batch, view: View, spec: TowerSpec, seed: int | None) -> TowerOutput:
         """One tower on the records that have something for it, or on a dummy row, so that collectives cannot hang."""
@@ -168,12 +171,13 @@ class MultimodalModel(PreTrainedModel):
         run = self._read_image if spec.kind == "image" else self._read_omics
         tokens, visible_P = run(batch, view, spec, rows, seed)
         z_PD = functional.normalize(at_least_single(self.projections[spec.name](tokens.pooled_BD)), dim=-1)
-        z_BD = z_PD.new_zeros(len(batch), z_PD.shape[1])
+        z_BD, pooled_BE = (x_PD.new_zeros(len(batch), x_PD.shape[1]) for x_PD in (z_PD, tokens.pooled_BD))
         present_B = torch.zeros(len(batch), dtype=torch.bool, device=rows.device)
         if not len(rows):
-            return TowerOutput(z_BD + 0 * z_PD, present_B, view, tokens.first(0), rows)
+            return TowerOutput(z_BD + 0 * z_PD, present_B, view, tokens.first(0), rows, pooled_BE)
         z_BD = z_BD.index_copy(0, rows, z_PD * visible_P[:, None])
-        return TowerOutput(z_BD, present_B.index_copy(0, rows, visible_P), view, tokens, rows)
+        pooled_BE = pooled_BE.index_copy(0, rows, tokens.pooled_BD * visible_P[:, None])
+        return TowerOutput(z_BD, present_B.index_copy(0, rows, visible_P), view, tokens, rows, pooled_BE)
 
     def _read_image(
         self, batch: Batch, view: View, spec: TowerSpec, rows: Tensor, seed: int | None

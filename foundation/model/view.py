@@ -65,6 +65,7 @@ class View:
         weight_B: How much each record counts in a loss that is a sum over records, over all processes 1: set where the
             whole batch is known, for a loss that may be given a part of it. None for objectives that are given all.
         targets: Whether what is hidden of an image is wanted back, as ``patches`` among the extras of tokens.
+        pooled: Of a fused view, whether the towers' own embeddings are wanted too.
     """
 
     tower: str
@@ -73,6 +74,7 @@ class View:
     hidden: dict[str, Tensor] = field(default_factory=dict)
     weight_B: Tensor | None = None
     targets: bool = False
+    pooled: bool = False
 
     def seen_by(self, spec: TowerSpec) -> tuple[str, ...]:
         """The modalities of a tower that it may show."""
@@ -127,6 +129,8 @@ class TowerOutput:
         view: What was asked for.
         tokens: Of the rows with something to see; None of a fused view, and where embeddings alone were kept.
         rows: [P] int64, rows of the batch that `tokens` are of.
+        pooled_BE: Of a fused view, where asked for: the towers' embeddings before they are projected, side by side;
+            zeros of a tower that has nothing to see.
     """
 
     z_BD: Tensor
@@ -134,3 +138,4 @@ class TowerOutput:
     view: View
     tokens: Tokens | None = None
     rows: Tensor | None = None
+    pooled_BE: Tensor | None = None

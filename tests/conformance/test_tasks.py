@@ -260,3 +260,43 @@ def test_an_endpoint_that_is_not_there_or_of_another_kind_is_refused(config):
         tasks.build(config, {})
     with pytest.raises(ConfigError, match="is of kind elsewhere"):
         tasks.build(config, {name: {"kind": "elsewhere"} for name in DECLARED})
+
+
+@every_task
+def test_what_a_linear_model_predicts_is_told_as_outputs_that_predict_the_same(config):
+    """Probabilities and numbers come back; log hazards are those that were said."""
+    task = build(config)
+    random = np.random.default_rng(4)
+    predicted = {}
+    for name in task.endpoints:
+        classes = DECLARED[name].get("classes")
+        if classes:
+            predicted[name] = {"probability": random.dirichlet(np.ones(len(classes)), PATIENTS)}
+        elif DECLARED[name]["kind"] == "survival":
+            predicted[name] = {"risk": random.standard_normal(PATIENTS)}
+        else:
+            predicted[name] = {"value": 20 + random.standard_normal(PATIENTS)}
+    _, endpoints, groups = cohort()
+    outputs = task.outputs_of(predicted)
+    assert outputs.dtype == torch.float64
+    assert outputs.shape == task.head(WIDTH)(torch.zeros(PATIENTS, WIDTH)).shape
+    assert torch.isfinite(task.loss(outputs, as_batch(endpoints), groups.tolist()))
+    task.finish(outputs, endpoints, groups)
+    found = task.predict(outputs, groups)
+    for name, parts in predicted.items():
+        if "value" in parts:
+            np.testing.assert_allclose(found["value"], parts["value"])
+        elif "risk" in parts:
+            # Those of higher hazard are at higher risk, within a group.
+            for group in np.unique(groups):
+                order = np.argsort(parts["risk"][groups == group])
+                assert (np.diff(found["risk"][groups == group][order]) > 0).all()
+        elif len(task.endpoints) > 1:
+            np.testing.assert_allclose(found[f"probability/{name}"], parts["probability"][:, 1])
+        else:
+            columns = [f"probability/{each}" for each in DECLARED[name]["classes"]]
+            told = np.stack([found[each] for each in columns if each in found], axis=1) if columns[0] in found else None
+            upper = parts["probability"][:, len(columns) // 2 :].sum(axis=1)
+            np.testing.assert_allclose(found.get("probability/responder", upper), upper, rtol=1e-6)
+            if told is not None:
+                np.testing.assert_allclose(told, parts["probability"], rtol=1e-6)

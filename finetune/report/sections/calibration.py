@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from finetune.report.answer import Entry
+from finetune.report.answer import Entry, of_kept, subject
 from finetune.report.sections.tables import table
 from foundation.metrics.names import plain_name
 from foundation.report.page import GAP, Cell, Page
@@ -27,11 +27,12 @@ MEANINGS = {
 
 def calibration(page: Page, entry: Entry) -> None:
     """Add what is told of the predictions as a whole, and of each time, class or endpoint; in words before numbers."""
-    groups: Entry = entry.get("calibration") or {}
+    groups: Entry = of_kept(entry).get("calibration") or {}
     if not groups:
         return
     page.subsection("Calibration")
-    page.text(" ".join([_d_calibrated(groups), "Test patients of all folds are taken together.", *_meanings(groups)]))
+    whose = f"This is the calibration of {subject(entry)}, of the test patients of all folds together."
+    page.text(" ".join([_d_calibrated(groups), whose, *_meanings(groups)]))
     whole = _columns(groups, of_parts=False)
     if whole:
         rows = [[name, numbers["n"], *_cells(numbers, whole, "")] for name, numbers in groups.items()]

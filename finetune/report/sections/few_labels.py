@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.report.answer import THIS_MODEL, Entry
+from finetune.report.answer import THIS_MODEL, Entry, method_named
 from finetune.report.figures.few_labels import few_labels as curve
 from foundation.metrics.names import plain_name
 from foundation.report.page import Cell, Page
@@ -28,14 +28,14 @@ def few_labels(page: Page, entry: Entry) -> None:
         for method, score in {"ours": entry, **(entry.get("baselines") or {})}.items():
             if method in curves:
                 curves[method][everything] = score
-    named = {THIS_MODEL if method == "ours" else method: scores for method, scores in curves.items()}
+    named = {method_named(method): scores for method, scores in curves.items()}
     measure = plain_name(entry["metric"])
     caption = "Means over folds with 95\u00a0% intervals by bootstrap over test patients. The dashed line is chance."
     page.figures([curve(named, measure=measure, chance=entry["chance"], caption=caption)])
     rows = [
         [
             labels,
-            THIS_MODEL if method == "ours" else method,
+            method_named(method),
             Cell(decimal(score.get("mean"))),
             Cell(interval(score.get("ci95"))),
             Cell("" if method == "ours" else decimal((score.get("difference") or {}).get("value"), signed=True)),

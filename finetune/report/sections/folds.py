@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from finetune.config import KEPT
 from finetune.report.answer import THIS_MODEL, Entry
 from finetune.report.sections.tables import table
 from foundation.metrics.names import plain_name
@@ -19,6 +20,7 @@ def values_of_folds(page: Page, entry: Entry) -> None:
         return
     page.subsection("Fold by fold")
     methods = {
+        **({KEPT: entry["kept"].get("folds") or []} if entry.get("kept") else {}),
         THIS_MODEL: folds,
         **{name: score.get("folds") or [] for name, score in (entry.get("baselines") or {}).items()},
     }

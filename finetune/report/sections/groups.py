@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.report.answer import THIS_MODEL, Entry
+from finetune.config import KEPT
+from finetune.report.answer import THIS_MODEL, Entry, of_kept, subject
 from finetune.report.figures.forest import Row, forest
 from foundation.metrics.names import plain_name
 from foundation.report.page import Cell, Page
@@ -14,11 +15,11 @@ from foundation.wording import counted, decimal, interval, listed
 
 def groups(page: Page, entry: Entry) -> None:
     """Add a table of groups, ours against the baselines, and say in words where ours is below the best of them."""
-    scores: Mapping[str, Any] = entry.get("by_group") or {}
+    scores: Mapping[str, Any] = of_kept(entry).get("by_group") or {}
     if not scores:
         return
     page.subsection("By group")
-    page.text(_in_words(scores))
+    page.text(_in_words(scores, subject(entry)))
     rows = [
         Row(f"{name} ({counted(score.get('n') or 0, 'patient')})", score, baseline=_best(score)[1])
         for name, score in scores.items()
@@ -28,19 +29,19 @@ def groups(page: Page, entry: Entry) -> None:
     _table(page, entry, scores)
 
 
-def _in_words(scores: Mapping[str, Entry]) -> str:
+def _in_words(scores: Mapping[str, Entry], who: str) -> str:
     compared = {name: score for name, score in scores.items() if None not in (score.get("mean"), _best(score)[1])}
     below = {name: _best(score) for name, score in compared.items() if _best(score)[1] > score["mean"]}
     if not compared:
         return "No group could be compared with a baseline."
     if not below:
-        return f"{THIS_MODEL} is below the best baseline in none of {len(compared)} groups.".capitalize()
+        return f"{who} is below the best baseline in none of {len(compared)} groups.".capitalize()
     told = [
         f"{name} ({decimal(scores[name]['mean'])}; {baseline} {decimal(value)})"
         for name, (baseline, value) in below.items()
     ]
     return (
-        f"In {len(below)} of {len(compared)} groups {THIS_MODEL} is below the best baseline of that group: "
+        f"In {len(below)} of {len(compared)} groups {who} is below the best baseline of that group: "
         f"{listed(told)}. "
         "That baseline was picked after seeing all scores, which favours it."
     )
@@ -53,8 +54,8 @@ def _best(score: Entry) -> tuple[str, Any]:
 
 
 def _table(page: Page, entry: Entry, scores: Mapping[str, Entry]) -> None:
-    both = entry.get("with_baseline") or {}
-    averaged = both.get("by_group") or {}
+    first = KEPT if entry.get("kept") else THIS_MODEL
+    adapted = (entry.get("by_group") or {}) if entry.get("kept") else {}
     baselines = list(dict.fromkeys(name for score in scores.values() for name in score.get("baselines") or {}))
     rows = []
     for name, score in scores.items():
@@ -65,13 +66,13 @@ def _table(page: Page, entry: Entry, scores: Mapping[str, Entry]) -> None:
                 score.get("n") or 0,
                 Cell(decimal(score.get("mean"))),
                 Cell(interval(score.get("ci95"))),
-                *([Cell(decimal(averaged.get(name)))] if averaged else []),
+                *([Cell(decimal((adapted.get(name) or {}).get("mean")))] if adapted else []),
                 *(Cell(decimal(of_baseline.get(baseline))) for baseline in baselines),
                 Cell(_less_best(score)),
             ]
         )
-    mean = [f"averaged with {both['baseline']}"] if averaged else []
-    header = ["group", "patients", THIS_MODEL, "95 % interval", *mean, *baselines, f"{THIS_MODEL} less the best"]
+    others = [*([THIS_MODEL] if adapted else []), *baselines]
+    header = ["group", "patients", first, "95 % interval", *others, f"{first} less the best"]
     page.table(header, rows, f"{plain_name(entry['metric'])} by group; ▼ marks where a baseline is better")
 
 

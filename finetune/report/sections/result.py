@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from finetune.report.answer import THIS_MODEL, Entry, difference, measure_of
+from finetune.config import KEPT
+from finetune.report.answer import THIS_MODEL, Entry, measure_of, method_named, of_kept, subject
 from finetune.report.figures.forest import Row, forest
 from finetune.tasks.base import IDEAL, LOWER_IS_BETTER
 from foundation.metrics.names import plain_name
@@ -37,8 +38,10 @@ def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     if baselines:
         _baselines(page, entry)
         _meanings(page, baselines)
-    if entry.get("with_baseline"):
-        _averaged(page, entry["with_baseline"])
+    if entry.get("kept"):
+        _kept(page, entry["kept"])
+    if entry.get("blocks"):
+        _blocks(page, entry["blocks"])
     _metrics(page, entry)
     if pictures:
         page.subsection("What it predicts")
@@ -65,11 +68,14 @@ def _forest(entry: Entry) -> Picture:
 
 
 def _baselines(page: Page, entry: Entry) -> None:
-    rows = [
-        [name, Cell(decimal(score.get("mean"))), Cell(interval(score.get("ci95"))), GAP, GAP, GAP]
-        for name, score in _own(entry).items()
-    ]
-    for name, score in entry["baselines"].items():
+    kept = entry.get("kept")
+    first = KEPT if kept else THIS_MODEL
+    own = kept or entry
+    rows = [[first, Cell(decimal(own.get("mean"))), Cell(interval(own.get("ci95"))), GAP, GAP, GAP]]
+    others = of_kept(entry)["baselines"]
+    if kept:
+        others = {THIS_MODEL: {**entry, "difference": (kept.get("differences") or {}).get("ours")}} | others
+    for name, score in others.items():
         less = score.get("difference") or {}
         p_value = less.get("p_value")
         rows.append(
@@ -83,9 +89,9 @@ def _baselines(page: Page, entry: Entry) -> None:
             ]
         )
     page.table(
-        ["model", "value", "95 % interval", f"{THIS_MODEL} less it", "95 % interval", "p"],
+        ["model", "value", "95 % interval", f"{first} less it", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}; a difference above 0 favours {THIS_MODEL}; both are scored on the same patients",
+        f"{measure_of(entry)}; a difference above 0 favours {subject(entry)}; both are scored on the same patients",
     )
 
 
@@ -96,22 +102,53 @@ def _meanings(page: Page, baselines: Iterable[str]) -> None:
 
 
 def _own(entry: Entry) -> dict[str, Entry]:
-    """Scores that are no baseline's: of this model, and of its mean with a linear one where there is that."""
-    both = entry.get("with_baseline")
-    return {THIS_MODEL: entry, _named(both): both} if both else {THIS_MODEL: entry}
+    """Scores that are no baseline's: of what is kept, where something was chosen, and of this model."""
+    kept = entry.get("kept")
+    return {**({KEPT: kept} if kept else {}), THIS_MODEL: entry}
 
 
-def _named(both: Entry) -> str:
-    return f"{THIS_MODEL} averaged with {both['baseline']}"
-
-
-def _averaged(page: Page, both: Entry) -> None:
-    compared = difference(both)
+def _kept(page: Page, kept: Entry) -> None:
+    """What the kept predictor is made of."""
     page.text(
-        f"{_named(both).capitalize()} is not a baseline: it is the mean of the two predictions for each patient. "
-        f"Its score is {decimal(both.get('mean'))}"
-        + (f"; compared with {both['baseline']} alone it is {compared}." if compared else ".")
+        "What is kept for new patients is chosen within the training patients of each fold, for each task: the method, "
+        "or the stack of several, under which patients of inner folds are most likely who taught none of them. A stack "
+        "is the sum of the methods' outputs (log hazards, log odds or standardised numbers), each times its weight."
     )
+    folds = list((kept.get("cv_log_likelihood") or {}).values())
+    rows = [
+        [method_named(name), Cell(decimal(value)), Cell(decimal((kept.get("of") or {}).get(name, 0.0)))]
+        for name, value in _mean_of(folds).items()
+    ]
+    page.table(
+        ["method", "log-likelihood on inner folds", "weight"], rows, "What was chosen among, in the mean over folds"
+    )
+
+
+def _blocks(page: Page, blocks: Entry) -> None:
+    """What the heads of this model read, and what each part is worth."""
+    rows = [
+        [
+            name,
+            f"{block['read_in']} of {block['folds']}",
+            _range(block["penalties"]),
+            Cell(decimal(block["lost_without"])),
+        ]
+        for name, block in blocks.items()
+    ]
+    page.table(
+        ["block", "read in folds", "ridge penalty", "log-likelihood lost without it"],
+        rows,
+        f"What the heads of {THIS_MODEL} read, before any training; chosen and judged on inner folds",
+    )
+
+
+def _range(penalties: Sequence[float]) -> str:
+    low, high = min(penalties, default=0.0), max(penalties, default=0.0)
+    return "–" if not penalties else f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _mean_of(folds: Sequence[Entry]) -> dict[str, float]:
+    return {name: sum(fold[name] for fold in folds) / len(folds) for name in (folds[0] if folds else {})}
 
 
 def _metrics(page: Page, entry: Entry) -> None:

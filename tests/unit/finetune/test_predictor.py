@@ -180,7 +180,7 @@ def finished(make_cohort: Make, tmp_path_factory: pytest.TempPathFactory) -> Fin
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NetworkMethod, "_keep", remember)
         # Whatever inner folds of so few would choose, it is trained: what comes back must be more than the base.
-        patch.setattr(Learning, "_curve", lambda self, choice, views, inner, epochs: np.arange(epochs + 1.0))
+        patch.setattr(Learning, "_values", lambda self, fold, held_out: np.arange(float(len(held_out))).tolist())
         metrics, run = finetune(folder / "config.yaml")
     assert [choice["epochs"] for choice in metrics["chosen"] if choice["fold"] == "all"] == [2]
     cohorts = other_cohorts(make_cohort, folder)
@@ -263,7 +263,7 @@ def test_a_group_has_its_own_baseline_hazard_and_an_unknown_one_that_of_all(fini
 
 def test_the_adapter_says_all_that_predicting_needs_and_counts_nobody(finished):
     document = json.loads((finished.run / ADAPTER / "adapter.json").read_text())
-    assert document["modalities"] == list(SEEN) and document["covariates"] == ["clinical"]
+    assert document["modalities"] == list(SEEN) and document["reading"]["covariates"] == list(SEEN)
     assert document["groups"] == ["glioma", "lung"]
     assert [task["task"] for task in document["tasks"]] == [task["task"] for task in TASKS]
     assert document["endpoints"]["recist"] == {"kind": "response", "classes": ["PD", "SD", "PR", "CR"]}
@@ -348,8 +348,9 @@ def test_a_subset_alone_is_predicted_as_if_the_rest_were_absent(finished, make_c
     expected = predictor.predict(alone)
     expected = expected[expected["row"].isin(rows)]
     outputs = [column for column in frame if "/" in column]
+    # Exponentials of the last few rows of a table may be rounded in another way than those of the first.
     pd.testing.assert_frame_equal(
-        found[outputs].reset_index(drop=True), expected[outputs].reset_index(drop=True), check_exact=True
+        found[outputs].reset_index(drop=True), expected[outputs].reset_index(drop=True), rtol=1e-14
     )
     if len(subset) == 1:
         both = found["modalities"] == "rna+clinical"

@@ -94,7 +94,8 @@ def test_what_was_chosen_is_told_of_every_fold_and_method(metrics):
     chosen = {(choice["fold"], choice["method"], choice["labels"]) for choice in metrics["chosen"]}
     methods = ["ours", "from scratch", "frozen probe"]
     assert chosen == {(fold, method, few) for fold in "01" for method in methods for few in (None, 12)} | {
-        ("all", "ours", None)
+        ("all", "ours", None),
+        ("all", "frozen probe", None),
     }
     assert all(choice["epochs"] == 0 for choice in metrics["chosen"] if choice["method"] == "frozen probe")
 

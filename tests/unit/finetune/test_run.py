@@ -70,8 +70,8 @@ def test_what_is_attached_is_printed_before_training(tune, workplace, untrained,
     metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
     table = metrics["adaptation"]
     assert table in capsys.readouterr().out
-    # Weights of three classes for an embedding of 8, and for two covariates each with whether it was seen.
-    assert re.search(rf"heads +{3 * (8 + 4) + 3} +{3 * (8 + 4) + 3}", table)
+    # Weights of three classes for two embeddings of 8, and for each of 24 features with whether it was seen.
+    assert re.search(rf"heads +{3 * (16 + 48) + 3} +{3 * (16 + 48) + 3}", table)
     assert ("LoRA on blocks.*.attention.query" in table) == (start != "none")
 
 

@@ -280,23 +280,6 @@ def test_groups_are_told_by_themselves_beside_every_baseline_and_only_where_ther
     assert without.by_group(without.parts(predicted(alone, 1.0)), {}) == {}
 
 
-def test_with_a_baseline_both_are_averaged_patient_by_patient_and_set_against_the_linear_one(study, evaluation, frames):
-    linear, network = predicted(study, 0.5, seed=4), predicted(study, 2.0, seed=5)
-    shuffled = {fold: frame.sample(frac=1, random_state=0) for fold, frame in linear.items()}
-    subset = {fold: frame.head(4).assign(seen="rna") for fold, frame in frames.items()}
-    ours = {fold: pd.concat([subset[fold], frame]) for fold, frame in frames.items()}
-    others = {"frozen probe": network, "clinical": predicted(study, 0.0, seed=6), "clinical + omics": shuffled}
-    parts = {name: evaluation.parts(other) for name, other in others.items()}
-    columns = [f"subtype/probability/{name}" for name in CLASSES]
-    mean = {f: frames[f].assign(**(frames[f][columns] + linear[f][columns]) / 2) for f in frames}
-    found = evaluation.with_baseline(ours, others, parts)
-    assert found["baseline"] == "clinical + omics", "the linear model that reads most"
-    assert found["mean"] == pytest.approx(by_hand(study, mean))
-    assert found["difference"]["value"] == pytest.approx(by_hand(study, mean) - by_hand(study, linear))
-    assert set(found["by_group"]) == {"glioma", "sarcoma"}
-    assert evaluation.with_baseline(ours, {"frozen probe": network}, {"frozen probe": parts["frozen probe"]}) == {}
-
-
 def test_a_subset_is_scored_on_those_who_have_it_seen_with_it_alone(study, evaluation, frames):
     has = {name: study.cohort.present_NM[:, m] for m, name in enumerate(study.cohort.modalities)}
     of_subset = {

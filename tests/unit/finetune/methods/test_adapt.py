@@ -20,6 +20,7 @@ from finetune.methods.adapt import adapt
 from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.heads import Head
 from finetune.methods.modes import Frozen, Full, Lora, Scratch, TowerLora, leaving_blind
+from finetune.methods.reading import Block
 from finetune.tasks.base import Task, tasks
 from foundation.data.batch import Batch
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
@@ -112,7 +113,7 @@ def make_tasks() -> dict[str, Task]:
 
 def make_heads(seed: int = 0) -> nn.ModuleDict:
     torch.manual_seed(seed)
-    return nn.ModuleDict({name: Head(task, WIDTH) for name, task in make_tasks().items()})
+    return nn.ModuleDict({name: Head(task, [Block("fused", WIDTH)]) for name, task in make_tasks().items()})
 
 
 def write(folder: Path, adapted: Adapted) -> None:

@@ -17,12 +17,14 @@ from finetune.methods.adapt import adapt
 from finetune.methods.fit import Trainee, fit
 from finetune.methods.heads import Head
 from finetune.methods.modes import Lora
+from finetune.methods.reading import Block
 from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
 from foundation.errors import ChiasmaError
 from foundation.hub import model_folder
+from foundation.model.view import FUSED
 from foundation.training.update import Updater
 
 TASKS = {"subtype": "subtype", "survival": "os"}
@@ -34,12 +36,11 @@ def make_trainee(workplace: Path, cohort: PreparedCohort, names: list[str]) -> t
     for task in built:
         task.fit({name: cohort.endpoint(name) for name in task.endpoints}, cohort.groups.astype(str))
     torch.manual_seed(0)
-    heads = nn.ModuleDict({task.name: Head(task, model.config.width) for task in built})
+    heads = nn.ModuleDict({task.name: Head(task, [Block(FUSED, model.config.width)]) for task in built})
     trainee = Trainee(
         adapt(model, Lora(rank=2), heads),
         {t.name: t for t in built},
         {t.name: 1.0 for t in built},
-        {t.name: 0.0 for t in built},
     )
     return trainee, CohortDataset(align(preprocessing, cohort))
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from finetune.methods.heads import PENALTIES, Head, init_head
+from finetune.methods.heads import Head, init_head
+from finetune.methods.penalties import COMMON, OFF
+from finetune.methods.reading import Block
 from finetune.tasks.base import Task, tasks
 from foundation.linear.cox import fit_cox
 
@@ -17,7 +19,7 @@ DECLARED = {
     "os": {"kind": "survival", "unit": "days"},
     "age": {"kind": "regression"},
 }
-penalties = pytest.mark.parametrize("penalty", [PENALTIES[0], PENALTIES[4], PENALTIES[-1]])
+penalties = pytest.mark.parametrize("penalty", [COMMON[0], COMMON[4], COMMON[-1]])
 
 
 @pytest.fixture
@@ -46,12 +48,12 @@ def start(task: str, endpoint: str, truth: dict, x_NE: torch.Tensor, penalty: fl
     groups = np.full(PATIENTS, "")
     made.fit(truth, groups)
     torch.manual_seed(0)
-    head = Head(made, WIDTH)
+    head = Head(made, [Block("fused", WIDTH)])
     labels = {
         name: {part: torch.from_numpy(v if v.dtype == np.int64 else v.astype(np.float32)) for part, v in parts.items()}
         for name, parts in truth.items()
     }
-    init_head(head, made, x_NE, labels, groups.tolist(), penalty)
+    init_head(head, made, x_NE, labels, groups.tolist(), {"fused": penalty})
     return made, head
 
 
@@ -104,10 +106,10 @@ def test_a_number_starts_at_ridge_regression(x_NE, truth, penalty):
 
 def test_where_it_comes_from_does_not_matter(x_NE, truth):
     """One head is started with one penalty after another."""
-    task, head = start("subtype", "subtype", truth, x_NE, PENALTIES[-1])
+    task, head = start("subtype", "subtype", truth, x_NE, COMMON[-1])
     labels = {"subtype": {"code": torch.from_numpy(truth["subtype"]["code"])}}
-    init_head(head, task, x_NE, labels, [""] * PATIENTS, PENALTIES[2])
-    _, fresh = start("subtype", "subtype", truth, x_NE, PENALTIES[2])
+    init_head(head, task, x_NE, labels, [""] * PATIENTS, {"fused": COMMON[2]})
+    _, fresh = start("subtype", "subtype", truth, x_NE, COMMON[2])
     np.testing.assert_allclose(said(head, x_NE), said(fresh, x_NE), atol=5e-3)
 
 
@@ -118,7 +120,33 @@ def test_nobody_to_learn_from_leaves_a_head_that_says_the_same_of_everybody(x_NE
         parts["event"] = np.where(np.isfinite(parts["event"]), 0.0, np.nan)
     else:
         parts["code"] = np.where(np.arange(PATIENTS) == 1, 0, -1)
-    _, head = start(task, endpoint, truth, x_NE, PENALTIES[0])
+    _, head = start(task, endpoint, truth, x_NE, COMMON[0])
     outputs = said(head, x_NE)
     assert np.isfinite(outputs).all()
     assert np.ptp(outputs, axis=0).max() < 0.05
+
+
+BLOCKS = [Block("fused", 3), Block("values", 2, single=True), Block("off", 1)]
+
+
+def test_each_block_has_its_own_penalty_and_one_that_is_off_is_not_read(x_NE, truth):
+    made = tasks.build(tasks["regression"].Config(endpoint="age"), DECLARED)
+    made.fit(truth, np.full(PATIENTS, ""))
+    head = Head(made, BLOCKS)
+    value = truth["age"]["value"]
+    labels = {"age": {"value": torch.from_numpy(value.astype(np.float32))}}
+    init_head(head, made, x_NE, labels, [""] * PATIENTS, {"fused": 0.3, "values": 0.01, "off": OFF})
+    known = np.isfinite(value)
+    centred = x_NE.double().numpy() - x_NE.double().numpy().mean(axis=0)
+    # One scale for the first three columns, one for each of the next two; a penalty is a scale of its column too.
+    scale = np.r_[[np.sqrt((centred[:, :3] ** 2).mean())] * 3, centred[:, 3:5].std(axis=0)]
+    columns = centred[:, :5] / scale / np.sqrt([0.3, 0.3, 0.3, 0.01, 0.01])
+    standardised = (value[known] - value[known].mean()) / value[known].std()
+    reference = Ridge(alpha=known.sum() / 2).fit(columns[known], standardised)
+    np.testing.assert_allclose(said(head, x_NE)[:, 0], reference.predict(columns), atol=5e-3)
+    other = x_NE.clone()
+    other[:, 5] = 1e6
+    np.testing.assert_array_equal(said(head, other), said(head, x_NE))
+    weights = head.inner.weight.detach().double().numpy()[0]
+    expected = ([0.3] * 3 + [0.01] * 2) @ (weights[:5] ** 2) / 2
+    assert head.ridge().item() - float(weights[5] ** 2 / 2) == pytest.approx(expected, rel=1e-5)

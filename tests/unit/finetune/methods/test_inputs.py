@@ -192,6 +192,12 @@ class Rearranged(PreparedCohort):
         return None if stored is None else stored[self.order]
 
 
+def test_of_nobody_an_image_too_is_read_as_nothing(simulated):
+    cohort = PreparedCohort(simulated / "cohort")
+    inputs, x = Inputs.learn(cohort, ["mri", "rna"], ImageFeatures(cohort), np.arange(30))
+    assert inputs.read(cohort, np.arange(0), ImageFeatures(cohort)).shape == (0, x.shape[1])
+
+
 def test_channels_of_an_image_are_matched_by_name(simulated):
     cohort = PreparedCohort(simulated / "cohort")
     train = np.arange(0, len(cohort), 2)

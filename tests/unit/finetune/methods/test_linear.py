@@ -1,4 +1,4 @@
-"""Linear baselines as predictions of a fold's tasks: one row a patient, columns of the tasks, NaN without a label."""
+"""Linear baselines as predictions of a fold's tasks, and what they say of patients who did not teach them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import pytest
 
 from finetune.config import FinetuneConfig
 from finetune.methods.adapted import EVERYTHING
-from finetune.methods.baselines import predict
-from finetune.methods.linear import write_linear
+from finetune.methods.baselines import fit, predict
+from finetune.methods.held_out import TESTED, HeldOut
+from finetune.methods.linear import MODELS, write_linear
+from finetune.methods.linear_model import LinearModel
 from finetune.run import make_study
 from finetune.splits import Fold
 from finetune.study import Study
 from foundation.config import load_config
+from foundation.linear.learners import LEARNERS, CoxLearner
 
 COLUMNS = {"subtype": [f"subtype/probability/{name}" for name in "abc"], "os": ["os/risk"]}
 """Endpoint to the columns of its task."""
@@ -31,9 +34,9 @@ def study_of(workplace: Path, *changes: str) -> Study:
 def write(study: Study, folder: Path) -> dict[str, pd.DataFrame]:
     """Baseline to what it predicts of the first fold."""
     folder.mkdir()
-    models = write_linear(study, study.folds.folds[0], folder)
-    assert set(models) == {path.stem for path in folder.iterdir()}
-    return {path.stem: pd.read_parquet(path) for path in folder.iterdir()}
+    write_linear(study, study.folds.folds[0], folder, keep=False)
+    assert {path.suffix for path in folder.iterdir()} == {".parquet", ".safetensors"}
+    return {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
 
 
 def labelled(study: Study, fold: Fold, known_N: np.ndarray) -> Fold:
@@ -62,20 +65,36 @@ def test_each_baseline_predicts_each_task_for_the_first_record_of_each_test_pati
     first = pd.DataFrame({"row": test, "patient": study.cohort.patients[test]}).drop_duplicates("patient")["row"]
     assert len(first) < len(test), "somebody is tested who came twice"
     for frame in frames.values():
-        assert list(frame.columns) == ["row", "seen", *COLUMNS["subtype"], *COLUMNS["os"]]
+        columns = list(frame.columns)
+        assert columns[:-12] == ["row", "seen", *COLUMNS["subtype"], *COLUMNS["os"]]
+        assert all(column.startswith("os/survival_probability/") for column in columns[-12:])
+        assert np.isfinite(frame.drop(columns="seen").to_numpy(dtype=float)).all(), "a label is not needed"
         assert frame["row"].tolist() == first.tolist()
         assert set(frame["seen"]) == {EVERYTHING}
 
 
-def test_who_has_no_label_of_a_task_gets_nothing_for_that_task_alone(study, frames):
-    for frame in frames.values():
-        rows = frame["row"].to_numpy()
-        has_class = study.cohort.endpoint("subtype")["code"][rows] >= 0
-        watched = np.isfinite(study.cohort.endpoint("os")["time"][rows])
-        assert (has_class & ~watched).any() and (watched & ~has_class).any()
-        for endpoint, known in (("subtype", has_class), ("os", watched)):
-            for column in COLUMNS[endpoint]:
-                np.testing.assert_array_equal(frame[column].notna(), known)
+def test_training_patients_are_spoken_of_by_fits_that_they_did_not_teach(study, tmp_path):
+    fold = study.folds.folds[0]
+    write(study, tmp_path / "fold")
+    found = HeldOut.read(tmp_path / "fold" / "omics.safetensors")
+    assert set(found.rows[found.inner == TESTED]) == set(study.one_each(fold.test))
+    watched_N = np.isfinite(study.cohort.endpoint("os")["time"])
+    whole = labelled(study, fold, watched_N)
+    inner = [labelled(study, one, watched_N) for one in study.inner(fold)]
+    model = fit("omics", study.cohort, "os", whole.train, inner, study.modalities)
+    for number, one in enumerate(inner):
+        # The penalty is that of all training patients; all else is learned from the others of the inner fold.
+        class Same(CoxLearner):
+            penalties = (model.parts[""].penalty[""],)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(LEARNERS, "survival", Same)
+            expected = predict("omics", study.cohort, "os", one, [], study.modalities)["risk"]
+        rows = found.rows[found.inner == number]
+        known = np.isin(rows, one.test)
+        said = found.at("os", rows)[:, 0].numpy()
+        np.testing.assert_allclose(said[known], expected, rtol=1e-6)
+        assert np.isnan(said[~known]).all() and (~known).any(), "who has no label is in no fold of the baseline"
 
 
 def expected(study: Study, baseline: str, endpoint: str, modalities: Sequence[str] | None = None) -> pd.DataFrame:
@@ -89,14 +108,13 @@ def expected(study: Study, baseline: str, endpoint: str, modalities: Sequence[st
     return pd.DataFrame(values, index=mine.test)
 
 
-def test_the_models_that_were_fitted_are_given_back(study, frames, tmp_path):
-    models = write_linear(study, study.folds.folds[0], tmp_path)
+def test_on_request_the_models_are_kept(study, frames, tmp_path):
+    write_linear(study, study.folds.folds[0], tmp_path, keep=True)
     for baseline, frame in frames.items():
-        assert list(models[baseline]) == list(COLUMNS)
         for endpoint, columns in COLUMNS.items():
-            known = frame[frame[columns[0]].notna()]
-            [values] = models[baseline][endpoint].predict(study.cohort, known["row"].to_numpy()).values()
-            np.testing.assert_allclose(known[columns], values.reshape(len(known), -1))
+            model = LinearModel.read(tmp_path / MODELS / baseline / endpoint)
+            [values] = model.predict(study.cohort, frame["row"].to_numpy()).values()
+            np.testing.assert_allclose(frame[columns], values.reshape(len(frame), -1))
 
 
 @pytest.mark.parametrize("baseline", ["clinical", "omics", "clinical + omics"])
@@ -119,21 +137,27 @@ def test_only_what_may_be_seen_is_read_and_clinical_covariates_as_a_baseline_all
         assert np.abs(everything - of_mutations).to_numpy().max() > 0.01
 
 
-def test_of_several_kinds_of_event_each_has_a_column(workplace, tmp_path):
+def test_of_several_kinds_of_event_each_has_a_log_hazard_and_a_risk(workplace, tmp_path):
     """Every second event is a relapse: to a death that is censoring, and the other way round."""
-    study = study_of(workplace, "tasks=[{task: survival, endpoint: os, form: intervals}]")
+    study = study_of(workplace, "tasks=[{task: survival, endpoint: os, form: intervals, intervals: 3}]")
     parts, even = study.cohort.endpoint("os"), np.arange(len(study.cohort)) % 2 == 0
 
-    def told(name: str, event: np.ndarray, **causes: dict[str, int]) -> pd.DataFrame:
+    def told(name: str, event: np.ndarray, **causes: dict[str, int]) -> tuple[pd.DataFrame, np.ndarray]:
         cohort = copy.copy(study.cohort)
         entry = {**study.cohort.manifest.endpoints["os"], **causes}
         cohort.manifest = study.cohort.manifest.model_copy(update={"endpoints": {"os": entry}})
         cohort.endpoint = lambda _: {**parts, "event": event}
-        return write(replace(study, cohort=cohort), tmp_path / name)["clinical"]
+        frame = write(replace(study, cohort=cohort), tmp_path / name)["clinical"]
+        held_out = HeldOut.read(tmp_path / name / "clinical.safetensors")
+        return frame, held_out.at("os", frame["row"].to_numpy()).numpy()
 
-    found = told("several", np.where(even, 2, 1) * parts["event"], causes={"death": 0, "relapse": 0})
-    assert [column for column in found if "/" in column] == ["os/risk/death", "os/risk/relapse"]
-    for cause, mine in {"death": ~even, "relapse": even}.items():
-        alone = told(cause, mine * parts["event"])
-        np.testing.assert_array_equal(found[f"os/risk/{cause}"], alone["os/risk"])
-    assert not np.allclose(found["os/risk/death"], found["os/risk/relapse"], equal_nan=True)
+    found, log_hazard_NCT = told("several", np.where(even, 2, 1) * parts["event"], causes={"death": 0, "relapse": 0})
+    assert [column for column in found if "/risk" in column] == ["os/risk/death", "os/risk/relapse"]
+    log_hazard_NCT = log_hazard_NCT.reshape(len(found), 2, -1)
+    for c, mine in enumerate((~even, even)):
+        _, alone_NT = told(f"cause {c}", mine * parts["event"])
+        np.testing.assert_array_equal(log_hazard_NCT[:, c, 0], alone_NT[:, 0])
+        assert (np.ptp(log_hazard_NCT[:, c], axis=1) == 0).all(), "hazards are proportional"
+    assert not np.allclose(log_hazard_NCT[:, 0], log_hazard_NCT[:, 1])
+    chances = found[["os/risk/death", "os/risk/relapse"]].to_numpy()
+    assert ((chances > 0) & (chances.sum(axis=1, keepdims=True) < 1)).all()

@@ -134,7 +134,6 @@ def survival(random):
             "coad": calibrated(None, None),
         },
         "baselines": {name: against(0.716, value) for name, value in baselines.items()},
-        "with_baseline": {"baseline": "clinical + omics", "n": 280, **against(0.724, 0.7), **score(0.724)},
         "by_labels": {
             "50": {"ours": against(0.62, 0.62), "clinical": against(0.62, 0.64), "from scratch": against(0.62, 0.53)},
             "100": {"ours": against(0.66, 0.66), "clinical": against(0.66, 0.65)},
@@ -237,9 +236,9 @@ def test_the_lead_has_a_sentence_for_each_task(tmp_path, metrics):
     page = write(tmp_path, metrics)
     assert page.lead == [
         (
-            "For os, this model's mean C-index (Harrell) over 8 groups is 0.716 (95 % interval 0.666 to 0.766) in 280 "
-            "patients with 143 events, where chance is 0.5; the best baseline, clinical + omics, has 0.700, "
-            "and this model is 0.016 higher (95 % interval of the difference −0.014 to +0.046, p = 0.21), which may be "
+            "For os, the mean C-index (Harrell) over 8 groups of this model is 0.716 (95 % interval 0.666 to 0.766) in "
+            "280 patients with 143 events, where chance is 0.5; the best baseline, clinical + omics, has 0.700, "
+            "and this is 0.016 higher (95 % interval of the difference −0.014 to +0.046, p = 0.21), which may be "
             "chance."
         ),
         (
@@ -248,8 +247,8 @@ def test_the_lead_has_a_sentence_for_each_task(tmp_path, metrics):
             "that is 0.022 lower (95 % interval of the difference −0.052 to +0.008, p = 0.21), which may be chance."
         ),
         (
-            "Not better than chance: for response, this model's AUROC is 0.530 (95 % interval 0.390 to 0.670) in 64 "
-            "patients, where chance is 0.5; the best baseline, omics, has 0.510, and this model is 0.020 "
+            "Not better than chance: for response, the AUROC of this model is 0.530 (95 % interval 0.390 to 0.670) in "
+            "64 patients, where chance is 0.5; the best baseline, omics, has 0.510, and this is 0.020 "
             "higher (95 % interval of the difference −0.010 to +0.050, p = 0.21), which may be chance."
         ),
     ]
@@ -299,19 +298,56 @@ def test_the_model_stands_beside_its_baselines(tmp_path, metrics):
     assert forest.index("clinical + omics 0.700") < forest.index("frozen probe 0.690") < forest.index("from scratch")
 
 
-def test_the_average_with_a_linear_model_is_shown_and_is_no_baseline(tmp_path, metrics):
-    page = write(tmp_path, metrics)
-    name = "this model averaged with clinical + omics"
-    assert row(page, name) == [[name, "0.724", "0.674 to 0.774", "–", "–", "–"]]
-    forest = next(alt for alt in page.alts if f"{name} 0.724" in alt)
-    assert forest.index(name) < forest.index("; clinical + omics 0.700")
-    assert (
-        "This model averaged with clinical + omics is not a baseline: it is the mean of the two predictions for each "
-        "patient. Its score is 0.724; compared with clinical + omics alone it is 0.024 higher (95 % interval of the "
-        "difference −0.006 to +0.054, p = 0.21), which may be chance."
-    ) in page.text
-    assert "averaged" not in " ".join(page.lead)
-    assert "averaged with" not in write(tmp_path, metrics | {"with_baseline": {}}).text
+def with_kept(entry, mean, of):
+    """An entry in which something was kept, with differences from all else."""
+    others = {"ours": entry["mean"], **{name: score["mean"] for name, score in entry["baselines"].items()}}
+    kept = {
+        **score(mean),
+        "folds": folds(mean),
+        "of": of,
+        "cv_log_likelihood": {"0": dict.fromkeys(of, -1.5), "1": dict.fromkeys(of, -0.5)},
+        "differences": {name: against(mean, v)["difference"] for name, v in others.items() if v is not None},
+        "by_group": entry.get("by_group") or {},
+    }
+    return entry | {"kept": kept}
+
+
+def test_where_something_is_kept_the_lead_is_about_that_and_names_what_is_in_it(tmp_path, metrics):
+    of = {"clinical + omics": 0.6, "ours": 0.5, "frozen probe": 0.01}
+    page = write(tmp_path, with_kept(metrics, 0.724, of))
+    assert page.lead[0].startswith(
+        "For os, the mean C-index (Harrell) over 8 groups of the kept predictor (a stack of clinical + omics and this "
+        "model) is 0.724 (95 % interval 0.674 to 0.774) in 280 patients"
+    )
+    assert "clinical + omics, has 0.700, and this is 0.024 higher" in page.lead[0]
+    assert row(page, "kept") == [
+        ["kept", "0.724", "0.674 to 0.774", "–", "–", "–"],
+    ]
+    assert row(page, "this model", "0.716")[0][3:] == ["+0.008", "−0.022 to +0.038", "0.21"]
+    assert row(page, "clinical", "0.660")[0][3:] == ["+0.064", "+0.034 to +0.094", "< 0.001"]
+    assert row(page, "frozen probe", "−1.000") == [["frozen probe", "−1.000", "0.010"]]
+    forest = next(alt for alt in page.alts if "kept 0.724" in alt)
+    assert forest.index("kept 0.724") < forest.index("this model 0.716") < forest.index("clinical + omics 0.700")
+    alone = headline(with_kept(response(), 0.6, {"omics": 1.1}))
+    assert "the kept predictor (omics alone) is 0.600" in alone
+
+
+def test_what_heads_read_is_told_block_by_block(tmp_path, metrics):
+    blocks = {
+        "fused": {"read_in": 5, "folds": 5, "penalties": [0.1, 0.01, 0.1, 0.1, 1.0], "lost_without": 0.02},
+        "rna values": {"read_in": 1, "folds": 5, "penalties": [0.3], "lost_without": None},
+        "mri tower": {"read_in": 0, "folds": 5, "penalties": [], "lost_without": None},
+    }
+    page = write(tmp_path, metrics | {"blocks": blocks})
+    assert row(page, "fused") == [["fused", "5 of 5", "0.01 to 1", "0.020"]]
+    assert row(page, "rna values") == [["rna values", "1 of 5", "0.3", "–"]]
+    assert row(page, "mri tower") == [["mri tower", "0 of 5", "–", "–"]]
+
+
+def test_a_baseline_that_beats_what_is_kept_comes_first():
+    lost = headline(with_kept(subtype(), 0.88, {"omics": 0.9, "ours": 0.2}))
+    assert lost.startswith("A baseline does better: for subtype")
+    assert "for omics and 0.880" in lost and "for the kept predictor (a stack of omics and this model)" in lost
 
 
 def test_few_labels_are_a_curve_that_ends_with_all_of_them(tmp_path, metrics):

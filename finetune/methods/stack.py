@@ -1,0 +1,127 @@
+"""Which method predicts best, alone or stacked with others: weights that patients choose who taught none of them.
+
+A stack is the sum of the methods' outputs (log hazards, log odds, standardised numbers), each times a weight that is
+not negative (Breiman 1996, Stacked regressions). The weights make held-out patients of inner folds most likely, under a
+penalty that draws them towards the plain mean, and whether a method alone does better is decided on inner folds too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.tasks.base import Labels, Task
+
+STACK = "stack"
+
+PENALTIES = (1.0, 0.1, 0.01)
+"""Of half the squared distance of the weights from the plain mean, beside the mean loss; the most cautious first."""
+
+
+LEAST = 1e-4
+"""Of a weight, below which a method is left out. Without any weight, ordered classes would all be at one threshold."""
+
+
+@dataclass(frozen=True)
+class InnerFold:
+    """The held-out patients of an inner fold.
+
+    Attributes:
+        outputs: Method to its outputs [n, ...] for a task.
+        labels: Endpoint to its parts [n].
+        groups: [n] names.
+    """
+
+    outputs: dict[str, Tensor]
+    labels: Labels
+    groups: list[str]
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """What is kept for a task.
+
+    Attributes:
+        weights: Method to its weight; those of none are left out.
+        cv_log_likelihood: Each method alone and `STACK`, to the log-likelihood of patients of inner folds whose weights
+            were learned on the others.
+    """
+
+    weights: dict[str, float]
+    cv_log_likelihood: dict[str, float]
+
+    def outputs(self, of_methods: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of outputs [N, ...]."""
+        return torch.stack([weight * of_methods[name].double() for name, weight in self.weights.items()]).sum(dim=0)
+
+
+def choose(task: Task, inner: Sequence[InnerFold]) -> Stacked:
+    """Choose among methods and their stack.
+
+    Args:
+        task: Fitted on the training patients.
+        inner: At least two folds; all have outputs of the same methods, the most cautious method first.
+    """
+    methods = _distinct(inner)
+    candidates: dict[str, list[str]] = {name: [name] for name in methods}
+    if len(methods) > 1:
+        candidates[STACK] = methods
+    values = {
+        (name, penalty): _cv_log_likelihood(task, inner, members, penalty)
+        for (name, members), penalty in product(candidates.items(), PENALTIES)
+    }
+    # Of equals the first is taken.
+    best, penalty = max(values, key=lambda key: values[key])
+    weights = fit_weights(task, inner, candidates[best], penalty)
+    told = {name: weight for name, weight in weights.items() if weight > LEAST} or weights
+    return Stacked(told, {name: max(values[name, p] for p in PENALTIES) for name in candidates})
+
+
+def _distinct(inner: Sequence[InnerFold]) -> list[str]:
+    """Methods of which none says the same as one before it, as an adapted model does that was not trained."""
+    found: list[str] = []
+    for name in inner[0].outputs:
+        if not any(all(fold.outputs[name].equal(fold.outputs[other]) for fold in inner) for other in found):
+            found.append(name)
+    return found
+
+
+def fit_weights(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], penalty: float) -> dict[str, float]:
+    """Weights, `LEAST` or more, that minimise the mean loss of held-out patients and the penalty."""
+    from scipy.optimize import minimize
+
+    # In training it would remember patients of earlier batches.
+    task.eval()
+    equal = np.full(len(methods), 1 / len(methods))
+
+    def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        weights_M = torch.from_numpy(weights).requires_grad_()
+        value = torch.stack([_loss(task, fold, methods, weights_M) for fold in inner]).mean()
+        value = value + penalty * (weights_M - torch.from_numpy(equal)).square().sum() / 2
+        (slope_M,) = torch.autograd.grad(value, weights_M)
+        return value.item(), slope_M.numpy()
+
+    bounds = [(LEAST, None)] * len(methods)
+    found = minimize(objective, equal, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return dict(zip(methods, found.tolist(), strict=True))
+
+
+def _cv_log_likelihood(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], penalty: float) -> float:
+    """Mean over inner folds, each under the weights that the others give."""
+    values = []
+    for k, fold in enumerate(inner):
+        weights = fit_weights(task, [other for j, other in enumerate(inner) if j != k], methods, penalty)
+        with torch.no_grad():
+            values.append(-float(_loss(task, fold, methods, torch.tensor([*weights.values()], dtype=torch.float64))))
+    return float(np.mean(values))
+
+
+def _loss(task: Task, fold: InnerFold, methods: Sequence[str], weights_M: Tensor) -> Tensor:
+    """Of the patients of an inner fold."""
+    outputs = torch.stack([fold.outputs[name] for name in methods], dim=-1) @ weights_M
+    return task.loss(outputs, fold.labels, fold.groups)

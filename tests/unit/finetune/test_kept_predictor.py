@@ -1,0 +1,136 @@
+"""What a run keeps: chosen within training patients, read back elsewhere, the weighted sum of its methods."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import recall_score
+
+from finetune import kept_predictor
+from finetune.fold import FINAL, LINEAR, Method
+from finetune.kept_predictor import DOCUMENT, TENSORS, KeptPredictor, gather
+from finetune.methods.held_out import TESTED, HeldOut
+from finetune.methods.linear import MODELS
+from finetune.methods.linear_model import LinearModel
+from finetune.predictor import Predictor
+from finetune.run import finetune
+from foundation.cohort.store import PreparedCohort
+from foundation.errors import CheckpointError
+
+WEIGHTS = {
+    "subtype": {"ours": 0.4, "frozen probe": 0.3, "clinical + omics": 0.5},
+    "os": {"omics": 0.7, "ours": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def run(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kept") / "run"
+    finetune(workplace / "config.yaml", [f"out={folder}", "final=true", "compare=[frozen probe]"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, as if all kinds of methods had been chosen."""
+    moved = Path(shutil.copytree(run, tmp_path_factory.mktemp("mixed") / "moved"))
+    final = moved / "folds" / FINAL
+    document = json.loads((final / "kept" / DOCUMENT).read_text())
+    document["weights"] = WEIGHTS
+    (final / "kept" / DOCUMENT).write_text(json.dumps(document))
+    gather(moved, final / "kept", final / "frozen-probe" / "adapter", final / Method(LINEAR).folder / MODELS)
+    shutil.rmtree(moved / "folds")
+    return moved
+
+
+def test_what_is_kept_is_reported_on_the_outer_folds_as_one_more_method(run, cohort):
+    metrics = json.loads((run / "metrics.json").read_text())
+    table = pd.read_parquet(run / "predictions.parquet")
+    kept = metrics["kept"]
+    rows = np.array([np.flatnonzero(cohort.patients == patient)[0] for patient in table["patient"]])
+    code = cohort.endpoint("subtype")["code"][rows]
+    said = table[[f"kept/subtype/probability/{name}" for name in "abc"]].to_numpy()
+    np.testing.assert_allclose(said.sum(axis=1), 1)
+    for fold in kept["folds"]:
+        here = (table["fold"] == fold["fold"]).to_numpy() & (code >= 0)
+        right = recall_score(code[here], said[here].argmax(axis=1), labels=[0, 1, 2], average="macro")
+        assert fold["value"] == pytest.approx(right)
+    assert kept["mean"] == pytest.approx(np.mean([fold["value"] for fold in kept["folds"]]))
+    assert set(kept["of"]) <= {"ours", "frozen probe", "clinical", "omics", "clinical + omics"} and kept["of"]
+    assert kept["differences"].keys() == {"ours", *metrics["baselines"]}
+    [survival] = metrics["other_tasks"]
+    assert {"c_index", "integrated_brier"} <= survival["kept"]["metrics"].keys()
+    assert "the kept predictor" in (run / "report.html").read_text()
+
+
+def test_of_training_patients_only_those_speak_who_taught_nothing(run, cohort):
+    """Every training patient is held out by one inner fold; the test patients by none."""
+    for fold in ("0", "1"):
+        for name in ("ours/held_out", "frozen-probe/held_out", "linear-baselines/omics"):
+            found = HeldOut.read(run / "folds" / fold / f"{name}.safetensors")
+            tested = pd.read_parquet(run / "folds" / fold / "kept" / "predictions.parquet")["row"]
+            np.testing.assert_array_equal(np.sort(found.rows[found.inner == TESTED]), np.sort(tested))
+            assert len(np.unique(found.rows)) == len(found.rows) and set(found.inner) == {TESTED, 0, 1}
+            patients = cohort.patients[found.rows]
+            assert not set(patients[found.inner == TESTED]) & set(patients[found.inner != TESTED])
+
+
+def test_it_predicts_as_the_sum_of_its_methods(mixed, cohort):
+    kept = KeptPredictor.read(mixed, torch.device("cpu"))
+    rows = np.arange(20)
+    found = kept.predict(cohort, rows)
+    ours = Predictor.read(mixed, torch.device("cpu"))
+    probe = Predictor.read(mixed, torch.device("cpu"), adapter=Path("kept", "probe"))
+    said = {"ours": ours.outputs(ours.align(cohort), rows), "frozen probe": probe.outputs(probe.align(cohort), rows)}
+    linear = LinearModel.read(mixed / "kept" / "linear" / "clinical + omics" / "subtype").predict(cohort, rows)
+    logits = sum(WEIGHTS["subtype"][name] * said[name]["subtype"].double() for name in said)
+    logits = logits + 0.5 * torch.from_numpy(np.log(linear["probability"]))
+    names = [f"subtype/probability/{name}" for name in "abc"]
+    np.testing.assert_allclose(found[names].to_numpy(), logits.softmax(dim=1).numpy(), rtol=1e-6)
+    risk = LinearModel.read(mixed / "kept" / "linear" / "omics" / "os").predict(cohort, rows)["risk"]
+    expected = 0.7 * risk + 0.2 * said["ours"]["os"][:, 0].double().numpy()
+    np.testing.assert_allclose(found["os/risk"], expected, rtol=1e-6)
+    free = found[[name for name in found.columns if "survival_probability" in name]].to_numpy()
+    assert ((free > 0) & (free < 1)).all() and (np.diff(free, axis=1) <= 0).all()
+
+
+def test_only_what_is_used_is_kept(mixed, run):
+    there = {path.name for path in (mixed / "kept" / "linear").iterdir()}
+    assert there == {"clinical + omics", "omics"}
+    weights = json.loads((run / "kept" / DOCUMENT).read_text())["weights"]
+    used = {method for of_task in weights.values() for method in of_task} - {"ours", "frozen probe"}
+    linear = run / "kept" / "linear"
+    assert ({path.name for path in linear.iterdir()} if linear.exists() else set()) == used
+
+
+@pytest.mark.parametrize("name", [DOCUMENT, TENSORS])
+def test_what_is_damaged_or_missing_is_refused(mixed, tmp_path, name):
+    copied = Path(shutil.copytree(mixed, tmp_path / "run"))
+    content = (copied / "kept" / name).read_bytes()
+    (copied / "kept" / name).write_bytes(content[:-9] + b"x" + content[-8:])
+    with pytest.raises(CheckpointError, match="damaged"):
+        KeptPredictor.read(copied)
+    (copied / "kept" / name).unlink()
+    with pytest.raises(CheckpointError, match=f"it has no {name}\n.*final: true"):
+        KeptPredictor.read(copied)
+
+
+def test_a_method_that_reads_what_may_not_be_seen_is_not_kept(tune):
+    metrics, folder = tune("modalities=[rna]", "final=true")
+    assert "clinical" in metrics["baselines"] and set(metrics["kept"]["of"]) <= {"ours", "omics"}
+    kept = KeptPredictor.read(folder, torch.device("cpu"))
+    assert kept.modalities == ("rna",)
+    assert kept_predictor.NETWORKS.keys() == {"ours", "frozen probe"}
+
+
+def test_it_predicts_other_cohorts(mixed, make_cohort, tmp_path, cohort):
+    other: PreparedCohort = make_cohort(tmp_path / "other")
+    rows = np.arange(len(other))
+    kept = KeptPredictor.read(mixed, torch.device("cpu"))
+    pd.testing.assert_frame_equal(kept.predict(other), kept.predict(cohort, rows))
