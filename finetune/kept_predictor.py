@@ -14,18 +14,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.config import FROZEN_PROBE, KEPT, OURS
 from finetune.methods.fitted_tasks import learned, rebuild, told
 from finetune.methods.linear_model import LinearModel
+from finetune.methods.sealed import Sealed
 from finetune.predictor import ADAPTER, Predictor
 from finetune.tasks.base import Task, tasks
 from foundation.cohort.store import PreparedCohort
-from foundation.config import Config
-from foundation.errors import CheckpointError
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
 from foundation.progress import Progress
@@ -38,7 +36,7 @@ NETWORKS = {OURS: Path(ADAPTER), FROZEN_PROBE: Path(KEPT, PROBE)}
 """Methods that are networks, to their adapters in the run folder."""
 
 
-class Document(Config):
+class Document(Sealed):
     """predictor.json.
 
     Attributes:
@@ -46,7 +44,6 @@ class Document(Config):
         modalities: That may be seen of a patient.
         tasks: Config of each task.
         endpoints: Name to its kind, classes, unit and causes.
-        tensors: SHA-256 of the file of what tasks have learned.
     """
 
     format_version: Literal[1] = 1
@@ -54,7 +51,6 @@ class Document(Config):
     modalities: tuple[str, ...]
     tasks: list[tasks.configs()]  # type: ignore[valid-type]
     endpoints: dict[str, dict[str, Any]]
-    tensors: str
 
     def methods(self) -> list[str]:
         """Those that any task uses."""
@@ -85,7 +81,7 @@ def write(
         endpoints=told(fitted, declared),
         tensors=sha256_of(folder / TENSORS),
     )
-    (folder / DOCUMENT).write_text(document.model_dump_json(indent=2), encoding="utf-8")
+    document.write(folder / DOCUMENT)
 
 
 def gather(run: Path, kept: Path, probe: Path, linear: Path) -> None:
@@ -140,8 +136,6 @@ class KeptPredictor:
         """
         folder = run / KEPT
         document = _read_document(folder)
-        if sha256_of(folder / TENSORS) != document.tensors:
-            raise CheckpointError(f"{TENSORS} is damaged", where=str(folder), fix="copy the folder again")
         fitted = rebuild(document.tasks, document.endpoints, load_file(folder / TENSORS), folder, torch.device("cpu"))
         used = document.methods()
         networks = {m: Predictor.read(run, device, adapter=NETWORKS[m]) for m in used if m in NETWORKS}
@@ -191,18 +185,5 @@ class KeptPredictor:
 
 
 def _read_document(folder: Path) -> Document:
-    missing = [name for name in (DOCUMENT, TENSORS) if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"keeps no predictor: it has no {missing[0]}",
-            where=str(folder),
-            fix="name the folder of a fine-tuning run that ended with `final: true`",
-        )
-    try:
-        return Document.model_validate_json((folder / DOCUMENT).read_bytes())
-    except ValidationError:
-        raise CheckpointError(
-            f"{DOCUMENT} is damaged, or of another version",
-            where=str(folder),
-            fix="copy the folder again, or use the version of chiasma that wrote it",
-        ) from None
+    fix = "name the folder of a fine-tuning run that ended with `final: true`"
+    return Document.read(folder / DOCUMENT, folder / TENSORS, of="a kept predictor", fix=fix)

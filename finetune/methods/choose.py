@@ -173,8 +173,9 @@ class Learning:
             heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in tasks.items()})
         adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed, reading=reading)
         views = beginning.views.of(train)
+        labels, groups = self.study.labels(views.rows, self._device), self.study.groups(views.rows).tolist()
         for name, task in tasks.items():
-            self._init_head(adapted.heads[name], task, views, choice.penalties[name])  # type: ignore[arg-type]
+            init_head(adapted.heads[name], task, views.x_LE, labels, groups, choice.penalties[name])  # type: ignore[arg-type]
         return Trainee(adapted, tasks, self.study.weights)
 
     def data(self, rows: np.ndarray) -> CohortDataset:
@@ -191,12 +192,6 @@ class Learning:
     @property
     def _device(self) -> torch.device:
         return next(self.base.parameters()).device
-
-    def _init_head(
-        self, head: Head, task: Task, views: TrainingViews, penalties: Mapping[str, float], steps: int = STEPS
-    ) -> None:
-        labels, groups = self.study.labels(views.rows, self._device), self.study.groups(views.rows).tolist()
-        init_head(head, task, views.x_LE, labels, groups, penalties, steps=steps)
 
     def _options(self, penalties: Mapping[str, dict[str, float]]) -> Iterator[Choice]:
         search, given = self.study.config.search, self.study.config.fit.optimiser.learning_rate
@@ -226,21 +221,22 @@ class Learning:
         for fold in _enough(inner):
             task = self.study.tasks(fold.train)[name].to(self._device)
             test = views.of(self.study.one_each(fold.test), whole=True)
-            head = Head(task, reading.blocks()).to(self._device)
-            folds.append((task, head, views.of(fold.train), test))
-        best, states = -math.inf, [head.state_dict() for _, head, _, _ in folds]
+            train = views.of(fold.train)
+            known = self.study.labels(train.rows, self._device), self.study.groups(train.rows).tolist()
+            folds.append((task, Head(task, reading.blocks()).to(self._device), train.x_LE, known, test))
+        best, states = -math.inf, [head.state_dict() for _, head, *_ in folds]
 
         def value(penalties: Mapping[str, float]) -> float:
             nonlocal best, states
             values, steps = [], STEPS if math.isinf(best) else NEAR
-            for (task, head, train, test), state in zip(folds, states, strict=True):
+            for (task, head, x_LE, (labels, groups), test), state in zip(folds, states, strict=True):
                 # From where the best so far is: what is tried is near.
                 head.load_state_dict(state)
-                self._init_head(head, task, train, penalties, steps)
+                init_head(head, task, x_LE, labels, groups, penalties, steps=steps)
                 with torch.no_grad():
                     values.append(self._log_likelihood(task, head(test.x_LE), test.rows))
             if np.mean(values) > best:
-                best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for _, head, _, _ in folds]
+                best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for _, head, *_ in folds]
             return float(np.mean(values))
 
         return choose_penalties(reading.blocks(), value)

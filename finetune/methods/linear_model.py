@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from finetune.methods.image_features import ImageFeatures
 from finetune.methods.linear_parts import Part, PartDocument
+from finetune.methods.sealed import Sealed
 from foundation.cohort.store import PreparedCohort
-from foundation.config import Config
 from foundation.data.alignment import align
-from foundation.errors import CheckpointError
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
 from foundation.wording import counted, listed
@@ -31,16 +28,9 @@ OTHERS = "of no group"
 DOCUMENT = "model.json"
 TENSORS = "model.safetensors"
 
-AGAIN = "copy the folder again, or use the version of chiasma that wrote it"
 
-
-class Document(Config):
-    """model.json; of the attributes of `LinearModel`, all that are no arrays.
-
-    Attributes:
-        tensors: SHA-256 of the file of arrays.
-        sha256: Of all the rest of this document.
-    """
+class Document(Sealed):
+    """model.json; of the attributes of `LinearModel`, all that are no arrays."""
 
     format_version: Literal[1] = 1
     baseline: str
@@ -48,12 +38,6 @@ class Document(Config):
     declared: dict[str, Any]
     modalities: tuple[str, ...]
     parts: list[PartDocument]
-    tensors: str
-    sha256: str = ""
-
-    def hash(self) -> str:
-        """What `sha256` has to be."""
-        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +161,7 @@ class LinearModel:
                 parts=[part.document(group) for group, part in named],
                 tensors=sha256_of(partial / TENSORS),
             )
-            document = document.model_copy(update={"sha256": document.hash()})
-            (partial / DOCUMENT).write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            document.write(partial / DOCUMENT)
 
     @classmethod
     def read(cls, folder: Path) -> LinearModel:
@@ -189,7 +172,12 @@ class LinearModel:
         """
         from safetensors.numpy import load_file
 
-        document = _read_document(folder)
+        document = Document.read(
+            folder / DOCUMENT,
+            folder / TENSORS,
+            of="a linear model",
+            fix="name the folder of a linear model in a fine-tuning run",
+        )
         # Copied: in the file arrays lie at any address, and sums over memory that is not aligned are rounded otherwise.
         arrays = {name: np.array(array) for name, array in load_file(folder / TENSORS).items()}
         parts = []
@@ -205,26 +193,3 @@ class LinearModel:
             dict(zip(groups[:-1], parts[:-1], strict=True)),
             parts[-1],
         )
-
-
-def _read_document(folder: Path) -> Document:
-    """What model.json says, once it and the file of arrays are found to be those that were written."""
-    missing = [name for name in (DOCUMENT, TENSORS) if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"is no folder of a linear model: it has no {missing[0]}",
-            where=str(folder),
-            fix="name the folder of a linear model in a fine-tuning run",
-        )
-    try:
-        document = Document.model_validate_json((folder / DOCUMENT).read_bytes())
-    except ValidationError:
-        what = f"{DOCUMENT} is damaged, of another version, or of no linear model"
-        raise CheckpointError(what, where=str(folder), fix=AGAIN) from None
-    for name, found, known in (
-        (DOCUMENT, document.hash(), document.sha256),
-        (TENSORS, sha256_of(folder / TENSORS), document.tensors),
-    ):
-        if found != known:
-            raise CheckpointError(f"{name} is damaged", where=str(folder), fix="copy the folder again")
-    return document

@@ -14,7 +14,7 @@ from sklearn.metrics import recall_score
 
 from finetune import kept_predictor
 from finetune.fold import FINAL, LINEAR, Method
-from finetune.kept_predictor import DOCUMENT, TENSORS, KeptPredictor, gather
+from finetune.kept_predictor import DOCUMENT, TENSORS, Document, KeptPredictor, gather
 from finetune.methods.held_out import TESTED, HeldOut
 from finetune.methods.linear import MODELS
 from finetune.methods.linear_model import LinearModel
@@ -41,9 +41,8 @@ def mixed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run, as if all kinds of methods had been chosen."""
     moved = Path(shutil.copytree(run, tmp_path_factory.mktemp("mixed") / "moved"))
     final = moved / "folds" / FINAL
-    document = json.loads((final / "kept" / DOCUMENT).read_text())
-    document["weights"] = WEIGHTS
-    (final / "kept" / DOCUMENT).write_text(json.dumps(document))
+    document = Document.model_validate_json((final / "kept" / DOCUMENT).read_bytes())
+    document.model_copy(update={"weights": WEIGHTS}).write(final / "kept" / DOCUMENT)
     gather(moved, final / "kept", final / "frozen-probe" / "adapter", final / Method(LINEAR).folder / MODELS)
     shutil.rmtree(moved / "folds")
     return moved
@@ -134,3 +133,11 @@ def test_it_predicts_other_cohorts(mixed, make_cohort, tmp_path, cohort):
     rows = np.arange(len(other))
     kept = KeptPredictor.read(mixed, torch.device("cpu"))
     pd.testing.assert_frame_equal(kept.predict(other), kept.predict(cohort, rows))
+
+
+def test_a_weight_that_was_changed_is_noticed(mixed, tmp_path):
+    copied = Path(shutil.copytree(mixed, tmp_path / "run"))
+    path = copied / "kept" / DOCUMENT
+    path.write_text(path.read_text().replace("0.4", "0.6", 1))
+    with pytest.raises(CheckpointError, match=f"{DOCUMENT} is damaged"):
+        KeptPredictor.read(copied)

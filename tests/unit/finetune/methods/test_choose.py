@@ -59,9 +59,9 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
         # The search begins where a head was before, which changes the third digit.
         assert best == pytest.approx(-found.cv_log_likelihood, abs=5e-3)
         names = [block.name for block in blocks]
-        rivals = [dict.fromkeys(names, penalty) for penalty in COMMON]
-        rivals += [{**found.of_block, block: OFF} for block, p in found.of_block.items() if math.isfinite(p)][:2]
-        assert all(lost(name, rival) >= best - 5e-3 for rival in rivals)
+        others = [dict.fromkeys(names, penalty) for penalty in COMMON]
+        others += [{**found.of_block, block: OFF} for block, p in found.of_block.items() if math.isfinite(p)][:2]
+        assert all(lost(name, other) >= best - 5e-3 for other in others)
 
 
 def test_heads_begin_with_views_of_all_that_there_is_and_of_less(workplace):
