@@ -115,8 +115,10 @@ def _kept(page: Page, kept: Entry) -> None:
         "is the sum of the methods' outputs (log hazards, log odds or standardised numbers), each times its weight."
     )
     folds = list((kept.get("cv_log_likelihood") or {}).values())
+    weights = kept.get("of") or {}
     rows = [
-        [method_named(name), Cell(decimal(value)), Cell(decimal((kept.get("of") or {}).get(name, 0.0)))]
+        # The stack itself has no weight, nor has a method that was never taken.
+        [method_named(name), Cell(decimal(value)), Cell(decimal(weights[name])) if name in weights else GAP]
         for name, value in _mean_of(folds).items()
     ]
     page.table(

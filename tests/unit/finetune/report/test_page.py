@@ -305,7 +305,7 @@ def with_kept(entry, mean, of):
         **score(mean),
         "folds": folds(mean),
         "of": of,
-        "cv_log_likelihood": {"0": dict.fromkeys(of, -1.5), "1": dict.fromkeys(of, -0.5)},
+        "cv_log_likelihood": {fold: dict.fromkeys([*of, "stack"], value) for fold, value in (("0", -1.5), ("1", -0.5))},
         "differences": {name: against(mean, v)["difference"] for name, v in others.items() if v is not None},
         "by_group": entry.get("by_group") or {},
     }
@@ -326,6 +326,7 @@ def test_where_something_is_kept_the_lead_is_about_that_and_names_what_is_in_it(
     assert row(page, "this model", "0.716")[0][3:] == ["+0.008", "−0.022 to +0.038", "0.21"]
     assert row(page, "clinical", "0.660")[0][3:] == ["+0.064", "+0.034 to +0.094", "< 0.001"]
     assert row(page, "frozen probe", "−1.000") == [["frozen probe", "−1.000", "0.010"]]
+    assert row(page, "stack") == [["stack", "−1.000", "–"]]
     forest = next(alt for alt in page.alts if "kept 0.724" in alt)
     assert forest.index("kept 0.724") < forest.index("this model 0.716") < forest.index("clinical + omics 0.700")
     alone = headline(with_kept(response(), 0.6, {"omics": 1.1}))
