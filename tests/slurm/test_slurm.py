@@ -198,7 +198,8 @@ def test_a_killed_node_ends_in_a_clear_error_and_a_checkpoint_that_goes_on(slurm
         process.kill()
     slurm.wait(job, lambda found: found["JobState"] not in ("RUNNING", "COMPLETING"), 240)
     text = log_of(run, job)
-    assert "rank 0 failed on " in text and "another process" in text, text
+    # Torchrun numbers nodes by name, and both have the name of this machine.
+    assert re.search(r"rank \d failed on ", text) and "another process" in text, text
     assert "Traceback" not in text
     (*_, last) = saved(run)
     assert 5 <= last < STEPS
