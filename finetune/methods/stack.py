@@ -111,13 +111,12 @@ def fit_weights(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], 
     """Weights, `LEAST` or more, that minimise the mean loss of held-out patients and the penalty."""
     from scipy.optimize import minimize
 
-    # In training it would remember patients of earlier batches.
-    task.eval()
     equal = np.full(len(methods), 1 / len(methods))
+    folds = [(_outputs(fold, methods), task.loss_of(fold.labels, fold.groups)) for fold in inner]
 
     def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
         weights_M = torch.from_numpy(weights).requires_grad_()
-        value = torch.stack([_loss(task, fold, methods, weights_M) for fold in inner]).mean()
+        value = torch.stack([loss(outputs @ weights_M) for outputs, loss in folds]).mean()
         value = value + penalty * (weights_M - torch.from_numpy(equal)).square().sum() / 2
         (slope_M,) = torch.autograd.grad(value, weights_M)
         return value.item(), slope_M.numpy()
@@ -132,12 +131,11 @@ def _cv_log_likelihood(task: Task, inner: Sequence[InnerFold], methods: Sequence
     values = []
     for k, fold in enumerate(inner):
         weights = fit_weights(task, [other for j, other in enumerate(inner) if j != k], methods, penalty)
-        with torch.no_grad():
-            values.append(-float(_loss(task, fold, methods, torch.tensor([*weights.values()], dtype=torch.float64))))
+        stacked = _outputs(fold, methods) @ torch.tensor([*weights.values()], dtype=torch.float64)
+        values.append(-float(task.loss_of(fold.labels, fold.groups)(stacked)))
     return np.array(values)
 
 
-def _loss(task: Task, fold: InnerFold, methods: Sequence[str], weights_M: Tensor) -> Tensor:
-    """Of the patients of an inner fold."""
-    outputs = torch.stack([fold.outputs[name] for name in methods], dim=-1) @ weights_M
-    return task.loss(outputs, fold.labels, fold.groups)
+def _outputs(fold: InnerFold, methods: Sequence[str]) -> Tensor:
+    """[n, ..., M] of some methods."""
+    return torch.stack([fold.outputs[name] for name in methods], dim=-1)

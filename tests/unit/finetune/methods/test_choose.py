@@ -46,9 +46,8 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
             train, test = views.of(one.train), views.of(study.one_each(one.test), whole=True)
             task = study.tasks(one.train)[name]
             head = Head(task, blocks)
-            init_head(
-                head, task, train.x_LE, study.labels(train.rows, CPU), study.groups(train.rows).tolist(), penalties
-            )
+            learned = task.loss_of(study.labels(train.rows, CPU), study.groups(train.rows).tolist())
+            init_head(head, train.x_LE, learned, penalties)
             with torch.no_grad():
                 rest = study.labels(test.rows, CPU), study.groups(test.rows).tolist()
                 each.append(float(task.loss(head(test.x_LE), *rest)))
