@@ -96,11 +96,13 @@ class RiskSets:
         order_R = time_N.argsort(descending=True, stable=True)
         order_R = order_R[group_N[order_R].argsort(stable=True)]
         order_R = order_R[taught_G[group_N[order_R]]]
-        when_R2 = torch.stack([group_N[order_R].to(torch.float64), time_N[order_R].to(torch.float64)], dim=1)
-        _, tie_R, size_T = when_R2.unique_consecutive(dim=0, return_inverse=True, return_counts=True)
         event_E = happened_N[order_R].nonzero()[:, 0]
         # At risk are all up to the last of the same time.
-        last_E = (size_T.cumsum(0) - 1)[tie_R[event_E]]
+        group_R, time_R = group_N[order_R], time_N[order_R]
+        last_R = torch.ones_like(order_R, dtype=torch.bool)
+        last_R[:-1] = (group_R[1:] != group_R[:-1]) | (time_R[1:] != time_R[:-1])
+        tie_R = last_R.cumsum(0) - last_R.long()
+        last_E = last_R.nonzero()[:, 0][tie_R[event_E]]
         _, tie_E, events_T = last_E.unique_consecutive(return_inverse=True, return_counts=True)
         place_E = torch.arange(len(tie_E), device=tie_E.device) - (events_T.cumsum(0) - events_T)[tie_E]
         gone_E = place_E / events_T[tie_E].to(torch.float64)
