@@ -1,4 +1,4 @@
-"""What heads read of a record, in blocks: the fused embedding, each tower's own, values and images as they are.
+"""What heads read of a record, in blocks: the fused embedding, those of towers and modalities, values and images.
 
 An embedding made by a contrast keeps what modalities share, and loses what one alone knows; and that a patient is old
 is one number among thousands to it. So heads read beside it what a linear model would read. Whatever of a record may
@@ -22,11 +22,11 @@ from foundation.data.batch import Batch
 from foundation.data.sample import sample
 from foundation.model.layers.values import masked
 from foundation.model.multimodal import MultimodalModel
-from foundation.model.view import FUSED, TowerOutput, View
+from foundation.model.view import FUSED, Pooled, TowerOutput, View
 
-Kind = Literal["towers", "values", "images"]
+Kind = Literal["towers", "modalities", "values", "images"]
 
-ALL: tuple[Kind, ...] = ("towers", "values", "images")
+ALL: tuple[Kind, ...] = ("towers", "modalities", "values", "images")
 
 FEW = 32
 """Features of a modality up to which each is read by itself, with whether it was observed."""
@@ -60,12 +60,14 @@ class ReadingConfig(Config):
 
     Attributes:
         towers: Whether each tower's own embedding is read.
+        modalities: Whether the embedding of each omics modality is read that shares a tower with others.
         covariates: Omics modalities whose features are read one by one.
         components: Omics modality to how many of its components are read.
         images: Image modalities whose intensities are read.
     """
 
     towers: bool = False
+    modalities: bool = False
     covariates: tuple[str, ...] = ()
     components: dict[str, Annotated[int, Field(ge=1)]] = {}
     images: tuple[str, ...] = ()
@@ -83,7 +85,9 @@ class Reading(nn.Module):
         super().__init__()
         self.config = config
         self.width = model.config.width
-        self.towers = {spec.name: model.widths()[spec.name] for spec in model.specs} if config.towers else {}
+        asked: dict[Pooled, bool] = {"towers": config.towers, "modalities": config.modalities}
+        self.kinds = tuple(kind for kind, wanted in asked.items() if wanted)
+        self.pooled = model.pooled(self.kinds)
         images = dict(spec.image for spec in model.specs if spec.kind == "image")
         self.images = {name: images[name] for name in config.images}
         self.features = {name: len(m.features) for spec in model.specs for name, m in spec.omics.items()}
@@ -122,6 +126,7 @@ class Reading(nn.Module):
         images = [spec.image[0] for spec in model.specs if spec.kind == "image" and spec.image[0] in seen]
         config = ReadingConfig(
             towers="towers" in kinds,
+            modalities="modalities" in kinds and any(spec.several() for spec in model.specs),
             covariates=tuple(single),
             components={name: basis_FK.shape[1] for name, (_, basis_FK) in learned.items()},
             images=tuple(images) if "images" in kinds else (),
@@ -135,7 +140,7 @@ class Reading(nn.Module):
     def blocks(self) -> list[Block]:
         """In the order of their columns."""
         found = [Block(FUSED, self.width)]
-        found += [Block(f"{name} tower", width) for name, width in self.towers.items()]
+        found += [Block(name, width) for name, width in self.pooled.items()]
         found += [Block(f"{name} values", count + 1) for name, count in self.config.components.items()]
         found += [
             Block(f"{name} intensities", len(image.channels) * (GRID ** len(image.shape) + 3), single=True)
@@ -146,8 +151,8 @@ class Reading(nn.Module):
         ]
 
     def view(self, view: View) -> View:
-        """A fused view with what is read of towers."""
-        return View(FUSED, view.modalities, view.keep, view.hidden, pooled=bool(self.towers))
+        """A fused view with what is read of towers and modalities."""
+        return View(FUSED, view.modalities, view.keep, view.hidden, pooled=self.kinds)
 
     def forward(self, batch: Batch, view: View, output: TowerOutput) -> Tensor:
         """[B, E] what heads read of a fused view.
@@ -161,7 +166,7 @@ class Reading(nn.Module):
 
     def _parts(self, batch: Batch, view: View, output: TowerOutput) -> Iterator[Tensor]:
         yield output.z_BD
-        if output.pooled_BE is not None and self.towers:
+        if output.pooled_BE is not None and self.pooled:
             yield output.pooled_BE
         for m, name in enumerate(self.config.components):
             seen_BF = view.shown(name, batch.observed[name])

@@ -64,11 +64,12 @@ def everything(model: MultimodalModel, aligned: Aligned) -> Reading:
     return Reading.of(model, aligned, np.arange(40), ALL, [])
 
 
-@pytest.mark.parametrize("kinds", [kinds for n in range(4) for kinds in combinations(ALL, n)])
+@pytest.mark.parametrize("kinds", [kinds for n in range(5) for kinds in combinations(ALL, n)])
 def test_the_blocks_are_those_asked_for_and_as_wide_as_they_say(model, aligned, batch, kinds):
     found = read(model, Reading.of(model, aligned, np.arange(40), kinds, []), batch)
     expected = {FUSED}
     expected |= {"mri tower", "omics tower"} if "towers" in kinds else set()
+    expected |= {f"{name} embedding" for name in ("rna", "mutation", "clinical")} if "modalities" in kinds else set()
     expected |= {"rna values", "mutation values", "clinical values"} if "values" in kinds else set()
     expected |= {"mri intensities"} if "images" in kinds else set()
     assert set(found) == expected
@@ -85,6 +86,23 @@ def test_the_fused_embedding_comes_first_and_towers_are_read_before_their_projec
         torch.testing.assert_close(found[f"{name} tower"][output.rows], output.tokens.pooled_BD)
         assert not found[f"{name} tower"][~output.present_B].any()
     assert not batch.present_BM[:, 0].all(), "somebody has no scan"
+
+
+def test_the_embedding_of_a_modality_is_the_mean_of_its_tokens_where_it_has_any(model, batch, everything):
+    found = read(model, everything, batch)
+    with torch.no_grad():
+        output = model(batch, {"omics": View("omics")})["omics"]
+    tokens = output.tokens
+    for number, name in enumerate(("rna", "mutation", "clinical")):
+        wanted = torch.zeros_like(found[f"{name} embedding"])
+        for place, row in enumerate(output.rows.tolist()):
+            own = tokens.real_BT[place] & (tokens.modality_T.expand(tokens.real_BT.shape)[place] == number)
+            if own.any():
+                wanted[row] = tokens.tokens_BTD[place, own].mean(dim=0)
+        torch.testing.assert_close(found[f"{name} embedding"], wanted)
+        lacks = ~batch.present_BM[:, batch.modalities.index(name)]
+        assert not found[f"{name} embedding"][lacks].any()
+    assert not batch.present_BM[:, 1:].all(), "somebody lacks some omics"
 
 
 def test_few_features_are_read_one_by_one_and_of_many_their_components(model, aligned, batch, everything):
