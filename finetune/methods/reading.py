@@ -85,8 +85,8 @@ class Reading(nn.Module):
         super().__init__()
         self.config = config
         self.width = model.config.width
-        asked: dict[Pooled, bool] = {"towers": config.towers, "modalities": config.modalities}
-        self.kinds = tuple(kind for kind, wanted in asked.items() if wanted)
+        kinds: list[tuple[Pooled, bool]] = [("towers", config.towers), ("modalities", config.modalities)]
+        self.kinds = tuple(kind for kind, asked in kinds if asked)
         self.pooled = model.pooled(self.kinds)
         images = dict(spec.image for spec in model.specs if spec.kind == "image")
         self.images = {name: images[name] for name in config.images}
