@@ -86,7 +86,7 @@ class Reading(nn.Module):
         self.config = config
         self.width = model.config.width
         kinds: list[tuple[Pooled, bool]] = [("towers", config.towers), ("modalities", config.modalities)]
-        self.kinds = tuple(kind for kind, asked in kinds if asked)
+        self.kinds: tuple[Pooled, ...] = tuple(kind for kind, asked in kinds if asked)
         self.pooled = model.pooled(self.kinds)
         images = dict(spec.image for spec in model.specs if spec.kind == "image")
         self.images = {name: images[name] for name in config.images}
