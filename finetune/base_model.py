@@ -95,6 +95,8 @@ def _pretrain(study: Study, fold: Fold, folder: Path, pretrain: Pretrain) -> Pat
     config = study.config
     assert config.pretraining is not None
     changes = [
+        # Nobody reads what they say of one fold's model.
+        "probes=false",
         *config.pretraining_changes,
         f"cohort={config.cohort}",
         f"out={folder / 'pretrained'}",

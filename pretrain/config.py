@@ -29,6 +29,7 @@ DECIDES_NOTHING = {
     "workers",
     "hang_after",
     "evaluate_every",
+    "probes",
     "checkpoint_every",
     "keep_checkpoints",
     "wandb",
@@ -137,6 +138,11 @@ class PretrainConfig(Config):
         default=1, ge=1, description="Steps between rows of metrics.jsonl; nothing is fetched from a GPU in between."
     )
     evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0 evaluates at the end only.")
+    probes: bool = Field(
+        default=True,
+        description="Measure what linear models read from the embeddings, before training and at the end: endpoints, "
+        "and the site. It embeds all training patients.",
+    )
     checkpoint_every: int = Field(default=100, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1)
     stop_after_bad_steps: int = Field(default=3, ge=1, description="Non-finite steps in a row that end the run.")

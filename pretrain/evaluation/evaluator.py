@@ -110,10 +110,13 @@ class Evaluator:
         return metrics, embedding_map(held_out, FUSED, classes=classes)
 
     def _measure(self, permutations: int) -> tuple[dict[str, Any], Embedded]:
-        training = self.embed(self.training, "embedding training patients")
+        training = self.embed(self.training, "embedding training patients") if self.config.probes else None
         held_out = self.embed(self.held_out, "embedding held-out patients")
         if rank() > 0:
             return {}, held_out
+        if training is None:
+            space = measure_space(held_out, pairs=self.pairs, seed=self.config.seed, permutations=permutations)
+            return {**space, "probes": {}, "site_probe": {}}, held_out
         endpoints = self.aligned.cohort.manifest.endpoints
         metrics = evaluate(
             training,

@@ -109,6 +109,20 @@ def test_evaluation_tells_how_far_it_is(workplace, tmp_path):
     assert all(total == done > 0 and end == "finished" for _, total, done, end in heard.work)
 
 
+def test_without_probes_held_out_patients_alone_are_embedded_and_the_rest_is_the_same(workplace, tmp_path):
+    heard, found = Heard(), {}
+    for name, changes, progress in (("with", [], None), ("without", ["probes=false"], heard)):
+        found[name], _ = run_config(
+            workplace / "config.yaml", [f"out={tmp_path / name}", "epochs=0.7", *changes], progress
+        )
+    assert [label for label, *_ in heard.work] == ["embedding held-out patients"] * 2
+    assert found["with"]["probes"] and found["with"]["site_probe"]
+    assert not found["without"]["probes"] and not found["without"]["site_probe"]
+    assert found["with"]["retrieval"] == found["without"]["retrieval"]
+    page = (tmp_path / "without" / "report.html").read_text()
+    assert "Linear probes" not in page and "Linear probes" in (tmp_path / "with" / "report.html").read_text()
+
+
 def test_what_is_evaluated_and_written_is_the_average(workplace, tmp_path):
     changes = [f"out={tmp_path / 'run'}", "optimiser.learning_rate=1e-2", "ema=0.9"]
     run_config(workplace / "config.yaml", [*changes, "epochs=2"])

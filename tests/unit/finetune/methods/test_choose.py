@@ -35,7 +35,8 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
     beginning = learning.begin(fold, reading)
     views, inner, blocks = beginning.views, study.inner(fold), reading.blocks()
     assert [block.name for block in blocks] == [
-        "fused", "omics tower", "rna embedding", "mutation embedding", "clinical embedding", "rna values", "mutation values", "clinical values",
+        "fused", "omics tower", "rna embedding", "mutation embedding", "clinical embedding",
+        "rna values", "mutation values", "clinical values",
     ]  # fmt: skip
     for one, other in zip(beginning.inner, inner, strict=True):
         np.testing.assert_array_equal(one.test, other.test)

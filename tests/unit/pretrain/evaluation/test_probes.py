@@ -222,6 +222,20 @@ def test_site_probe_tells_planted_sites_and_no_others(make):
     assert plain["rna"]["value"] < 0.6
 
 
+def test_of_many_sites_the_largest_are_told_apart(make, monkeypatch):
+    monkeypatch.setattr("pretrain.evaluation.probes.MOST_SITES", 2)
+    train, held_out = make(120, "t"), make(60, "h")
+    for side in (train, held_out):
+        side.sites[:] = np.array(["small", "large", "larger"])[
+            np.searchsorted([0.2, 0.55], np.linspace(0, 1, len(side.sites)))
+        ]
+        planted = np.eye(3, 12)[np.unique(side.sites, return_inverse=True)[1]].astype(np.float32)
+        side.views["mri"] = side.views["mri"] + 3 * planted
+    result = probe_sites(train, held_out, 0)["mri"]
+    assert result["sites"] == 2 and result["value"] > 0.95
+    assert result["n_train"] == (train.sites != "small").sum()
+
+
 def test_what_cannot_be_measured_says_why(make, kinds):
     train, held_out = make(60, "t"), make(40, "h")
     held_out.present["rna"][5:] = False
