@@ -22,6 +22,7 @@ from finetune.splits import Fold
 from finetune.study import Study
 from foundation.errors import ChiasmaError
 from foundation.progress import Progress
+from foundation.training.stopping import Stopped
 
 BYTES_PER_PROCESS = 2 * 2**30
 """Memory that a process needs before it has read any image: the libraries, a small model, batches."""
@@ -122,8 +123,12 @@ def _end_with_parent() -> None:
 
 
 def _work(job: Job, fold: Fold) -> None:
-    with contextlib.redirect_stdout(None):
-        run_fold(job.study, fold, job.folder / fold.name, job.pretrain, lambda: None)
+    try:
+        with contextlib.redirect_stdout(None):
+            run_fold(job.study, fold, job.folder / fold.name, job.pretrain, lambda: None)
+    except Stopped as error:
+        # Told to end while it pretrained, it would begin the next fold.
+        os._exit(error.exit_code)
 
 
 def _room(study: Study) -> int:

@@ -36,6 +36,20 @@ fit: {epochs: 2, batch_size: 16}
 processes: 1
 """
 
+PRETRAIN = """
+cohort: elsewhere
+out: elsewhere
+preprocessing: {modalities: [rna, cnv]}
+towers:
+  omics: {tower: omics_transformer, tokenizer: {tokenizer: chunk}, width: 16, depth: 1, heads: 2}
+width: 16
+fusion: {fusion: gated_mean}
+objectives:
+  masked: {loss: {objective: masked_omics, width: 8}}
+epochs: 2000
+batch_size: 12
+"""
+
 
 @pytest.fixture(scope="module")
 def workplace(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -145,6 +159,21 @@ def test_processes_end_with_the_one_that_started_them(workplace, tmp_path, numbe
     assert process.returncode == code and "Traceback" not in message
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
+
+
+def test_told_to_end_while_two_folds_pretrain_no_other_is_begun(workplace, tmp_path):
+    (tmp_path / "pretrain.yaml").write_text(PRETRAIN)
+    run = tmp_path / "run"
+    process = start(
+        workplace, run, "processes=2", "pretrain=per_fold", "network=null", f"pretraining={tmp_path / 'pretrain.yaml'}"
+    )
+    wait_for(process, "0/pretrained/metrics.jsonl", run / "folds")
+    wait_for(process, "1/pretrained/metrics.jsonl", run / "folds")
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in message
+    assert sorted(path.name for path in (run / "folds").iterdir()) == ["0", "1"]
+    assert list(run.glob("folds/0/pretrained/checkpoints/step-*")), "what was learned is saved"
 
 
 @pytest.mark.parametrize(
