@@ -16,6 +16,7 @@ from foundation.cohort.spec import CohortSpec
 from foundation.config import load_config
 from foundation.errors import ConfigError, WriteError
 from foundation.simulation.simulate import simulate
+from foundation.simulation.subject import draw_subject
 
 PATIENTS, SEED = 40, 3
 
@@ -96,6 +97,8 @@ def test_the_yaml_is_a_valid_cohort_and_names_files_that_exist(cohort):
         "seizure": "survival",
     }
     assert list(spec.endpoints["toxicity"].classes) == ["no", "yes"]
+    assert spec.endpoints["toxicity"].columns() == ["toxicity"]
+    assert spec.endpoints["seizure"].columns() == ["seizure_days", "seizure_event"]
     for modality in spec.omics().values():
         for source in modality.source:
             assert (cohort / source.files).is_file()
@@ -112,6 +115,21 @@ def test_the_barcode_rule_sorts_every_sample(cohort):
     assert any("-01B" in sample or "-02A" in sample for sample in samples)
     chosen = {samples[positions[0]] for positions in assignment.by_patient.values()}
     assert chosen == {sample for sample in samples if sample.endswith("-01A")}
+
+
+def test_tables_tell_toxicity_and_seizures_of_whom_they_were_recorded(clinical, latent):
+    subjects = [draw_subject(SEED, index) for index in range(PATIENTS)]
+    for subject, (name, row) in zip(subjects, clinical.iterrows(), strict=True):
+        known, end = subject.presence, subject.outcome
+        assert name == subject.patient.name
+        assert row["toxicity"] == ("yes" if end.toxicity else "no") if known.toxicity else pd.isna(row["toxicity"])
+        seizure = row[["seizure_days", "seizure_event"]]
+        assert seizure.tolist() == [end.seizure_days, end.seizure_event] if known.seizure else seizure.isna().all()
+    assert clinical[["toxicity", "seizure_days"]].isna().any().all()
+    score = 3.5 * latent["height"] * latent["texture"]
+    np.testing.assert_allclose(latent["toxicity_score"], score, atol=1e-4)
+    score = 2 * latent["height"] * latent["elongation"] * latent["necrosis"]
+    np.testing.assert_allclose(latent["seizure_score"], score, atol=1e-4)
 
 
 def test_every_site_treats_its_share(clinical):
