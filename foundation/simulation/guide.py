@@ -68,6 +68,10 @@ endpoints:
   # Worst first.
   response: {{kind: response, column: response, classes: [PD, SD, PR, CR]}}
   os: {{kind: survival, time: os_days, event: os_event, unit: days}}
+  # Severe side effects of treatment; follows a product of two latent numbers, so no linear model of them predicts it.
+  toxicity: {{kind: subtype, column: toxicity, classes: ['no', 'yes']}}
+  # Until the first seizure, death or the last visit; follows a product of three.
+  seizure: {{kind: survival, time: seizure_days, event: seizure_event, unit: days}}
 """
 
 README = """# A SIMULATED cohort
@@ -84,7 +88,7 @@ The same command writes the same bytes. It is for trying things out, and for tes
 | `mutations.maf.gz`, `sequenced_samples.txt` | mutations, and every sample that was sequenced |
 | `segments.seg.gz` | copy-number segments, log2 ratio, hg38; some blood samples (10) |
 | `protein.h5ad` | AnnData, samples x proteins, a few not measured |
-| `clinical.tsv` | one row per patient: site, age, sex, stage, subtype, response, survival |
+| `clinical.tsv` | one row per patient: site, age, sex, stage, subtype, response, survival, toxicity, first seizure |
 | `pathways.gmt` | gene sets, for the pathway tokenizer |
 | `truth/` | what no hospital has; never an input of a model |
 
@@ -101,10 +105,14 @@ the scan; each also moves a pathway in the RNA and the protein, three driver gen
 | depth | front or back | subtype, response |
 | brightness | FLAIR bright, T1 dark | subtype, survival |
 | size | radius | survival, response, stage, age |
-| height | top or bottom | |
-| texture | coarse grain within the tumour | survival, response |
-| elongation | long from back to front | |
-| necrosis | share of the dark core | response, stage |
+| height | top or bottom | toxicity, seizures |
+| texture | coarse grain within the tumour | survival, response, toxicity |
+| elongation | long from back to front | seizures |
+| necrosis | share of the dark core | response, stage, seizures |
+
+Subtype, response and survival follow weighted sums of the latent. Toxicity follows a product, height x texture, and
+the first seizure another, height x elongation x necrosis: a linear model of the latent predicts them no better than
+chance, so a model has to learn what acts together. Seizures are followed until death or the last visit.
 
 `truth/causal_genes.tsv` and `truth/causal_arms.tsv` hold the weights: log2 expression (rna, protein), log odds of a
 mutation, log odds of a gain rather than a loss, each per unit of the latent. `truth/lesion_masks/` holds the tumour of

@@ -30,6 +30,8 @@ class Presence:
         subtype: Whether the subtype was determined.
         response: Whether the response was assessed.
         age: Whether the age was recorded.
+        toxicity: Whether side effects were recorded.
+        seizure: Whether seizures were recorded.
     """
 
     channels: tuple[str, ...]
@@ -39,6 +41,8 @@ class Presence:
     subtype: bool
     response: bool
     age: bool
+    toxicity: bool
+    seizure: bool
 
 
 def draw_presence(seed: int, patient: Patient) -> Presence:
@@ -54,6 +58,8 @@ def draw_presence(seed: int, patient: Patient) -> Presence:
     run = {name: draw() >= failed for name, failed in ASSAYS.items()}
     run["protein"] &= site.number != SITE_WITHOUT_PROTEIN or draw() < 0.2
     assays = frozenset(name for name, done in run.items() if tissue and done)
+    # By chance alone: by stage, which the latent moves, those who are told would not be symmetric in the latent.
+    recorded = stream(seed, "recorded", patient.index).random
     further = {"11A": 0.08, "01B": 0.05, "02A": 0.04}
     samples = tuple(kind for kind, fraction in further.items() if draw() < fraction)
     return Presence(
@@ -64,4 +70,6 @@ def draw_presence(seed: int, patient: Patient) -> Presence:
         subtype=draw() >= 0.05,
         response=draw() >= 0.10 + 0.04 * patient.stage,
         age=draw() >= 0.02,
+        toxicity=recorded() >= 0.12,
+        seizure=recorded() >= 0.08,
     )

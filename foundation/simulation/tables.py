@@ -111,6 +111,7 @@ def write_protein(out: Path, seed: int, biology: Biology, subjects: Sequence[Sub
 def write_clinical(out: Path, subjects: Sequence[Subject]) -> None:
     """Write ``clinical.tsv``: one row per patient, empty where nobody wrote it down."""
     header = ["patient", "site", "age", "sex", "stage", "subtype", "response", "os_days", "os_event"]
+    header += ["toxicity", "seizure_days", "seizure_event"]
     rows = [
         [
             s.patient.name,
@@ -122,6 +123,9 @@ def write_clinical(out: Path, subjects: Sequence[Subject]) -> None:
             RESPONSES[s.outcome.response] if s.presence.response else None,
             s.outcome.days,
             s.outcome.event,
+            ("no", "yes")[s.outcome.toxicity] if s.presence.toxicity else None,
+            s.outcome.seizure_days if s.presence.seizure else None,
+            s.outcome.seizure_event if s.presence.seizure else None,
         ]
         for s in subjects
     ]

@@ -11,7 +11,7 @@ import numpy as np
 from foundation.simulation.biology import ARMS, Biology, causal_genes
 from foundation.simulation.files import write_table
 from foundation.simulation.latent import LATENT, SUBTYPES
-from foundation.simulation.outcomes import oracle
+from foundation.simulation.oracle import oracle
 from foundation.simulation.subject import Subject
 
 
@@ -20,7 +20,7 @@ def write_truth(folder: Path, biology: Biology, subjects: Sequence[Subject]) -> 
     folder.mkdir(exist_ok=True)
     write_table(
         folder / "latent.tsv",
-        ["patient", *LATENT, "subtype", "linear_predictor", "response_score"],
+        ["patient", *LATENT, "subtype", "linear_predictor", "response_score", "toxicity_score", "seizure_score"],
         (
             [
                 s.patient.name,
@@ -28,6 +28,8 @@ def write_truth(folder: Path, biology: Biology, subjects: Sequence[Subject]) -> 
                 SUBTYPES[s.patient.subtype],
                 f"{s.outcome.linear_predictor:.6f}",
                 f"{s.outcome.response_score:.6f}",
+                f"{s.outcome.toxicity_score:.6f}",
+                f"{s.outcome.seizure_score:.6f}",
             ]
             for s in subjects
         ),
@@ -42,10 +44,4 @@ def write_truth(folder: Path, biology: Biology, subjects: Sequence[Subject]) -> 
         ["arm", "latent", "weight"],
         ([ARMS[arm], LATENT[dim], f"{biology.arms[arm, dim]:.6f}"] for arm, dim in np.argwhere(biology.arms != 0)),
     )
-    scores = oracle(
-        [s.patient for s in subjects],
-        [s.outcome for s in subjects],
-        np.array([s.presence.subtype for s in subjects]),
-        np.array([s.presence.response for s in subjects]),
-    )
-    (folder / "oracle.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (folder / "oracle.json").write_text(json.dumps(oracle(subjects), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Outcomes against independent references: pairwise concordance, Bayes' rule by densities, the Weibull hazard."""
+"""Outcomes against independent references: Bayes' rule by densities, Weibull hazards, logistic odds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from foundation.simulation import outcomes
@@ -18,7 +16,8 @@ from foundation.simulation.latent import (
     draw_patient,
     subtype_probabilities,
 )
-from foundation.simulation.outcomes import concordance, draw_outcome, oracle
+from foundation.simulation.outcomes import draw_outcome
+from foundation.simulation.streams import stream
 
 SUBJECTS = 400
 
@@ -27,31 +26,6 @@ SUBJECTS = 400
 def drawn():
     patients = [draw_patient(11, index) for index in range(SUBJECTS)]
     return patients, [draw_outcome(11, patient) for patient in patients]
-
-
-def pairwise_concordance(risk, days, event) -> float:
-    right = pairs = 0.0
-    for i in range(len(risk)):
-        for j in range(len(risk)):
-            if event[i] == 1 and (days[i] < days[j] or (days[i] == days[j] and event[j] == 0)):
-                pairs += 1
-                right += 1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0
-    return right / pairs if pairs else float("nan")
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6), st.integers(0, 1)), min_size=1, max_size=12))
-def test_concordance_is_that_of_all_pairs(rows):
-    risk, days, event = (np.array(column) for column in zip(*rows, strict=True))
-    np.testing.assert_allclose(concordance(risk, days, event), pairwise_concordance(risk, days, event), equal_nan=True)
-
-
-def test_concordance_does_not_depend_on_the_size_of_its_blocks(monkeypatch):
-    random = np.random.default_rng(0)
-    risk, days, event = random.normal(size=300), random.integers(1, 50, 300), random.integers(0, 2, 300)
-    whole = concordance(risk, days, event)
-    monkeypatch.setattr(outcomes, "ROWS", 7)
-    assert concordance(risk, days, event) == whole
 
 
 def test_subtype_probabilities_are_bayes_rule_on_the_densities(drawn):
@@ -66,34 +40,6 @@ def test_the_latent_has_mean_0_and_variance_1(drawn):
     latent_ND = np.array([patient.latent for patient in drawn[0]])
     assert np.abs(latent_ND.mean(axis=0)).max() < 4 / np.sqrt(SUBJECTS)
     assert np.abs(latent_ND.std(axis=0) - 1).max() < 0.15
-
-
-def test_the_oracle_is_good_and_not_perfect(drawn):
-    everyone = np.ones(SUBJECTS, dtype=bool)
-    scores = oracle(*drawn, everyone, everyone)
-    assert 0.9 < scores["subtype"]["balanced_accuracy"]["oracle"] < 0.995
-    assert 0.7 < scores["response"]["auroc_responder"]["oracle"] < 0.95
-    assert 0.3 < scores["response"]["quadratic_kappa"]["oracle"] < 0.9
-    assert 0.65 < scores["os"]["c_index"]["oracle"] < 0.9
-
-
-def test_the_oracle_sees_only_whose_endpoint_is_told(drawn):
-    patients, ends = drawn
-    told = np.arange(SUBJECTS) % 2 == 0
-    some = oracle(patients, ends, told, told)
-    half = oracle(patients[::2], ends[::2], np.ones(sum(told), bool), np.ones(sum(told), bool))
-    assert some["subtype"] == half["subtype"] and some["response"] == half["response"] and some["os"] != half["os"]
-
-
-def test_a_score_that_nobody_can_tell_is_none(drawn):
-    patients, ends = drawn
-    alike = [dataclasses.replace(end, event=0, response=0) for end in ends[:5]]
-    same = [dataclasses.replace(patient, subtype=1) for patient in patients[:5]]
-    told = np.ones(5, dtype=bool)
-    scores = oracle(same, alike, told, told)
-    assert scores["os"]["c_index"] == {"oracle": None, "chance": 0.5}
-    assert scores["subtype"]["macro_auroc"]["oracle"] is None
-    assert scores["response"]["auroc_responder"]["oracle"] is scores["response"]["quadratic_kappa"]["oracle"] is None
 
 
 def test_survival_is_positive_and_censored_in_part(drawn):
@@ -115,5 +61,57 @@ def test_deaths_without_censoring_follow_the_weibull_hazard(monkeypatch, drawn):
     assert abs(np.mean(cumulative < np.log(2)) - 0.5) < 2 / np.sqrt(SUBJECTS)
 
 
+def test_toxicity_has_the_odds_of_its_product(drawn):
+    patients, ends = drawn
+    score = np.array([3.5 * patient.value("height") * patient.value("texture") for patient in patients])
+    np.testing.assert_allclose([end.toxicity_score for end in ends], score)
+    toxicity = np.array([end.toxicity for end in ends])
+    for side in (score < -1, np.abs(score) <= 1, score > 1):
+        expected_N = 1 / (1 + np.exp(-score[side]))
+        error = np.sqrt(np.sum(expected_N * (1 - expected_N)))
+        assert abs(toxicity[side].sum() - expected_N.sum()) < 3 * error
+
+
+def test_first_seizures_follow_the_weibull_hazard_of_their_product(monkeypatch, drawn):
+    monkeypatch.setattr(outcomes, "STUDY_DAYS", 1e9)
+    monkeypatch.setattr(outcomes, "LOST_AFTER_DAYS", 1e12)
+    monkeypatch.setattr(outcomes, "WEIBULL_SCALE", 1e15)
+    patients = drawn[0]
+    ends = [draw_outcome(11, patient) for patient in patients]
+    score = [2 * p.value("height") * p.value("elongation") * p.value("necrosis") for p in patients]
+    np.testing.assert_allclose([end.seizure_score for end in ends], score)
+    assert sum(end.seizure_event for end in ends) > 0.99 * SUBJECTS
+    # Of whom the seizure comes within days, whole days are too coarse to tell the hazard.
+    late = np.abs(score) < 3
+    days = np.array([end.seizure_days for end in ends], dtype=float)[late]
+    cumulative = np.exp(np.array(score)[late]) * ((days - 0.5) / outcomes.SEIZURE_SCALE) ** outcomes.WEIBULL_SHAPE
+    assert late.mean() > 0.8
+    assert abs(cumulative.mean() - 1) < 4 / np.sqrt(late.sum())
+    assert abs(np.mean(cumulative < np.log(2)) - 0.5) < 2 / np.sqrt(late.sum())
+
+
+def test_nobody_has_a_seizure_after_the_last_visit(drawn):
+    ends = drawn[1]
+    assert all(1 <= end.seizure_days <= end.days for end in ends)
+    assert all(end.seizure_days == end.days for end in ends if not end.seizure_event)
+    assert 0.45 < np.mean([end.seizure_event for end in ends]) < 0.7
+
+
+@pytest.mark.parametrize("purpose", ["toxicity", "seizure"])
+def test_an_endpoint_beyond_linear_has_a_stream_of_its_own(monkeypatch, drawn, purpose):
+    patients, before = drawn
+    monkeypatch.setattr(outcomes, "stream", lambda seed, what, *n: stream(seed + (what == purpose), what, *n))
+    after = [draw_outcome(11, patient) for patient in patients]
+    for field in dataclasses.fields(outcomes.Outcome):
+        same = [
+            getattr(one, field.name) == getattr(other, field.name) for one, other in zip(before, after, strict=True)
+        ]
+        may_differ = (
+            field.name in {"toxicity"} if purpose == "toxicity" else field.name in {"seizure_days", "seizure_event"}
+        )
+        assert all(same) != may_differ, field.name
+
+
 def test_every_dimension_named_by_an_endpoint_is_a_latent():
-    assert set(outcomes.HAZARD) | set(outcomes.RESPONSE) <= set(LATENT)
+    products = {name for names in (*outcomes.TOXICITY, *outcomes.SEIZURE) for name in names}
+    assert set(outcomes.HAZARD) | set(outcomes.RESPONSE) | products <= set(LATENT)

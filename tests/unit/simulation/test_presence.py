@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from foundation.simulation import presence
+from foundation.simulation.latent import draw_patient
+from foundation.simulation.presence import Presence, draw_presence
 from foundation.simulation.sites import SITES
+from foundation.simulation.streams import stream
 from foundation.simulation.subject import draw_subject
 
 
@@ -14,19 +20,21 @@ from foundation.simulation.subject import draw_subject
 def table() -> pd.DataFrame:
     rows = []
     for subject in (draw_subject(5, index) for index in range(3000)):
-        presence = subject.presence
+        there = subject.presence
         rows.append(
             {
                 "site": subject.patient.site.number,
                 "stage": subject.patient.stage,
-                "mri": bool(presence.channels),
-                "lone": len(presence.channels) == 1,
-                "t1 only": presence.channels == ("t1",),
-                "subtype": presence.subtype,
-                "response": presence.response,
-                "blood": presence.blood,
-                "further": presence.samples,
-                **{name: name in presence.assays for name in ("rna", "mutation", "cnv", "protein")},
+                "mri": bool(there.channels),
+                "lone": len(there.channels) == 1,
+                "t1 only": there.channels == ("t1",),
+                "subtype": there.subtype,
+                "response": there.response,
+                "toxicity": there.toxicity,
+                "seizure": there.seizure,
+                "blood": there.blood,
+                "further": there.samples,
+                **{name: name in there.assays for name in ("rna", "mutation", "cnv", "protein")},
             }
         )
     return pd.DataFrame(rows)
@@ -73,3 +81,16 @@ def test_who_lacks_an_assay_has_no_other_sample_of_it(table):
 def test_some_endpoints_are_unknown(table):
     assert 0.02 < 1 - table["subtype"].mean() < 0.08
     assert 0.12 < 1 - table["response"].mean() < 0.28
+    assert 0.09 < 1 - table["toxicity"].mean() < 0.15
+    assert 0.05 < 1 - table["seizure"].mean() < 0.11
+
+
+def test_who_is_told_of_toxicity_and_seizures_is_drawn_from_a_stream_of_its_own(monkeypatch):
+    def draw() -> list[Presence]:
+        return [draw_presence(5, draw_patient(5, index)) for index in range(200)]
+
+    before = draw()
+    monkeypatch.setattr(presence, "stream", lambda seed, what, *n: stream(seed + (what == "recorded"), what, *n))
+    for field in dataclasses.fields(Presence):
+        one, other = ([getattr(each, field.name) for each in drawn] for drawn in (before, draw()))
+        assert (one == other) != (field.name in {"toxicity", "seizure"}), field.name

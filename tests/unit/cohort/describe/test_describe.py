@@ -41,7 +41,7 @@ def test_a_simulated_hospital_prepares_to_the_same_counts(hospital, simulated, t
     mri = manifest.modalities["mri"]
     assert mri.shape == known.modalities["mri"].shape
     assert mri.channels["t1"] == known.modalities["mri"].channels["t1"]
-    for name in ("subtype", "os", "response"):
+    for name in ("subtype", "os", "response", "seizure"):
         assert manifest.endpoints[name]["patients"] == known.endpoints[name]["patients"]
 
 
