@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.base_model import Pretrain
+from finetune.base_model import Pretrain, as_read
 from finetune.config import FinetuneConfig
 from finetune.fold import FINAL, summary_of
 from finetune.outcomes import refuse_nothing_to_learn, remarks
@@ -163,10 +163,11 @@ def make_study(config: FinetuneConfig) -> Study:
 
 
 def _not_shared(study: Study) -> list[str]:
-    """What a pretrained model and the cohort do not share, in sentences."""
+    """What a pretrained model and the cohort do not share, and what no tower reads, in sentences."""
+    told = [f"'{name}': no tower of the model reads it; heads alone do." for name in study.heads_only]
     if not isinstance(study.config.pretrain, Path):
-        return []
-    return align(Preprocessing.read(study.config.pretrain), study.cohort).only(study.modalities).sentences()
+        return told
+    return as_read(Preprocessing.read(study.config.pretrain), study, study.folds.folds[0]).sentences() + told
 
 
 def _refuse_no_model(folder: Path) -> None:

@@ -104,7 +104,7 @@ class Learning:
     Attributes:
         study: Of the run.
         base: The model before it is adapted, on its device.
-        aligned: The cohort as that model reads it.
+        aligned: The cohort as that model and its heads read it.
         adapt: How it is adapted.
         seed: Of this fold.
     """

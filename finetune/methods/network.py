@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.base_model import BaseModel
+from finetune.base_model import BaseModel, as_read
 from finetune.config import MEMBERS, OURS
 from finetune.methods import adapter
 from finetune.methods.choose import Beginning, Learning
@@ -19,7 +19,6 @@ from finetune.methods.modes import AdaptConfig, Scratch, leaving_blind
 from finetune.predictor import ADAPTER, MODEL
 from finetune.splits import Fold
 from finetune.study import Study
-from foundation.data.alignment import align
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import draw
@@ -61,7 +60,7 @@ class NetworkMethod:
         """
         study, seed = self.study, self._seed(fold)
         torch.manual_seed(seed)
-        aligned = align(self.base.preprocessing, study.cohort).only(study.modalities)
+        aligned = as_read(self.base.preprocessing, study, fold)
         adapt = leaving_blind(self.adapt, self.base.model, study.modalities)
         learning = Learning(study, self.base.model, aligned, adapt, seed)
         alike = (isinstance(self.adapt, Scratch), self.labels)

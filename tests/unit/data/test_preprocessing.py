@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
-from foundation.data.scaling import fit_preprocessing
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import CheckpointError
 
 ROWS = np.arange(0, 40, 2)
@@ -88,3 +88,16 @@ def test_a_truncated_or_missing_file_is_refused(cohort, tmp_path):
         Preprocessing.read(tmp_path)
     with pytest.raises(CheckpointError, match="format version None"):
         Preprocessing.from_json("[]")
+
+
+def test_two_are_joined_in_the_order_of_the_axis_m_and_taken_apart_again(cohort):
+    one, other = (
+        fit_preprocessing(cohort, ROWS, PreprocessingConfig(modalities=names)) for names in (["mut", "mri"], ["rna"])
+    )
+    both = one.joined(other)
+    assert list(both.modalities) == ["mut", "mri", "rna"]
+    assert both.without(["mut", "mri"]) == other and both.without(["rna"]) == one
+    assert one.without(["mri", "mut", "rna"]) is None
+    assert list(one.modalities) == ["mut", "mri"], "neither is changed"
+    with pytest.raises(ValueError, match="mri"):
+        both.joined(one)

@@ -75,6 +75,28 @@ def test_what_is_attached_is_printed_before_training(tune, workplace, untrained,
     assert ("LoRA on blocks.*.attention.query" in table) == (start != "none")
 
 
+@pytest.mark.parametrize("start", ["per_fold", "none"])
+def test_heads_read_a_covariate_that_a_model_made_for_the_run_does_not_know(tune, workplace, untrained, capsys, start):
+    known = {"modalities": ["rna", "mutation"]}
+    changes = {
+        "per_fold": [
+            "pretrain=per_fold",
+            f"pretraining={workplace / 'pretraining.yaml'}",
+            "pretraining_changes=['preprocessing.modalities=[rna, mutation]']",
+        ],
+        "none": [*untrained, f"network.preprocessing={json.dumps(known)}"],
+    }[start]
+    task = "tasks=[{task: subtype, endpoint: subtype}]"
+    metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
+    assert metrics["modalities"] == ["rna", "mutation", "clinical"]
+    assert {"clinical", "rna+mutation+clinical"} <= set(metrics["by_modality_subset"])
+    assert "clinical" in metrics["by_pattern"], "who has nothing else is read too"
+    assert "clinical values" in metrics["blocks"]
+    # As many inputs as where the model knows all of it.
+    assert re.search(rf"heads +{3 * (16 + 48) + 3} +{3 * (16 + 48) + 3}", metrics["adaptation"])
+    assert "'clinical': no tower of the model reads it; heads alone do." in capsys.readouterr().out
+
+
 def test_a_cohort_that_lacks_a_modality_of_the_model_is_read_without_it(tune, workplace, tmp_path):
     cohort = Path(shutil.copytree(workplace / "cohort", tmp_path / "cohort"))
     for name in ("cohort.json", "features.json"):
