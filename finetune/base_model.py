@@ -14,9 +14,8 @@ from finetune.config import Network
 from finetune.leakage import refuse_seen
 from finetune.splits import Fold
 from finetune.study import Study
-from foundation.data.alignment import Aligned, align
 from foundation.data.preprocessing import Preprocessing
-from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
+from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
@@ -74,20 +73,6 @@ def base_model(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None
     if len(fold.test):
         refuse_seen(base.seen, study.cohort.patients[fold.test])
     return base
-
-
-def as_read(preprocessing: Preprocessing, study: Study, fold: Fold) -> Aligned:
-    """The cohort as a model and its heads read it, with what may be seen of a patient.
-
-    Args:
-        preprocessing: Of the model.
-        study: Of the run.
-        fold: Whose training patients the scaling of covariates that the model does not know is learned from.
-    """
-    if study.heads_only:
-        config = PreprocessingConfig(modalities=[*study.heads_only])
-        preprocessing = preprocessing.joined(fit_preprocessing(study.cohort, fold.train, config))
-    return align(preprocessing, study.cohort).only(study.modalities)
 
 
 def untrained(study: Study, network: Network, rows: np.ndarray) -> BaseModel:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 import finetune.tasks  # noqa: F401  (registers every task)
 import foundation.model.fusion
 import foundation.model.towers  # noqa: F401  (registers every part)
-from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
+from finetune.methods.modes import AdaptConfig, Frozen, Full, Lora, Scratch
 from finetune.methods.reading import ALL, Kind
 from finetune.splits import SplitConfig
 from finetune.tasks.base import tasks
@@ -26,6 +26,7 @@ DECIDES_NOTHING = {"cohort", "out", "cache", "processes", "oracle"}
 """Keys that may change between the start of a run and its resumption."""
 
 OURS, FROM_SCRATCH, FROZEN_PROBE, KEPT = "ours", "from scratch", "frozen probe", "kept"
+DORA, ALL_WEIGHTS = "DoRA", "all weights"
 
 MEMBERS = (FROZEN_PROBE, OURS)
 """Networks among which inner folds choose what is kept, beside the linear baselines; the more cautious first."""
@@ -131,15 +132,15 @@ class FinetuneConfig(Config):
     )
     reads: list[Kind] = Field(
         default=list(ALL),
-        description="What heads read beside the fused embedding: towers, each tower's own embedding; values, "
-        "components of each omics modality, or all of few features; images, intensities on a coarse grid.",
+        description="What heads read beside the fused embedding: towers, each tower's own embedding; modalities, that "
+        "of each omics modality; values, components of each, or all of few features; images, intensities on a grid.",
     )
     splits: SplitConfig = SplitConfig()
     adapt: AdaptConfig = Lora()
     dropout: TaskDropout = TaskDropout()
     fit: FitConfig = FitConfig()
     search: Search = Search()
-    compare: list[Literal["from scratch", "frozen probe"]] = Field(
+    compare: list[Literal["from scratch", "frozen probe", "DoRA", "all weights"]] = Field(
         default=[FROM_SCRATCH, FROZEN_PROBE], description="What else is trained on the same folds."
     )
     labels: list[int] = Field(
@@ -179,7 +180,11 @@ class FinetuneConfig(Config):
 
     def methods(self) -> dict[str, AdaptConfig]:
         """What is trained on every fold, by name."""
-        others: dict[str, AdaptConfig] = {FROM_SCRATCH: Scratch(), FROZEN_PROBE: Frozen()}
+        lora = self.adapt if isinstance(self.adapt, Lora) else Lora()
+        dora = lora.model_copy(update={"dora": True})
+        others: dict[str, AdaptConfig] = {
+            FROM_SCRATCH: Scratch(), FROZEN_PROBE: Frozen(), DORA: dora, ALL_WEIGHTS: Full()
+        }  # fmt: skip
         chosen = [] if self.pretrain == "none" else self.compare
         return {OURS: self.adapt, **{name: others[name] for name in chosen if others[name] != self.adapt}}
 

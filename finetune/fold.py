@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from finetune.base_model import BaseModel, Pretrain, as_read, base_model, untrained
+from finetune.base_model import BaseModel, Pretrain, base_model, untrained
 from finetune.config import KEPT, MEMBERS, OURS, FinetuneConfig
 from finetune.methods.adapt import adapt
 from finetune.methods.choose import Learning
@@ -21,6 +21,7 @@ from finetune.methods.network import HELD_OUT, Beginnings, NetworkMethod
 from finetune.resuming import is_done, seal
 from finetune.splits import Fold
 from finetune.study import Study
+from foundation.data.alignment import align
 from foundation.files.whole import replacing
 from foundation.hub import model_folder
 
@@ -119,7 +120,8 @@ def summary_of(study: Study, fold: Fold) -> str:
         built = untrained(study, network, learned_from if study.config.pretraining else fold.train)
         model, preprocessing = built.model, built.preprocessing
     settings = leaving_blind(study.config.adapt, model, study.modalities)
-    aligned = as_read(preprocessing, study, fold)
-    reading = Learning(study, model, aligned, settings, study.config.seed).read(fold)
+    heads_only = study.fit_heads_only(fold)
+    aligned = align(preprocessing.joined(heads_only), study.cohort).only(study.modalities)
+    reading = Learning(study, model, aligned, settings, study.config.seed, heads_only).read(fold)
     heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in study.tasks(fold.train).items()})
     return adapt(model, settings, heads, seed=study.config.seed, reading=reading).summary()

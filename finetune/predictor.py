@@ -70,9 +70,7 @@ class Predictor:
                 )
         model, preprocessing = model_folder.read(run / MODEL)
         adapted, tasks, document = read_adapter(run / adapter, model.to(device or usable_device()))  # type: ignore[arg-type]
-        if adapted.reading.heads_only is not None:
-            preprocessing = preprocessing.joined(adapted.reading.heads_only)
-        return cls(adapted, tasks, preprocessing, document.modalities)
+        return cls(adapted, tasks, preprocessing.joined(adapted.reading.heads_only), document.modalities)
 
     def align(self, cohort: PreparedCohort) -> Aligned:
         """A cohort as this model reads it.

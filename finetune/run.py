@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.base_model import Pretrain, as_read
+from finetune.base_model import Pretrain
 from finetune.config import FinetuneConfig
 from finetune.fold import FINAL, summary_of
 from finetune.outcomes import refuse_nothing_to_learn, remarks
@@ -167,7 +167,8 @@ def _not_shared(study: Study) -> list[str]:
     told = [f"'{name}': no tower of the model reads it; heads alone do." for name in study.heads_only]
     if not isinstance(study.config.pretrain, Path):
         return told
-    return as_read(Preprocessing.read(study.config.pretrain), study, study.folds.folds[0]).sentences() + told
+    preprocessing = Preprocessing.read(study.config.pretrain).joined(study.fit_heads_only(study.folds.folds[0]))
+    return align(preprocessing, study.cohort).only(study.modalities).sentences() + told
 
 
 def _refuse_no_model(folder: Path) -> None:

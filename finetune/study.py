@@ -19,7 +19,9 @@ from finetune.splits import Fold, Folds, Records, within_groups
 from finetune.tasks.base import Task, Truth, tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned
+from foundation.data.preprocessing import Preprocessing
 from foundation.data.presence import observed_N
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import ConfigError, nearest
 from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import permutation
@@ -164,6 +166,12 @@ class Study:
         for task in fitted.values():
             task.fit(self.truth(train), self.groups(train))
         return fitted
+
+    def fit_heads_only(self, fold: Fold) -> Preprocessing | None:
+        """Scaling of the covariates that the model does not know, fitted on training rows; None where it knows all."""
+        if not self.heads_only:
+            return None
+        return fit_preprocessing(self.cohort, fold.train, PreprocessingConfig(modalities=[*self.heads_only]))
 
     @cached_property
     def weights(self) -> dict[str, float]:

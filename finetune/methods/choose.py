@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from finetune.study import Study
 from finetune.tasks.base import Task
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
+from foundation.data.preprocessing import Preprocessing
 from foundation.model.multimodal import MultimodalModel
 
 NEAR = 20
@@ -107,6 +108,7 @@ class Learning:
         aligned: The cohort as that model and its heads read it.
         adapt: How it is adapted.
         seed: Of this fold.
+        heads_only: Scaling of the covariates that the model does not know, if any.
     """
 
     study: Study
@@ -114,11 +116,12 @@ class Learning:
     aligned: Aligned
     adapt: AdaptConfig
     seed: int
+    heads_only: Preprocessing | None = None
 
     def read(self, fold: Fold) -> Reading:
         """What heads read, learned on the training records."""
         config = self.study.config
-        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.covariates)
+        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.covariates, self.heads_only)
 
     def begin(self, fold: Fold, reading: Reading) -> Beginning:
         """Embed the training records with the model as it is, and choose the penalties of heads."""
@@ -173,9 +176,8 @@ class Learning:
             heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in tasks.items()})
         adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed, reading=reading)
         views = beginning.views.of(train)
-        labels, groups = self.study.labels(views.rows, self._device), self.study.groups(views.rows).tolist()
         for name, task in tasks.items():
-            init_head(adapted.heads[name], task, views.x_LE, labels, groups, choice.penalties[name])  # type: ignore[arg-type]
+            init_head(adapted.heads[name], views.x_LE, self._loss(task, views.rows), choice.penalties[name])  # type: ignore[arg-type]
         return Trainee(adapted, tasks, self.study.weights)
 
     def data(self, rows: np.ndarray) -> CohortDataset:
@@ -222,29 +224,29 @@ class Learning:
             task = self.study.tasks(fold.train)[name].to(self._device)
             test = views.of(self.study.one_each(fold.test), whole=True)
             train = views.of(fold.train)
-            known = self.study.labels(train.rows, self._device), self.study.groups(train.rows).tolist()
-            folds.append((task, Head(task, reading.blocks()).to(self._device), train.x_LE, known, test))
-        best, states = -math.inf, [head.state_dict() for _, head, *_ in folds]
+            head = Head(task, reading.blocks()).to(self._device)
+            learned, judged = (self._loss(task, of.rows) for of in (train, test))
+            folds.append((head, train.x_LE, learned, test.x_LE, judged))
+        best, states = -math.inf, [head.state_dict() for head, *_ in folds]
 
         def value(penalties: Mapping[str, float]) -> float:
             nonlocal best, states
             values, steps = [], STEPS if math.isinf(best) else NEAR
-            for (task, head, x_LE, (labels, groups), test), state in zip(folds, states, strict=True):
+            for (head, x_LE, learned, test_LE, judged), state in zip(folds, states, strict=True):
                 # From where the best so far is: what is tried is near.
                 head.load_state_dict(state)
-                init_head(head, task, x_LE, labels, groups, penalties, steps=steps)
+                init_head(head, x_LE, learned, penalties, steps=steps)
                 with torch.no_grad():
-                    values.append(self._log_likelihood(task, head(test.x_LE), test.rows))
+                    values.append(-float(judged(head(test_LE))))
             if np.mean(values) > best:
-                best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for _, head, *_ in folds]
+                best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for head, *_ in folds]
             return float(np.mean(values))
 
         return choose_penalties(reading.blocks(), value)
 
-    def _log_likelihood(self, task: Task, outputs: Tensor, rows: np.ndarray) -> float:
-        """Of what became of held-out records; a rank statistic of so few would be noise."""
-        task.eval()
-        return -float(task.loss(outputs, self.study.labels(rows, self._device), self.study.groups(rows).tolist()))
+    def _loss(self, task: Task, rows: np.ndarray) -> Callable[[Tensor], Tensor]:
+        """Outputs of records to their loss; choices are judged by it too: a rank statistic of so few would be noise."""
+        return task.loss_of(self.study.labels(rows, self._device), self.study.groups(rows).tolist())
 
     def _try(self, choice: Choice, beginning: Beginning, inner: Sequence[tuple[int, Fold]], epochs: int) -> _Tried:
         """What training by a choice comes to on inner folds, after each number of epochs up to the last."""
@@ -288,17 +290,14 @@ class Learning:
 
     def _values(self, fold: Fold, held_out: Sequence[HeldOut]) -> list[float]:
         """The log-likelihood of an inner fold's patients, summed over tasks, by each of several outputs."""
-        # Not the tasks that are trained: they remember patients of earlier batches.
-        tasks = {name: task.to(self._device) for name, task in self.study.tasks(fold.train).items()}
+        tasks, rows = self.study.tasks(fold.train), held_out[0].rows
+        losses = {name: self._loss(task.to(self._device), rows) for name, task in tasks.items()}
+        weights = self.study.weights
 
-        def value(found: HeldOut) -> float:
-            each = {name: output.float().to(self._device) for name, output in found.outputs.items()}
-            return sum(
-                self.study.weights[name] * self._log_likelihood(task, each[name], found.rows)
-                for name, task in tasks.items()
-            )
+        def value(outputs: Mapping[str, Tensor]) -> float:
+            return -sum(weights[n] * float(loss(outputs[n].float().to(self._device))) for n, loss in losses.items())
 
-        return [value(found) for found in held_out]
+        return [value(found.outputs) for found in held_out]
 
 
 def _enough(inner: Sequence[Fold]) -> list[Fold]:

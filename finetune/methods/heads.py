@@ -7,7 +7,7 @@ A head that starts at random pulls the model about before it knows where to; one
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,23 +79,14 @@ class Head(nn.Module):
 
 
 def init_head(
-    head: Head,
-    task: Task,
-    x_NE: Tensor,
-    endpoints: Mapping[str, Mapping[str, Tensor]],
-    groups: Sequence[str],
-    penalties: Mapping[str, float],
-    *,
-    steps: int = STEPS,
+    head: Head, x_NE: Tensor, loss: Callable[[Tensor], Tensor], penalties: Mapping[str, float], *, steps: int = STEPS
 ) -> None:
     """Center a head on its inputs and fit it to them, by the task's own loss and ridge penalties.
 
     Args:
         head: Changed in place, from wherever it is.
-        task: Fitted on the same patients.
         x_NE: What is read of training records.
-        endpoints: Of the same records.
-        groups: [N] names.
+        loss: Of outputs for these records, as `Task.loss_of` gives it.
         penalties: See `Head.prepare`.
         steps: Of the search, at most; few where the head is near already.
     """
@@ -109,11 +100,10 @@ def init_head(
         tolerance_change=FLAT,
         line_search_fn="strong_wolfe",
     )
-    task.eval()
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        total = task.loss(head.inner(scaled_NE), endpoints, groups) + head.ridge()
+        total = loss(head.inner(scaled_NE)) + head.ridge()
         total.backward()
         return total
 

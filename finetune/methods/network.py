@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.base_model import BaseModel, as_read
+from finetune.base_model import BaseModel
 from finetune.config import MEMBERS, OURS
 from finetune.methods import adapter
 from finetune.methods.choose import Beginning, Learning
@@ -19,6 +19,7 @@ from finetune.methods.modes import AdaptConfig, Scratch, leaving_blind
 from finetune.predictor import ADAPTER, MODEL
 from finetune.splits import Fold
 from finetune.study import Study
+from foundation.data.alignment import align
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import draw
@@ -60,9 +61,10 @@ class NetworkMethod:
         """
         study, seed = self.study, self._seed(fold)
         torch.manual_seed(seed)
-        aligned = as_read(self.base.preprocessing, study, fold)
+        heads_only = study.fit_heads_only(fold)
+        aligned = align(self.base.preprocessing.joined(heads_only), study.cohort).only(study.modalities)
         adapt = leaving_blind(self.adapt, self.base.model, study.modalities)
-        learning = Learning(study, self.base.model, aligned, adapt, seed)
+        learning = Learning(study, self.base.model, aligned, adapt, seed, heads_only)
         alike = (isinstance(self.adapt, Scratch), self.labels)
         if alike not in self.beginnings:
             others = [known.reading for (_, labels), known in self.beginnings.items() if labels == self.labels]

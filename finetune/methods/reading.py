@@ -1,4 +1,4 @@
-"""What heads read of a record, in blocks: the fused embedding, each tower's own, values and images as they are.
+"""What heads read of a record, in blocks: the fused embedding, those of towers and modalities, values and images.
 
 An embedding made by a contrast keeps what modalities share, and loses what one alone knows; and that a patient is old
 is one number among thousands to it. So heads read beside it what a linear model would read. Whatever of a record may
@@ -24,11 +24,11 @@ from foundation.data.preprocessing import Preprocessing
 from foundation.data.sample import sample
 from foundation.model.layers.values import masked
 from foundation.model.multimodal import MultimodalModel
-from foundation.model.view import FUSED, TowerOutput, View
+from foundation.model.view import FUSED, Pooled, TowerOutput, View
 
-Kind = Literal["towers", "values", "images"]
+Kind = Literal["towers", "modalities", "values", "images"]
 
-ALL: tuple[Kind, ...] = ("towers", "values", "images")
+ALL: tuple[Kind, ...] = ("towers", "modalities", "values", "images")
 
 FEW = 32
 """Features of a modality up to which each is read by itself, with whether it was observed."""
@@ -62,12 +62,14 @@ class ReadingConfig(Config):
 
     Attributes:
         towers: Whether each tower's own embedding is read.
+        modalities: Whether the embedding of each omics modality is read that shares a tower with others.
         covariates: Omics modalities whose features are read one by one.
         components: Omics modality to how many of its components are read.
         images: Image modalities whose intensities are read.
     """
 
     towers: bool = False
+    modalities: bool = False
     covariates: tuple[str, ...] = ()
     components: dict[str, Annotated[int, Field(ge=1)]] = {}
     images: tuple[str, ...] = ()
@@ -87,7 +89,9 @@ class Reading(nn.Module):
         self.config = config
         self.heads_only = heads_only
         self.width = model.config.width
-        self.towers = {spec.name: model.widths()[spec.name] for spec in model.specs} if config.towers else {}
+        kinds: list[tuple[Pooled, bool]] = [("towers", config.towers), ("modalities", config.modalities)]
+        self.kinds = tuple(kind for kind, asked in kinds if asked)
+        self.pooled = model.pooled(self.kinds)
         images = dict(spec.image for spec in model.specs if spec.kind == "image")
         self.images = {name: images[name] for name in config.images}
         self.features = _features(model, heads_only)
@@ -104,19 +108,19 @@ class Reading(nn.Module):
         rows: np.ndarray,
         kinds: Sequence[Kind],
         covariates: Sequence[str],
+        heads_only: Preprocessing | None = None,
     ) -> Reading:
         """Learn from training records what is to be read.
 
         Args:
             model: Before it is adapted.
-            aligned: The cohort as the model and its heads read it, with what may be seen; modalities that the model
-                does not know are covariates.
+            aligned: The cohort as the model and its heads read it, with what may be seen.
             rows: Training records.
             kinds: Of blocks beside the fused embedding.
             covariates: Omics modalities whose features are read one by one, however many they are.
+            heads_only: Scaling of those that the model does not know, if any.
         """
         seen = aligned.positions
-        heads_only = aligned.preprocessing.without({name for spec in model.specs for name in spec.modalities})
         omics = {name: count for name, count in _features(model, heads_only).items() if name in seen}
         by_itself = {name for name, count in omics.items() if count <= FEW and "values" in kinds}
         single = [name for name in omics if name in covariates or name in by_itself]
@@ -128,6 +132,7 @@ class Reading(nn.Module):
         images = [spec.image[0] for spec in model.specs if spec.kind == "image" and spec.image[0] in seen]
         config = ReadingConfig(
             towers="towers" in kinds,
+            modalities="modalities" in kinds and any(spec.several() for spec in model.specs),
             covariates=tuple(single),
             components={name: basis_FK.shape[1] for name, (_, basis_FK) in learned.items()},
             images=tuple(images) if "images" in kinds else (),
@@ -141,7 +146,7 @@ class Reading(nn.Module):
     def blocks(self) -> list[Block]:
         """In the order of their columns."""
         found = [Block(FUSED, self.width)]
-        found += [Block(f"{name} tower", width) for name, width in self.towers.items()]
+        found += [Block(name, width) for name, width in self.pooled.items()]
         found += [Block(f"{name} values", count + 1) for name, count in self.config.components.items()]
         found += [
             Block(f"{name} intensities", len(image.channels) * (GRID ** len(image.shape) + 3), single=True)
@@ -152,8 +157,8 @@ class Reading(nn.Module):
         ]
 
     def view(self, view: View) -> View:
-        """A fused view with what is read of towers."""
-        return View(FUSED, view.modalities, view.keep, view.hidden, pooled=bool(self.towers))
+        """A fused view with what is read of towers and modalities."""
+        return View(FUSED, view.modalities, view.keep, view.hidden, pooled=self.kinds)
 
     def forward(self, batch: Batch, view: View, output: TowerOutput) -> Tensor:
         """[B, E] what heads read of a fused view.
@@ -167,7 +172,7 @@ class Reading(nn.Module):
 
     def _parts(self, batch: Batch, view: View, output: TowerOutput) -> Iterator[Tensor]:
         yield output.z_BD
-        if output.pooled_BE is not None and self.towers:
+        if output.pooled_BE is not None and self.pooled:
             yield output.pooled_BE
         for m, name in enumerate(self.config.components):
             seen_BF = view.shown(name, batch.observed[name])

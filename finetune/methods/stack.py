@@ -2,14 +2,14 @@
 
 A stack is the sum of the methods' outputs (log hazards, log odds, standardised numbers), each times a weight that is
 not negative (Breiman 1996, Stacked regressions). The weights make held-out patients of inner folds most likely, under a
-penalty that draws them towards the plain mean, and whether a method alone does better is decided on inner folds too.
+penalty that draws them towards the plain mean. A stack is taken where it gains more on inner folds than chance would
+give, since it asks for several methods where one would do; of methods alone the best is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ STACK = "stack"
 PENALTIES = (1.0, 0.1, 0.01)
 """Of half the squared distance of the weights from the plain mean, beside the mean loss; the most cautious first."""
 
-
 LEAST = 1e-4
 """Of a weight, below which a method is left out. Without any weight, ordered classes would all be at one threshold."""
+
+SURE = 0.95
+"""Of a gain, for a stack to be taken: one side of Student's t over inner folds."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,29 @@ def choose(task: Task, inner: Sequence[InnerFold]) -> Stacked:
     candidates: dict[str, list[str]] = {name: [name] for name in methods}
     if len(methods) > 1:
         candidates[STACK] = methods
-    values = {
-        (name, penalty): _cv_log_likelihood(task, inner, members, penalty)
-        for (name, members), penalty in product(candidates.items(), PENALTIES)
-    }
+    of_each = {name: _best_penalty(task, inner, members) for name, members in candidates.items()}
     # Of equals the first is taken.
-    best, penalty = max(values, key=lambda key: values[key])
-    weights = fit_weights(task, inner, candidates[best], penalty)
+    best = max(methods, key=lambda name: of_each[name][1].mean())
+    if STACK in of_each and _surely_more(of_each[STACK][1] - of_each[best][1]):
+        best = STACK
+    weights = fit_weights(task, inner, candidates[best], of_each[best][0])
     told = {name: weight for name, weight in weights.items() if weight > LEAST} or weights
-    return Stacked(told, {name: max(values[name, p] for p in PENALTIES) for name in candidates})
+    return Stacked(told, {name: float(values_K.mean()) for name, (_, values_K) in of_each.items()})
+
+
+def _surely_more(gain_K: np.ndarray) -> bool:
+    """Whether the mean gain of inner folds is more than their spread explains."""
+    from scipy.stats import t
+
+    error = gain_K.std(ddof=1) / np.sqrt(len(gain_K))
+    return bool(gain_K.mean() > t.ppf(SURE, len(gain_K) - 1) * error)
+
+
+def _best_penalty(task: Task, inner: Sequence[InnerFold], methods: Sequence[str]) -> tuple[float, np.ndarray]:
+    """The penalty of weights under which inner folds are most likely, and [K] how likely each is."""
+    of_penalty = {penalty: _cv_log_likelihood(task, inner, methods, penalty) for penalty in PENALTIES}
+    best = max(of_penalty, key=lambda penalty: of_penalty[penalty].mean())
+    return best, of_penalty[best]
 
 
 def _distinct(inner: Sequence[InnerFold]) -> list[str]:
@@ -95,13 +111,12 @@ def fit_weights(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], 
     """Weights, `LEAST` or more, that minimise the mean loss of held-out patients and the penalty."""
     from scipy.optimize import minimize
 
-    # In training it would remember patients of earlier batches.
-    task.eval()
     equal = np.full(len(methods), 1 / len(methods))
+    folds = [(_outputs(fold, methods), task.loss_of(fold.labels, fold.groups)) for fold in inner]
 
     def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
         weights_M = torch.from_numpy(weights).requires_grad_()
-        value = torch.stack([_loss(task, fold, methods, weights_M) for fold in inner]).mean()
+        value = torch.stack([loss(outputs @ weights_M) for outputs, loss in folds]).mean()
         value = value + penalty * (weights_M - torch.from_numpy(equal)).square().sum() / 2
         (slope_M,) = torch.autograd.grad(value, weights_M)
         return value.item(), slope_M.numpy()
@@ -111,17 +126,16 @@ def fit_weights(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], 
     return dict(zip(methods, found.tolist(), strict=True))
 
 
-def _cv_log_likelihood(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], penalty: float) -> float:
-    """Mean over inner folds, each under the weights that the others give."""
+def _cv_log_likelihood(task: Task, inner: Sequence[InnerFold], methods: Sequence[str], penalty: float) -> np.ndarray:
+    """[K] of inner folds, each under the weights that the others give."""
     values = []
     for k, fold in enumerate(inner):
         weights = fit_weights(task, [other for j, other in enumerate(inner) if j != k], methods, penalty)
-        with torch.no_grad():
-            values.append(-float(_loss(task, fold, methods, torch.tensor([*weights.values()], dtype=torch.float64))))
-    return float(np.mean(values))
+        stacked = _outputs(fold, methods) @ torch.tensor([*weights.values()], dtype=torch.float64)
+        values.append(-float(task.loss_of(fold.labels, fold.groups)(stacked)))
+    return np.array(values)
 
 
-def _loss(task: Task, fold: InnerFold, methods: Sequence[str], weights_M: Tensor) -> Tensor:
-    """Of the patients of an inner fold."""
-    outputs = torch.stack([fold.outputs[name] for name in methods], dim=-1) @ weights_M
-    return task.loss(outputs, fold.labels, fold.groups)
+def _outputs(fold: InnerFold, methods: Sequence[str]) -> Tensor:
+    """[n, ..., M] of some methods."""
+    return torch.stack([fold.outputs[name] for name in methods], dim=-1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,6 +162,15 @@ class Task(nn.Module, ABC):
             endpoints: Of the batch.
             groups: [B] names.
         """
+
+    def loss_of(self, endpoints: Labels, groups: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """Of N patients alone, outputs [N, ...] to their `loss`; for outputs that change while the patients do not.
+
+        Args:
+            endpoints: Of the patients.
+            groups: [N] names.
+        """
+        return functools.partial(self.loss, endpoints=endpoints, groups=groups)
 
     def finish(self, outputs: Tensor, endpoints: Truth, groups: np.ndarray) -> None:
         """Learn from what came out for the training patients, once the head is trained.

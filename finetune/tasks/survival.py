@@ -6,7 +6,7 @@ baseline of its own. Recurrence and progression are the same task on other colum
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from finetune.tasks.base import (
     to_numpy,
 )
 from finetune.tasks.survival_losses import (
+    RiskSets,
     Watched,
     cox_of_all,
     interval_log_likelihood,
@@ -195,6 +196,16 @@ class Survival(Task):
         if not self.config.memory:
             return cox_of_all(own)[0]
         return self._cox_with_memory(own)
+
+    def loss_of(self, endpoints: Labels, groups: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """See `Task.loss_of`; who is at risk at each event is found once."""
+        if self.config.form == "intervals":
+            return super().loss_of(endpoints, groups)
+        time_N, event_N = (endpoints[self.name][part] for part in ("time", "event"))
+        known = torch.isfinite(time_N)
+        group_N = name_hashes(groups).to(time_N.device)[known]
+        sets = RiskSets.of(time_N[known], event_N[known], group_N)
+        return lambda outputs: sets.loss(at_least_single(outputs[known])[:, 0])
 
     def _cox_with_memory(self, own: Watched) -> Tensor:
         recent = Watched(*(getattr(self, f"recent_{part}") for part in Watched._fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -61,29 +62,61 @@ def efron(patients: Watched, recent: Watched | None = None) -> Tensor:
         counted = torch.cat([event_N, torch.zeros_like(recent.event_B)])
         risk_N, time_N = torch.cat([risk_N, recent.risk_B.to(risk_N)]), torch.cat([time_N, recent.time_B])
         event_N, group_N = counted, torch.cat([group_N, recent.group_B])
-    happened_N = event_N == 1
-    each = []
-    for group in group_N[happened_N].unique():
-        here = group_N == group
-        each.append(_of_group(risk_N[here], time_N[here], happened_N[here]))
-    each_E = torch.cat([*each, risk_N[:0]])
-    return each_E.sum() / max(len(each_E), 1)
+    return RiskSets.of(time_N, event_N, group_N).loss(risk_N)
 
 
-def _of_group(risk_N: Tensor, time_N: Tensor, happened_N: Tensor) -> Tensor:
-    """Negative log partial likelihood [E] of each event, in time that grows as sorting does."""
-    time_N, order = time_N.sort(descending=True)
-    risk_N, happened_N = risk_N[order], happened_N[order]
-    _, tie_N, size = time_N.unique_consecutive(return_inverse=True, return_counts=True)
-    # At risk are all up to the last of the same time.
-    at_risk_E = risk_N.logcumsumexp(0)[size.cumsum(0)[tie_N] - 1][happened_N]
-    risk_E, tie_E = risk_N[happened_N], tie_N[happened_N]
-    _, tie_E, events = tie_E.unique_consecutive(return_inverse=True, return_counts=True)
-    place_E = torch.arange(len(tie_E), device=tie_E.device) - (events.cumsum(0) - events)[tie_E]
-    gone_E = place_E.to(risk_E.dtype) / events[tie_E]
-    # Of what is at risk, the share of those whose event is at this time; never above 1, however large the risks.
-    share_T = risk_E.new_zeros(len(events)).index_add(0, tie_E, (risk_E - at_risk_E).exp())
-    return at_risk_E + torch.log1p(-gone_E * share_T[tie_E]) - risk_E
+@dataclass(frozen=True)
+class RiskSets:
+    """Who is at risk at each of E events; found once for patients whose risks change, as they do in a fit.
+
+    Attributes:
+        order_R: [R] rows of the patients of groups with an event, group by group, each latest first.
+        sizes: Rows of each of these groups.
+        last_E: Place in `order_R` of the last who is at risk.
+        event_E: Place of whose event it is.
+        tie_E: Number of its time, among the times that events have within groups.
+        gone_E: Share of those with an event at its time who are gone already.
+        times: How many such times there are.
+    """
+
+    order_R: Tensor
+    sizes: list[int]
+    last_E: Tensor
+    event_E: Tensor
+    tie_E: Tensor
+    gone_E: Tensor
+    times: int
+
+    @classmethod
+    def of(cls, time_N: Tensor, event_N: Tensor, group_N: Tensor) -> RiskSets:
+        """Of patients who were watched, N of them."""
+        happened_N = event_N == 1
+        _, group_N, rows_G = group_N.unique(return_inverse=True, return_counts=True)
+        taught_G = rows_G.new_zeros(len(rows_G)).index_add(0, group_N, happened_N.to(rows_G)) > 0
+        order_R = time_N.argsort(descending=True, stable=True)
+        order_R = order_R[group_N[order_R].argsort(stable=True)]
+        order_R = order_R[taught_G[group_N[order_R]]]
+        event_E = happened_N[order_R].nonzero()[:, 0]
+        # At risk are all up to the last of the same time.
+        group_R, time_R = group_N[order_R], time_N[order_R]
+        last_R = torch.ones_like(order_R, dtype=torch.bool)
+        last_R[:-1] = (group_R[1:] != group_R[:-1]) | (time_R[1:] != time_R[:-1])
+        tie_R = last_R.cumsum(0) - last_R.long()
+        last_E = last_R.nonzero()[:, 0][tie_R[event_E]]
+        _, tie_E, events_T = last_E.unique_consecutive(return_inverse=True, return_counts=True)
+        place_E = torch.arange(len(tie_E), device=tie_E.device) - (events_T.cumsum(0) - events_T)[tie_E]
+        gone_E = place_E / events_T[tie_E].to(torch.float64)
+        return cls(order_R, rows_G[taught_G].tolist(), last_E, event_E, tie_E, gone_E, len(events_T))
+
+    def loss(self, risk_N: Tensor) -> Tensor:
+        """Efron's negative log partial likelihood per event; zero without one."""
+        risk_R = risk_N[self.order_R]
+        at_risk_R = torch.cat([risk_N[:0], *(part.logcumsumexp(0) for part in risk_R.split(self.sizes))])
+        at_risk_E, risk_E = at_risk_R[self.last_E], risk_R[self.event_E]
+        # Of what is at risk, the share of those whose event is at this time; never above 1, however large the risks.
+        share_T = risk_E.new_zeros(self.times).index_add(0, self.tie_E, (risk_E - at_risk_E).exp())
+        left_E = torch.log1p(-self.gone_E.to(risk_E.dtype) * share_T[self.tie_E])
+        return (at_risk_E + left_E - risk_E).sum() / max(len(risk_E), 1)
 
 
 def remember(recent: Watched, new: Watched, most: int) -> Watched:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,20 +78,16 @@ class Preprocessing(Config):
         """What each modality is, without what was learned of it."""
         return {name: scaling.described() for name, scaling in self.modalities.items()}
 
-    def joined(self, other: Preprocessing) -> Preprocessing:
-        """The same with the modalities of another at the end of the axis M; all else it says stays.
+    def joined(self, other: Preprocessing | None) -> Preprocessing:
+        """The same with the modalities of another, if there is one, at the end of the axis M.
 
         Raises:
             ValueError: Both have a modality.
         """
-        if both := self.modalities.keys() & other.modalities.keys():
+        further = other.modalities if other else {}
+        if both := self.modalities.keys() & further.keys():
             raise ValueError(f"two preprocessings have {sorted(both)}")
-        return self.model_copy(update={"modalities": {**self.modalities, **other.modalities}})
-
-    def without(self, names: Collection[str]) -> Preprocessing | None:
-        """What it has of other modalities; None where it has no others."""
-        rest = {name: scaling for name, scaling in self.modalities.items() if name not in names}
-        return self.model_copy(update={"modalities": rest}) if rest else None
+        return self.model_copy(update={"modalities": {**self.modalities, **further}})
 
     def to_json(self) -> str:
         """The text of preprocessing.json; every number reads back to the same bits."""

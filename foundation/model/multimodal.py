@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +21,9 @@ from foundation.errors import ConfigError, nearest
 from foundation.modality import ImageModality, Modality, OmicsModality
 from foundation.model.fusion.base import fusions
 from foundation.model.layers.projection import Projection
-from foundation.model.layers.values import at_least_single
+from foundation.model.layers.values import at_least_single, masked
 from foundation.model.towers.base import ImageTower, OmicsTower, Tokens, TowerConfig, towers
-from foundation.model.view import FUSED, Key, TowerOutput, TowerSpec, View
+from foundation.model.view import FUSED, Key, Pooled, TowerOutput, TowerSpec, View
 from foundation.randomness import draw
 
 FORMAT = 2
@@ -118,6 +118,14 @@ class MultimodalModel(PreTrainedModel):
         towers = {name: tower.width for name, tower in self.towers.items()}
         return {**towers, FUSED: self.config.width}  # type: ignore[dict-item]
 
+    def pooled(self, kinds: Sequence[Pooled]) -> dict[str, int]:
+        """Name to width of what `TowerOutput.pooled_BE` holds for a view that asks for these, in its order."""
+        found = {}
+        for spec in self.specs:
+            names = {"towers": [f"{spec.name} tower"], "modalities": [f"{name} embedding" for name in spec.several()]}
+            found |= {name: self.widths()[spec.name] for kind in kinds for name in names[kind]}
+        return found
+
     def blocks(self) -> list[nn.Module]:
         """The blocks of every tower, for what is done to each of them alone."""
         return [block for tower in self.towers.values() for block in tower.stack()]  # type: ignore[operator]
@@ -171,12 +179,13 @@ class MultimodalModel(PreTrainedModel):
         run = self._read_image if spec.kind == "image" else self._read_omics
         tokens, visible_P = run(batch, view, spec, rows, seed)
         z_PD = functional.normalize(at_least_single(self.projections[spec.name](tokens.pooled_BD)), dim=-1)
-        z_BD, pooled_BE = (x_PD.new_zeros(len(batch), x_PD.shape[1]) for x_PD in (z_PD, tokens.pooled_BD))
+        pooled_PE = torch.cat([z_PD[:, :0], *_pooled(tokens, spec, view)], dim=1)
+        z_BD, pooled_BE = (x_PD.new_zeros(len(batch), x_PD.shape[1]) for x_PD in (z_PD, pooled_PE))
         present_B = torch.zeros(len(batch), dtype=torch.bool, device=rows.device)
         if not len(rows):
             return TowerOutput(z_BD + 0 * z_PD, present_B, view, tokens.first(0), rows, pooled_BE)
         z_BD = z_BD.index_copy(0, rows, z_PD * visible_P[:, None])
-        pooled_BE = pooled_BE.index_copy(0, rows, tokens.pooled_BD * visible_P[:, None])
+        pooled_BE = pooled_BE.index_copy(0, rows, pooled_PE * visible_P[:, None])
         return TowerOutput(z_BD, present_B.index_copy(0, rows, visible_P), view, tokens, rows, pooled_BE)
 
     def _read_image(
@@ -208,6 +217,20 @@ class MultimodalModel(PreTrainedModel):
             seed, "omics tokens", [batch.records[row] for row in at], batch.host_epochs[at], tower.possible_tokens
         )
         return torch.from_numpy(uniform).to(rows.device)
+
+
+def _pooled(tokens: Tokens, spec: TowerSpec, view: View) -> list[Tensor]:
+    """What a view asks for of a tower's own embeddings, each [P, D]; zeros of a modality that has no token."""
+    found = []
+    modality_PT = tokens.modality_T.expand(tokens.real_BT.shape)
+    for kind in view.pooled:
+        if kind == "towers":
+            found.append(tokens.pooled_BD)
+            continue
+        for number, _ in enumerate(spec.several()):
+            own_PT1 = (tokens.real_BT & (modality_PT == number))[..., None]
+            found.append(masked(tokens.tokens_BTD, own_PT1).sum(dim=1) / own_PT1.sum(dim=1).clamp(min=1))
+    return found
 
 
 def _rows(batch: Batch, view: View, spec: TowerSpec) -> Tensor:

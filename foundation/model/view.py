@@ -16,6 +16,8 @@ from foundation.model.towers.base import Tokens
 Key = TypeVar("Key", bound=Hashable)
 """Of a view among others."""
 
+Pooled = Literal["towers", "modalities"]
+
 FUSED = "fused"
 """In place of a tower's name: all towers, joined by the fusion."""
 
@@ -47,6 +49,10 @@ class TowerSpec:
         assert isinstance(modality, ImageModality)
         return name, modality
 
+    def several(self) -> tuple[str, ...]:
+        """Names of the modalities, where there are several."""
+        return tuple(self.modalities) if len(self.modalities) > 1 else ()
+
     @property
     def omics(self) -> dict[str, OmicsModality]:
         """The omics modalities; none of an image tower."""
@@ -65,7 +71,8 @@ class View:
         weight_B: How much each record counts in a loss that is a sum over records, over all processes 1: set where the
             whole batch is known, for a loss that may be given a part of it. None for objectives that are given all.
         targets: Whether what is hidden of an image is wanted back, as ``patches`` among the extras of tokens.
-        pooled: Of a fused view, whether the towers' own embeddings are wanted too.
+        pooled: Of a fused view, which embeddings are wanted too that are not projected: of towers, and of modalities
+            by themselves.
     """
 
     tower: str
@@ -74,7 +81,7 @@ class View:
     hidden: dict[str, Tensor] = field(default_factory=dict)
     weight_B: Tensor | None = None
     targets: bool = False
-    pooled: bool = False
+    pooled: tuple[Pooled, ...] = ()
 
     def seen_by(self, spec: TowerSpec) -> tuple[str, ...]:
         """The modalities of a tower that it may show."""
@@ -92,7 +99,7 @@ class View:
         """Two views with the same key show a tower the same; masks are the same where they are one object."""
         seen = self.seen_by(spec)
         masks = (tuple((name, id(of[name])) for name in seen if name in of) for of in (self.keep, self.hidden))
-        return spec.name, seen, *masks, self.targets
+        return spec.name, seen, *masks, self.targets, self.pooled
 
 
 def parts(views: Mapping[Key, View], batch: Batch, count: int) -> Iterator[tuple[Batch, dict[Key, View]]]:
@@ -129,8 +136,8 @@ class TowerOutput:
         view: What was asked for.
         tokens: Of the rows with something to see; None of a fused view, and where embeddings alone were kept.
         rows: [P] int64, rows of the batch that `tokens` are of.
-        pooled_BE: Of a fused view, where asked for: the towers' embeddings before they are projected, side by side;
-            zeros of a tower that has nothing to see.
+        pooled_BE: Of a fused view, where asked for: of each tower its embedding before it is projected and, where it
+            reads several modalities, the mean of each one's tokens; zeros of what has nothing to see.
     """
 
     z_BD: Tensor

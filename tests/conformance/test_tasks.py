@@ -168,6 +168,20 @@ def test_a_batch_without_labels_has_no_loss_and_stays_in_the_graph(config):
 
 
 @every_task
+@pytest.mark.parametrize("missing", [0.2, 1.1])
+def test_patients_who_are_told_once_have_the_loss_of_any_outputs(config, missing):
+    task, outputs, *_ = at_rest(config)
+    _, endpoints, groups = cohort(missing)
+    of_outputs = task.loss_of(as_batch(endpoints), list(groups))
+    for each in (outputs, 3 * outputs + 1):
+        told = each.clone().requires_grad_()
+        loss = of_outputs(told)
+        wanted, slope = evaluate(task, each, endpoints, groups)
+        torch.testing.assert_close(loss, wanted)
+        torch.testing.assert_close(torch.autograd.grad(loss, told)[0], slope, rtol=1e-4, atol=1e-7)
+
+
+@every_task
 def test_bf16_outputs_have_the_loss_of_single_precision(config):
     task, outputs, endpoints, groups = at_rest(config)
     rough = outputs.bfloat16()

@@ -22,6 +22,8 @@ MEANINGS = {
     "clinical + omics": "a linear model of these two together",
     "from scratch": "the same network, trained for the task without pretraining",
     "frozen probe": "the pretrained model unchanged, with only a linear layer trained on it",
+    "DoRA": "the pretrained model with low-rank adapters that learn lengths apart from directions",
+    "all weights": "the pretrained model with all its weights trained",
 }
 """What baselines are, for those who have not met their names."""
 

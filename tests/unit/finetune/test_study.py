@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, TaskDropout
 from finetune.methods.linear import readable
 from finetune.run import make_study
 from finetune.study import Study
 from foundation.cohort.store import PreparedCohort, Record
 from foundation.config import load_config
+from foundation.data.alignment import align
+from foundation.data.dataset import CohortDataset
+from foundation.data.preprocessing import Preprocessing
+from foundation.data.sampler import BatchKey
 from foundation.errors import ConfigError
 
 
@@ -43,14 +48,19 @@ def test_one_key_leaves_its_neighbours_as_they_are(workplace):
     assert changed.dropout == plain.dropout.model_copy(update={"channels": 0.5})
 
 
-def study_without_clinical(workplace, *changes: str) -> Study:
+def study_without_clinical(workplace: Path, *changes: str) -> Study:
     """Of a model that does not know it."""
     model = f"pretrain={workplace / 'model_without_clinical'}"
     return make_study(load_config(FinetuneConfig, workplace / "config.yaml", [model, *changes]))
 
 
-def test_a_covariate_that_the_model_does_not_know_may_be_seen_and_makes_patients_and_baselines_readable(workplace):
-    plain, study = study_without_clinical(workplace), study_without_clinical(workplace, "covariates=[clinical]")
+@pytest.fixture(scope="module")
+def study(workplace: Path) -> Study:
+    return study_without_clinical(workplace, "covariates=[clinical]")
+
+
+def test_a_covariate_that_the_model_does_not_know_makes_more_patients_and_baselines_readable(workplace, study):
+    plain = study_without_clinical(workplace)
     assert (plain.modalities, plain.heads_only) == (("rna", "mutation"), ())
     assert (study.modalities, study.heads_only) == (("rna", "mutation", "clinical"), ("clinical",))
     assert ("clinical",) in list(study.subsets()) and len(list(study.subsets())) == 7
@@ -94,3 +104,46 @@ def test_a_covariate_that_no_training_patient_has_is_refused(workplace, tmp_path
     changes = [f"cohort={cohort.path}", task, "covariates=[clinical]", f"labels={labels}", "splits.inner_folds=2"]
     with pytest.raises(ConfigError, match=f"covariates: none of {patients} training patients of fold . has 'clinical'"):
         study_without_clinical(workplace, *changes)
+
+
+def test_a_scaling_is_that_of_the_training_patients_whatever_others_have(study, monkeypatch):
+    fold = study.folds.folds[0]
+    values_NF = study.cohort.values_NF("clinical", fold.train)
+    found = study.fit_heads_only(fold)
+    assert list(found.modalities) == ["clinical"]
+    assert found.patients == len(np.unique(study.cohort.patients[fold.train].astype(str)))
+    np.testing.assert_allclose(found.modalities["clinical"].center, np.nanmedian(values_NF, axis=0))
+    read = PreparedCohort.values_NF
+
+    def spoilt(self, name, rows, features=slice(None)):
+        values = read(self, name, rows, features)
+        return np.where(np.isin(rows, fold.train)[:, None], values, 1000 * values)
+
+    monkeypatch.setattr(PreparedCohort, "values_NF", spoilt)
+    assert study.fit_heads_only(fold) == found
+    other = study.fit_heads_only(study.folds.folds[1])
+    assert other.modalities["clinical"].center != found.modalities["clinical"].center
+
+
+def test_few_labels_teach_a_scaling_of_their_own(study):
+    few = study.few(study.folds.folds[0], 8)
+    expected = np.nanmedian(study.cohort.values_NF("clinical", few.train), axis=0)
+    np.testing.assert_allclose(study.fit_heads_only(few).modalities["clinical"].center, expected)
+
+
+def test_a_batch_says_who_has_a_covariate_that_the_model_does_not_know_and_dropout_hides_it(workplace, study):
+    base = Preprocessing.read(workplace / "model_without_clinical")
+    aligned = align(base.joined(study.fit_heads_only(study.folds.folds[0])), study.cohort).only(study.modalities)
+    rows = np.arange(len(study.cohort))
+    key = BatchKey(rows, np.zeros(len(rows), dtype=np.int64))
+    batch = CohortDataset(aligned).__getitems__(key)
+    assert batch.modalities == ("rna", "mutation", "clinical")
+    has = batch.host_present_BM[:, 2]
+    np.testing.assert_array_equal(has, ~np.isnan(study.cohort.values_NF("clinical", rows)).all(axis=1))
+    np.testing.assert_array_equal(has, batch.observed["clinical"].any(dim=1))
+    dropout = TaskDropout(default=0, modalities={"clinical": 1.0})
+    dropped = CohortDataset(aligned, dropout=dropout).__getitems__(key)
+    alone = has & (batch.host_present_BM.sum(axis=1) == 1)
+    assert alone.any() and has.sum() > alone.sum()
+    np.testing.assert_array_equal(dropped.host_present_BM[:, 2], alone, "nobody loses all that there is")
+    np.testing.assert_array_equal(dropped.omics["clinical"].any(dim=1), alone)

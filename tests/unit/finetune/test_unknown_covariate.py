@@ -191,9 +191,10 @@ def test_it_is_the_best_that_there_is_and_the_report_counts_it_as_a_modality(fin
 
 def test_the_model_folder_stays_as_it_was_and_the_adapter_holds_the_scaling_of_the_covariate_alone(finished):
     assert (finished.run / MODEL / FILE).read_bytes() == finished.base
+    patients = finished.metrics["splits"]["patients"]
     for adapter in (ADAPTER, "kept/probe"):
         scaling = Preprocessing.read(finished.run / adapter)
-        assert list(scaling.modalities) == ["clinical"] and scaling.cohort == "small"
+        assert list(scaling.modalities) == ["clinical"] and scaling.patients == patients
         assert "P0" not in (finished.run / adapter / FILE).read_text(), "and names nobody"
 
 

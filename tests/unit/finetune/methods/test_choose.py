@@ -35,7 +35,7 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
     beginning = learning.begin(fold, reading)
     views, inner, blocks = beginning.views, study.inner(fold), reading.blocks()
     assert [block.name for block in blocks] == [
-        "fused", "omics tower", "rna values", "mutation values", "clinical values",
+        "fused", "omics tower", "rna embedding", "mutation embedding", "clinical embedding", "rna values", "mutation values", "clinical values",
     ]  # fmt: skip
     for one, other in zip(beginning.inner, inner, strict=True):
         np.testing.assert_array_equal(one.test, other.test)
@@ -46,9 +46,8 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
             train, test = views.of(one.train), views.of(study.one_each(one.test), whole=True)
             task = study.tasks(one.train)[name]
             head = Head(task, blocks)
-            init_head(
-                head, task, train.x_LE, study.labels(train.rows, CPU), study.groups(train.rows).tolist(), penalties
-            )
+            learned = task.loss_of(study.labels(train.rows, CPU), study.groups(train.rows).tolist())
+            init_head(head, train.x_LE, learned, penalties)
             with torch.no_grad():
                 rest = study.labels(test.rows, CPU), study.groups(test.rows).tolist()
                 each.append(float(task.loss(head(test.x_LE), *rest)))

@@ -53,7 +53,7 @@ def start(task: str, endpoint: str, truth: dict, x_NE: torch.Tensor, penalty: fl
         name: {part: torch.from_numpy(v if v.dtype == np.int64 else v.astype(np.float32)) for part, v in parts.items()}
         for name, parts in truth.items()
     }
-    init_head(head, made, x_NE, labels, groups.tolist(), {"fused": penalty})
+    init_head(head, x_NE, made.loss_of(labels, groups.tolist()), {"fused": penalty})
     return made, head
 
 
@@ -108,7 +108,7 @@ def test_where_it_comes_from_does_not_matter(x_NE, truth):
     """One head is started with one penalty after another."""
     task, head = start("subtype", "subtype", truth, x_NE, COMMON[-1])
     labels = {"subtype": {"code": torch.from_numpy(truth["subtype"]["code"])}}
-    init_head(head, task, x_NE, labels, [""] * PATIENTS, {"fused": COMMON[2]})
+    init_head(head, x_NE, task.loss_of(labels, [""] * PATIENTS), {"fused": COMMON[2]})
     _, fresh = start("subtype", "subtype", truth, x_NE, COMMON[2])
     np.testing.assert_allclose(said(head, x_NE), said(fresh, x_NE), atol=5e-3)
 
@@ -135,7 +135,7 @@ def test_each_block_has_its_own_penalty_and_one_that_is_off_is_not_read(x_NE, tr
     head = Head(made, BLOCKS)
     value = truth["age"]["value"]
     labels = {"age": {"value": torch.from_numpy(value.astype(np.float32))}}
-    init_head(head, made, x_NE, labels, [""] * PATIENTS, {"fused": 0.3, "values": 0.01, "off": OFF})
+    init_head(head, x_NE, made.loss_of(labels, [""] * PATIENTS), {"fused": 0.3, "values": 0.01, "off": OFF})
     known = np.isfinite(value)
     centred = x_NE.double().numpy() - x_NE.double().numpy().mean(axis=0)
     # One scale for the first three columns, one for each of the next two; a penalty is a scale of its column too.

@@ -18,6 +18,7 @@ from foundation.data.alignment import Aligned, align
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset
 from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.preprocessing import Preprocessing
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.model.embedding import batches
 from foundation.model.fusion.base import fusions
@@ -65,11 +66,12 @@ def everything(model: MultimodalModel, aligned: Aligned) -> Reading:
     return Reading.of(model, aligned, np.arange(40), ALL, [])
 
 
-@pytest.mark.parametrize("kinds", [kinds for n in range(4) for kinds in combinations(ALL, n)])
+@pytest.mark.parametrize("kinds", [kinds for n in range(5) for kinds in combinations(ALL, n)])
 def test_the_blocks_are_those_asked_for_and_as_wide_as_they_say(model, aligned, batch, kinds):
     found = read(model, Reading.of(model, aligned, np.arange(40), kinds, []), batch)
     expected = {FUSED}
     expected |= {"mri tower", "omics tower"} if "towers" in kinds else set()
+    expected |= {f"{name} embedding" for name in ("rna", "mutation", "clinical")} if "modalities" in kinds else set()
     expected |= {"rna values", "mutation values", "clinical values"} if "values" in kinds else set()
     expected |= {"mri intensities"} if "images" in kinds else set()
     assert set(found) == expected
@@ -86,6 +88,23 @@ def test_the_fused_embedding_comes_first_and_towers_are_read_before_their_projec
         torch.testing.assert_close(found[f"{name} tower"][output.rows], output.tokens.pooled_BD)
         assert not found[f"{name} tower"][~output.present_B].any()
     assert not batch.present_BM[:, 0].all(), "somebody has no scan"
+
+
+def test_the_embedding_of_a_modality_is_the_mean_of_its_tokens_where_it_has_any(model, batch, everything):
+    found = read(model, everything, batch)
+    with torch.no_grad():
+        output = model(batch, {"omics": View("omics")})["omics"]
+    tokens = output.tokens
+    for number, name in enumerate(("rna", "mutation", "clinical")):
+        wanted = torch.zeros_like(found[f"{name} embedding"])
+        for place, row in enumerate(output.rows.tolist()):
+            own = tokens.real_BT[place] & (tokens.modality_T.expand(tokens.real_BT.shape)[place] == number)
+            if own.any():
+                wanted[row] = tokens.tokens_BTD[place, own].mean(dim=0)
+        torch.testing.assert_close(found[f"{name} embedding"], wanted)
+        lacks = ~batch.present_BM[:, batch.modalities.index(name)]
+        assert not found[f"{name} embedding"][lacks].any()
+    assert not batch.present_BM[:, 1:].all(), "somebody lacks some omics"
 
 
 def test_few_features_are_read_one_by_one_and_of_many_their_components(model, aligned, batch, everything):
@@ -113,16 +132,19 @@ def test_covariates_are_read_one_by_one_however_many_they_are(model, aligned, ba
 
 
 @pytest.fixture(scope="module")
-def beside(aligned: Aligned) -> Aligned:
-    """With two modalities that the model does not know."""
-    cohort, rows = aligned.cohort, np.arange(40)
-    others = fit_preprocessing(cohort, rows, PreprocessingConfig(modalities=["protein", "cnv"]))
-    return align(aligned.preprocessing.joined(others), cohort)
+def unknown(aligned: Aligned) -> Preprocessing:
+    """Of two modalities that the model does not know."""
+    return fit_preprocessing(aligned.cohort, np.arange(40), PreprocessingConfig(modalities=["protein", "cnv"]))
 
 
-def test_a_covariate_that_the_model_does_not_know_is_read_as_one_that_it_knows(model, beside):
+@pytest.fixture(scope="module")
+def beside(aligned: Aligned, unknown: Preprocessing) -> Aligned:
+    return align(aligned.preprocessing.joined(unknown), aligned.cohort)
+
+
+def test_a_covariate_that_the_model_does_not_know_is_read_as_one_that_it_knows(model, beside, unknown):
     batch = next(batches(model, CohortDataset(beside), np.arange(24)))
-    of = Reading.of(model, beside, np.arange(40), ALL, ["cnv", "clinical", "protein"])
+    of = Reading.of(model, beside, np.arange(40), ALL, ["cnv", "clinical", "protein"], unknown)
     found = read(model, of, batch)
     assert list(found)[-3:] == ["clinical values", "protein values", "cnv values"]
     for name in ("clinical", "protein", "cnv"):
@@ -130,15 +152,14 @@ def test_a_covariate_that_the_model_does_not_know_is_read_as_one_that_it_knows(m
         torch.testing.assert_close(found[f"{name} values"], expected, rtol=0, atol=0)
     absent = ~batch.present_BM[:, batch.modalities.index("protein")]
     assert absent.any() and not found["protein values"][absent].any() and found["protein values"][~absent].any()
-    assert of.heads_only is not None and list(of.heads_only.modalities) == ["protein", "cnv"]
     again = Reading(ReadingConfig.model_validate_json(of.config.model_dump_json()), model, of.heads_only)
     again.load_state_dict(of.state_dict())
     torch.testing.assert_close(read(model, again, batch), found, rtol=0, atol=0)
 
 
-def test_seen_alone_it_leaves_the_embedding_empty_and_hidden_it_is_absent(model, beside):
+def test_seen_alone_it_leaves_the_embedding_empty_and_hidden_it_is_absent(model, beside, unknown):
     batch = next(batches(model, CohortDataset(beside), np.arange(24)))
-    of = Reading.of(model, beside, np.arange(40), ALL, ["protein"])
+    of = Reading.of(model, beside, np.arange(40), ALL, ["protein"], unknown)
     whole, alone = read(model, of, batch), read(model, of, batch, View(FUSED, ("protein",)))
     torch.testing.assert_close(alone["protein values"], whole["protein values"], rtol=0, atol=0)
     assert not any(alone[name].any() for name in (FUSED, "mri tower", "omics tower", "clinical values"))
@@ -148,10 +169,10 @@ def test_seen_alone_it_leaves_the_embedding_empty_and_hidden_it_is_absent(model,
         torch.testing.assert_close(hidden[name], whole[name], rtol=0, atol=0)
 
 
-def test_modality_dropout_hides_it_from_whoever_has_something_else(model, beside):
+def test_modality_dropout_hides_it_from_whoever_has_something_else(model, beside, unknown):
     dropout = ModalityDropout(modalities={"protein": 1.0})
     plain, dropped = (next(batches(model, CohortDataset(beside, dropout=of), np.arange(40))) for of in (None, dropout))
-    of = Reading.of(model, beside, np.arange(40), ALL, ["protein"])
+    of = Reading.of(model, beside, np.arange(40), ALL, ["protein"], unknown)
     assert read(model, of, plain)["protein values"].any(dim=1).sum() > 5
     alone = plain.present_BM.sum(dim=1) == 1
     assert not read(model, of, dropped)["protein values"][~alone].any()
