@@ -121,9 +121,14 @@ class FinetuneConfig(Config):
         default=False, description="Test also on patients whom the model was pretrained on; the report then says so."
     )
     tasks: list[AnyTask] = Field(min_length=1)  # type: ignore[valid-type]
-    modalities: list[str] = Field(default=[], description="What may be seen of a patient; empty for all of it.")
+    modalities: list[str] = Field(
+        default=[],
+        description="What may be seen of a patient; empty for all that the model knows, and the covariates.",
+    )
     covariates: list[str] = Field(
-        default=[], description="Omics modalities, such as clinical, whose values heads read beside the embedding."
+        default=[],
+        description="Omics modalities, such as clinical, whose values heads read beside the embedding; the model need "
+        "not know them.",
     )
     reads: list[Kind] = Field(
         default=list(ALL),

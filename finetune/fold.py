@@ -120,7 +120,8 @@ def summary_of(study: Study, fold: Fold) -> str:
         built = untrained(study, network, learned_from if study.config.pretraining else fold.train)
         model, preprocessing = built.model, built.preprocessing
     settings = leaving_blind(study.config.adapt, model, study.modalities)
-    aligned = align(preprocessing, study.cohort).only(study.modalities)
-    reading = Learning(study, model, aligned, settings, study.config.seed).read(fold)
+    heads_only = study.fit_heads_only(fold)
+    aligned = align(preprocessing.joined(heads_only), study.cohort).only(study.modalities)
+    reading = Learning(study, model, aligned, settings, study.config.seed, heads_only).read(fold)
     heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in study.tasks(fold.train).items()})
     return adapt(model, settings, heads, seed=study.config.seed, reading=reading).summary()

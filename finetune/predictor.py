@@ -40,7 +40,7 @@ class Predictor:
     Attributes:
         adapted: The model with a head for every task, on its device.
         tasks: By name, finished.
-        preprocessing: What the model has learned of the values that it reads.
+        preprocessing: What was learned of the values that the model reads, then of those that its heads alone read.
         modalities: That may be seen of a patient.
     """
 
@@ -70,7 +70,7 @@ class Predictor:
                 )
         model, preprocessing = model_folder.read(run / MODEL)
         adapted, tasks, document = read_adapter(run / adapter, model.to(device or usable_device()))  # type: ignore[arg-type]
-        return cls(adapted, tasks, preprocessing, document.modalities)
+        return cls(adapted, tasks, preprocessing.joined(adapted.reading.heads_only), document.modalities)
 
     def align(self, cohort: PreparedCohort) -> Aligned:
         """A cohort as this model reads it.

@@ -163,10 +163,12 @@ def make_study(config: FinetuneConfig) -> Study:
 
 
 def _not_shared(study: Study) -> list[str]:
-    """What a pretrained model and the cohort do not share, in sentences."""
+    """What a pretrained model and the cohort do not share, and what no tower reads, in sentences."""
+    told = [f"'{name}': no tower of the model reads it; heads alone do." for name in study.heads_only]
     if not isinstance(study.config.pretrain, Path):
-        return []
-    return align(Preprocessing.read(study.config.pretrain), study.cohort).only(study.modalities).sentences()
+        return told
+    preprocessing = Preprocessing.read(study.config.pretrain).joined(study.fit_heads_only(study.folds.folds[0]))
+    return align(preprocessing, study.cohort).only(study.modalities).sentences() + told
 
 
 def _refuse_no_model(folder: Path) -> None:

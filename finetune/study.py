@@ -19,9 +19,13 @@ from finetune.splits import Fold, Folds, Records, within_groups
 from finetune.tasks.base import Task, Truth, tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned
+from foundation.data.preprocessing import Preprocessing
+from foundation.data.presence import observed_N
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import ConfigError, nearest
 from foundation.hub.seen_patients import SeenPatients
 from foundation.randomness import permutation
+from foundation.wording import counted
 
 MOST_SUBSETS = 127
 """Of modalities; where there are more, those of one, of all but one, and of all are scored."""
@@ -37,6 +41,7 @@ class Study:
         modalities: What may be seen of a patient, in the cohort's order.
         folds: Of all records that take part.
         seen: Bool [N], whom the model was pretrained on; all False where that is no matter.
+        heads_only: Of the modalities, covariates that the model does not know: no tower reads them, heads do.
     """
 
     config: FinetuneConfig
@@ -44,6 +49,7 @@ class Study:
     modalities: tuple[str, ...]
     folds: Folds
     seen: np.ndarray
+    heads_only: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -82,8 +88,10 @@ class Study:
         apart = None if config.allow_seen or seen is None else seen_N
         records = Records(cohort.patients, cohort.sites, strata_N, readable_N)
         folds = Folds.make(config.splits, records, config.seed, cohort.folds, seen=apart)
-        study = cls(config, cohort, allowed, folds, seen_N)
+        heads_only = tuple(name for name in allowed if name not in modalities)
+        study = cls(config, cohort, allowed, folds, seen_N, heads_only)
         study._refuse_too_many_labels()
+        study._refuse_covariates_of_nobody()
         if from_folder:
             refuse_seen(seen, cohort.patients[study.tested], allowed=config.allow_seen)
         return study
@@ -96,6 +104,21 @@ class Study:
                 where="labels",
                 fix=f"write numbers below {fewest}, or leave `labels` out",
             )
+
+    def _refuse_covariates_of_nobody(self) -> None:
+        """Refuse folds of whose training patients nothing is learned of a covariate that the model does not know."""
+        for name in self.heads_only:
+            has_N = _has(self.cohort, name)
+            for fold in self.folds.folds:
+                for labels in (None, *self.config.labels):
+                    train = self.few(fold, labels).train
+                    if not has_N[train].any():
+                        raise ConfigError(
+                            f"none of {counted(len(self.one_each(train)), 'training patient')} of fold {fold.name} has "
+                            f"'{name}', which the model does not know either",
+                            where="covariates",
+                            fix="leave it out there",
+                        )
 
     @cached_property
     def endpoints(self) -> dict[str, dict[str, np.ndarray]]:
@@ -144,6 +167,12 @@ class Study:
             task.fit(self.truth(train), self.groups(train))
         return fitted
 
+    def fit_heads_only(self, fold: Fold) -> Preprocessing | None:
+        """Scaling of the covariates that the model does not know, fitted on training rows; None where it knows all."""
+        if not self.heads_only:
+            return None
+        return fit_preprocessing(self.cohort, fold.train, PreprocessingConfig(modalities=[*self.heads_only]))
+
     @cached_property
     def weights(self) -> dict[str, float]:
         """Task to the weight of its loss."""
@@ -187,32 +216,39 @@ class Study:
 
 
 def _readable(cohort: PreparedCohort, modalities: Sequence[str], aligned: Aligned | None) -> np.ndarray:
-    """Bool [N], who has anything of some modalities: that the model reads, or that was measured at all."""
-    if aligned is not None:
-        return np.logical_or.reduce(aligned.only(modalities).presence(np.arange(len(cohort)))[0], axis=1)
-    return np.logical_or.reduce(cohort.present_NM[:, [cohort.modalities.index(name) for name in modalities]], axis=1)
+    """Bool [N], who has anything of some modalities: that model or heads read, or that was measured at all."""
+    if aligned is None:
+        here = [cohort.modalities.index(name) for name in modalities]
+        return np.logical_or.reduce(cohort.present_NM[:, here], axis=1)
+    present_NM, _ = aligned.only(modalities).presence(np.arange(len(cohort)))
+    others = [_has(cohort, name) for name in modalities if name not in aligned.modalities]
+    return np.logical_or.reduce([*present_NM.T, *others])
+
+
+def _has(cohort: PreparedCohort, name: str) -> np.ndarray:
+    """Bool [N], of whom any feature of an omics modality was observed."""
+    return observed_N(cohort, name, np.arange(len(cohort)), np.arange(len(cohort.features[name])))
 
 
 def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str]) -> tuple[str, ...]:
+    """What may be seen of a patient: what the model knows, and covariates whether it does or not."""
+    omics = [name for name, entry in cohort.manifest.modalities.items() if entry.kind == "omics"]
+    read = [*known, *config.covariates]
     for name in config.modalities:
-        for told, there in (("the model knows", known), ("the cohort has", cohort.modalities)):
-            if name not in there:
-                raise ConfigError(f"{told} no modality '{name}'", where="modalities", fix=nearest(name, there))
-    wanted = config.modalities or known
-    allowed = tuple(name for name in cohort.modalities if name in wanted)
-    omics = [name for name in allowed if cohort.manifest.modalities[name].kind == "omics"]
+        if name not in cohort.modalities:
+            fix = nearest(name, cohort.modalities)
+            raise ConfigError(f"the cohort has no modality '{name}'", where="modalities", fix=fix)
+        if name not in read:
+            fix = "name it among `covariates` too, and heads alone read it" if name in omics else nearest(name, known)
+            raise ConfigError(f"the model knows no modality '{name}'", where="modalities", fix=fix)
     for name in config.covariates:
-        if name in cohort.modalities and name not in known:
-            raise ConfigError(
-                f"the model was pretrained without '{name}'",
-                where="covariates",
-                fix="pretrain with it among `preprocessing.modalities`, or leave it out here",
-            )
         if name not in omics:
-            raise ConfigError(
-                f"no omics modality of this run is called '{name}'", where="covariates", fix=nearest(name, omics)
-            )
-    return allowed
+            what = f"no omics modality of the cohort is called '{name}'"
+            raise ConfigError(what, where="covariates", fix=nearest(name, omics))
+        if config.modalities and name not in config.modalities:
+            fix = "add it to `modalities`, or leave it out of `covariates`"
+            raise ConfigError(f"'{name}' may not be seen: `modalities` leaves it out", where="covariates", fix=fix)
+    return tuple(name for name in cohort.modalities if name in (config.modalities or read))
 
 
 def _refuse_twins(built: Sequence[Task]) -> None:

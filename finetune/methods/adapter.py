@@ -1,4 +1,8 @@
-"""An adapter folder: adapter.json (base, settings, declared endpoints, groups, tasks) and tensors, written and read."""
+"""An adapter folder: adapter.json (base, settings, declared endpoints, groups, tasks) and tensors, written and read.
+
+Where heads read covariates that the base does not know, preprocessing.json beside them holds the scaling of these, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from finetune.methods.modes import AdaptConfig
 from finetune.methods.reading import Reading, ReadingConfig
 from finetune.tasks.base import Task, tasks
 from foundation.config import Config
+from foundation.data.preprocessing import FILE as PREPROCESSING
+from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
@@ -38,6 +44,7 @@ class Document(Config):
         adapt: How the base was adapted.
         base: Fingerprint of the base.
         tensors: SHA-256 of the file of tensors.
+        preprocessing: SHA-256 of preprocessing.json; empty where there is none, as in earlier versions.
         reading: What heads read.
         covariates: Of earlier versions: omics modalities whose values heads read beside the fused embedding.
         modalities: That may be seen of a patient: an assay that defines a label is not among them.
@@ -50,6 +57,7 @@ class Document(Config):
     adapt: AdaptConfig
     base: str
     tensors: str
+    preprocessing: str = ""
     reading: ReadingConfig = ReadingConfig()
     covariates: tuple[str, ...] = ()
     modalities: tuple[str, ...]
@@ -82,10 +90,14 @@ def write(
     with replacing(folder) as partial:
         tensors = {name: tensor.contiguous() for name, tensor in {**adapted.state(), **learned(fitted)}.items()}
         save_file(tensors, partial / TENSORS)
+        heads_only = adapted.reading.heads_only
+        if heads_only is not None:
+            heads_only.write(partial)
         document = Document(
             adapt=adapted.config,
             base=adapted.base,
             tensors=sha256_of(partial / TENSORS),
+            preprocessing="" if heads_only is None else sha256_of(partial / PREPROCESSING),
             reading=adapted.reading.config,
             modalities=tuple(modalities),
             tasks=[task.config for task in fitted.values()],
@@ -118,8 +130,7 @@ def read(folder: Path, model: MultimodalModel) -> tuple[Adapted, dict[str, Task]
     stored = {name: tensor.to(device) for name, tensor in load_file(folder / TENSORS).items()}
     # Before the heads, whose size may follow from what a task has learned.
     built = rebuild(document.tasks, document.endpoints, stored, folder, device)
-    config = ReadingConfig(covariates=document.covariates) if document.covariates else document.reading
-    reading = Reading(config, model).to(device)
+    reading = _reading(document, folder, model).to(device)
     heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in built.items()})
     adapted = adapt(model, document.adapt, heads, reading=reading)
     try:
@@ -129,8 +140,19 @@ def read(folder: Path, model: MultimodalModel) -> tuple[Adapted, dict[str, Task]
     return adapted.eval(), built, document
 
 
+def _reading(document: Document, folder: Path, model: MultimodalModel) -> Reading:
+    """What heads read, before its tensors are restored."""
+    config = ReadingConfig(covariates=document.covariates) if document.covariates else document.reading
+    reading = Reading(config, model, Preprocessing.read(folder) if document.preprocessing else None)
+    unknown = [name for name in config.covariates if name not in reading.features]
+    if unknown:
+        what = f"its heads read '{unknown[0]}', whose scaling neither it nor its base has"
+        raise CheckpointError(what, where=str(folder), fix=AGAIN)
+    return reading
+
+
 def _read_document(folder: Path) -> Document:
-    """What adapter.json says, once the file of tensors is found to be the one it speaks of."""
+    """What adapter.json says, once the files beside it are found to be those it speaks of."""
     missing = [name for name in (DOCUMENT, TENSORS) if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -140,6 +162,9 @@ def _read_document(folder: Path) -> Document:
         document = Document.model_validate_json((folder / DOCUMENT).read_bytes())
     except ValidationError:
         raise CheckpointError(f"{DOCUMENT} is damaged, or of another version", where=str(folder), fix=AGAIN) from None
-    if sha256_of(folder / TENSORS) != document.tensors:
-        raise CheckpointError(f"{TENSORS} is damaged", where=str(folder), fix="copy the folder again")
+    for name, known in ((TENSORS, document.tensors), (PREPROCESSING, document.preprocessing)):
+        there = (folder / name).is_file()
+        if known and not (there and sha256_of(folder / name) == known):
+            what = f"{name} is {'damaged' if there else 'missing'}"
+            raise CheckpointError(what, where=str(folder), fix="copy the folder again")
     return document

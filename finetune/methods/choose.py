@@ -27,6 +27,7 @@ from finetune.study import Study
 from finetune.tasks.base import Task
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
+from foundation.data.preprocessing import Preprocessing
 from foundation.model.multimodal import MultimodalModel
 
 NEAR = 20
@@ -104,9 +105,10 @@ class Learning:
     Attributes:
         study: Of the run.
         base: The model before it is adapted, on its device.
-        aligned: The cohort as that model reads it.
+        aligned: The cohort as that model and its heads read it.
         adapt: How it is adapted.
         seed: Of this fold.
+        heads_only: Scaling of the covariates that the model does not know, if any.
     """
 
     study: Study
@@ -114,11 +116,12 @@ class Learning:
     aligned: Aligned
     adapt: AdaptConfig
     seed: int
+    heads_only: Preprocessing | None = None
 
     def read(self, fold: Fold) -> Reading:
         """What heads read, learned on the training records."""
         config = self.study.config
-        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.covariates)
+        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.covariates, self.heads_only)
 
     def begin(self, fold: Fold, reading: Reading) -> Beginning:
         """Embed the training records with the model as it is, and choose the penalties of heads."""

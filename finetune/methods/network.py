@@ -61,9 +61,10 @@ class NetworkMethod:
         """
         study, seed = self.study, self._seed(fold)
         torch.manual_seed(seed)
-        aligned = align(self.base.preprocessing, study.cohort).only(study.modalities)
+        heads_only = study.fit_heads_only(fold)
+        aligned = align(self.base.preprocessing.joined(heads_only), study.cohort).only(study.modalities)
         adapt = leaving_blind(self.adapt, self.base.model, study.modalities)
-        learning = Learning(study, self.base.model, aligned, adapt, seed)
+        learning = Learning(study, self.base.model, aligned, adapt, seed, heads_only)
         alike = (isinstance(self.adapt, Scratch), self.labels)
         if alike not in self.beginnings:
             others = [known.reading for (_, labels), known in self.beginnings.items() if labels == self.labels]

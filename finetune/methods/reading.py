@@ -2,7 +2,8 @@
 
 An embedding made by a contrast keeps what modalities share, and loses what one alone knows; and that a patient is old
 is one number among thousands to it. So heads read beside it what a linear model would read. Whatever of a record may
-not be seen is zero here too, and every block that can be absent says whether it is.
+not be seen is zero here too, and every block that can be absent says whether it is. The model need not know a
+covariate: no tower reads it then, heads do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn import functional
 from foundation.config import Config
 from foundation.data.alignment import Aligned
 from foundation.data.batch import Batch
+from foundation.data.preprocessing import Preprocessing
 from foundation.data.sample import sample
 from foundation.model.layers.values import masked
 from foundation.model.multimodal import MultimodalModel
@@ -79,18 +81,20 @@ class Reading(nn.Module):
     Args:
         config: What to read.
         model: Whose embeddings and modalities these are.
+        heads_only: Scaling of the covariates that the model does not know; None where it knows all of them.
     """
 
-    def __init__(self, config: ReadingConfig, model: MultimodalModel) -> None:
+    def __init__(self, config: ReadingConfig, model: MultimodalModel, heads_only: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
+        self.heads_only = heads_only
         self.width = model.config.width
         kinds: list[tuple[Pooled, bool]] = [("towers", config.towers), ("modalities", config.modalities)]
         self.kinds: tuple[Pooled, ...] = tuple(kind for kind, asked in kinds if asked)
         self.pooled = model.pooled(self.kinds)
         images = dict(spec.image for spec in model.specs if spec.kind == "image")
         self.images = {name: images[name] for name in config.images}
-        self.features = {name: len(m.features) for spec in model.specs for name, m in spec.omics.items()}
+        self.features = _features(model, heads_only)
         # By number, as a modality may have any name.
         for m, (name, count) in enumerate(config.components.items()):
             self.register_buffer(f"center_{m}", torch.zeros(self.features[name]))
@@ -104,18 +108,20 @@ class Reading(nn.Module):
         rows: np.ndarray,
         kinds: Sequence[Kind],
         covariates: Sequence[str],
+        heads_only: Preprocessing | None = None,
     ) -> Reading:
         """Learn from training records what is to be read.
 
         Args:
             model: Before it is adapted.
-            aligned: The cohort as the model reads it, with what may be seen.
+            aligned: The cohort as the model and its heads read it, with what may be seen.
             rows: Training records.
             kinds: Of blocks beside the fused embedding.
             covariates: Omics modalities whose features are read one by one, however many they are.
+            heads_only: Scaling of those that the model does not know, if any.
         """
         seen = aligned.positions
-        omics = {name: len(m.features) for spec in model.specs for name, m in spec.omics.items() if name in seen}
+        omics = {name: count for name, count in _features(model, heads_only).items() if name in seen}
         by_itself = {name for name, count in omics.items() if count <= FEW and "values" in kinds}
         single = [name for name in omics if name in covariates or name in by_itself]
         learned: dict[str, tuple[Tensor, Tensor]] = {}
@@ -131,7 +137,7 @@ class Reading(nn.Module):
             components={name: basis_FK.shape[1] for name, (_, basis_FK) in learned.items()},
             images=tuple(images) if "images" in kinds else (),
         )
-        reading = cls(config, model)
+        reading = cls(config, model, heads_only)
         for m, (center_F, basis_FK) in enumerate(learned.values()):
             getattr(reading, f"center_{m}").copy_(center_F)
             getattr(reading, f"basis_{m}").copy_(basis_FK)
@@ -185,6 +191,12 @@ class Reading(nn.Module):
         """Bool [B, C], channels that may be seen."""
         here_BC = batch.channels[name]
         return here_BC if view.modalities is None or name in view.modalities else torch.zeros_like(here_BC)
+
+
+def _features(model: MultimodalModel, heads_only: Preprocessing | None) -> dict[str, int]:
+    """Omics modality to its number of features: those of the model, then those that heads alone read."""
+    counts = {name: len(m.features) for spec in model.specs for name, m in spec.omics.items()}
+    return counts | {name: len(s.features) for name, s in (heads_only.omics() if heads_only else {}).items()}
 
 
 def _components(aligned: Aligned, name: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:

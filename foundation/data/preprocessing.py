@@ -78,6 +78,17 @@ class Preprocessing(Config):
         """What each modality is, without what was learned of it."""
         return {name: scaling.described() for name, scaling in self.modalities.items()}
 
+    def joined(self, other: Preprocessing | None) -> Preprocessing:
+        """The same with the modalities of another, if there is one, at the end of the axis M.
+
+        Raises:
+            ValueError: Both have a modality.
+        """
+        further = other.modalities if other else {}
+        if both := self.modalities.keys() & further.keys():
+            raise ValueError(f"two preprocessings have {sorted(both)}")
+        return self.model_copy(update={"modalities": {**self.modalities, **further}})
+
     def to_json(self) -> str:
         """The text of preprocessing.json; every number reads back to the same bits."""
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from finetune.config import KEPT
 from finetune.report.answer import THIS_MODEL, Entry, measure_of, method_named, of_kept, subject
@@ -124,7 +125,9 @@ def _kept(page: Page, kept: Entry) -> None:
         for name, value in _mean_of(folds).items()
     ]
     page.table(
-        ["method", "log-likelihood on inner folds", "weight"], rows, "What was chosen among, in the mean over folds"
+        ["method", "log-likelihood on inner folds", "weight"],
+        rows,
+        "What was chosen among, in the mean over folds; a method that says what one before it says is not among them",
     )
 
 
@@ -152,7 +155,9 @@ def _range(penalties: Sequence[float]) -> str:
 
 
 def _mean_of(folds: Sequence[Entry]) -> dict[str, float]:
-    return {name: sum(fold[name] for fold in folds) / len(folds) for name in (folds[0] if folds else {})}
+    """Each name to its mean over the folds that have it."""
+    of_names = {name: [fold[name] for fold in folds if name in fold] for name in dict.fromkeys(chain(*folds))}
+    return {name: sum(values) / len(values) for name, values in of_names.items()}
 
 
 def _metrics(page: Page, entry: Entry) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
-from foundation.data.scaling import fit_preprocessing
+from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import CheckpointError
 
 ROWS = np.arange(0, 40, 2)
@@ -88,3 +88,17 @@ def test_a_truncated_or_missing_file_is_refused(cohort, tmp_path):
         Preprocessing.read(tmp_path)
     with pytest.raises(CheckpointError, match="format version None"):
         Preprocessing.from_json("[]")
+
+
+def test_two_are_joined_in_the_order_of_the_axis_m(cohort):
+    one, other = (
+        fit_preprocessing(cohort, rows, PreprocessingConfig(modalities=names))
+        for rows, names in ((ROWS, ["mut", "mri"]), (ROWS[:9], ["rna"]))
+    )
+    both = one.joined(other)
+    assert list(both.modalities.items()) == [*one.modalities.items(), *other.modalities.items()]
+    assert (both.patients, both.records) == (one.patients, one.records)
+    assert list(one.modalities) == ["mut", "mri"], "neither is changed"
+    assert one.joined(None) == one
+    with pytest.raises(ValueError, match="mri"):
+        both.joined(one)

@@ -160,12 +160,9 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``cohort``, ``model``, ``config.yaml`` and ``pretraining.yaml``; nobody writes to it."""
-    folder = tmp_path_factory.mktemp("finetune")
-    cohort = write_cohort(folder / "cohort")
-    network = Network.model_validate(NETWORK)
+def write_model(folder: Path, cohort: PreparedCohort, modalities: list[str] | None = None) -> None:
+    """Write a model that has seen some patients of a cohort, and knows some modalities of it; by default all."""
+    network = Network.model_validate({**NETWORK, "preprocessing": {"modalities": modalities}})
     names = np.unique(cohort.patients.astype(str))[:SEEN]
     rows = np.flatnonzero(np.isin(cohort.patients.astype(str), names))
     preprocessing = fit_preprocessing(cohort, rows, network.preprocessing)
@@ -173,7 +170,25 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = MultimodalModel(
         MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
     )
-    model_folder.write(folder / "model", model, preprocessing, "A small one.\n", SeenPatients.of(names))
+    model_folder.write(folder, model, preprocessing, "A small one.\n", SeenPatients.of(names))
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., None]:
+    """`write_model`, which test modules cannot import."""
+    return write_model
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``cohort``, ``config.yaml``, ``pretraining.yaml`` and two models, which nobody writes to.
+
+    ``model`` knows all modalities of the cohort, ``model_without_clinical`` all but one.
+    """
+    folder = tmp_path_factory.mktemp("finetune")
+    cohort = write_cohort(folder / "cohort")
+    write_model(folder / "model", cohort)
+    write_model(folder / "model_without_clinical", cohort, ["rna", "mutation"])
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     (folder / "pretraining.yaml").write_text(yaml.safe_dump(PRETRAINING), encoding="utf-8")
     return folder

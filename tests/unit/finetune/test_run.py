@@ -70,9 +70,31 @@ def test_what_is_attached_is_printed_before_training(tune, workplace, untrained,
     metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
     table = metrics["adaptation"]
     assert table in capsys.readouterr().out
-    # Weights of three classes for two embeddings of 8, and for each of 24 features with whether it was seen.
-    assert re.search(rf"heads +{3 * (16 + 48) + 3} +{3 * (16 + 48) + 3}", table)
+    # Weights of three classes for five embeddings of 8, and for each of 24 features with whether it was seen.
+    assert re.search(rf"heads +{3 * (40 + 48) + 3} +{3 * (40 + 48) + 3}", table)
     assert ("LoRA on blocks.*.attention.query" in table) == (start != "none")
+
+
+@pytest.mark.parametrize("start", ["per_fold", "none"])
+def test_heads_read_a_covariate_that_a_model_made_for_the_run_does_not_know(tune, workplace, untrained, capsys, start):
+    known = {"modalities": ["rna", "mutation"]}
+    changes = {
+        "per_fold": [
+            "pretrain=per_fold",
+            f"pretraining={workplace / 'pretraining.yaml'}",
+            "pretraining_changes=['preprocessing.modalities=[rna, mutation]']",
+        ],
+        "none": [*untrained, f"network.preprocessing={json.dumps(known)}"],
+    }[start]
+    task = "tasks=[{task: subtype, endpoint: subtype}]"
+    metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
+    assert metrics["modalities"] == ["rna", "mutation", "clinical"]
+    assert {"clinical", "rna+mutation+clinical"} <= set(metrics["by_modality_subset"])
+    assert "clinical" in metrics["by_pattern"], "who has nothing else is read too"
+    assert "clinical values" in metrics["blocks"]
+    # As many inputs as where the model knows all of it, but for an embedding of the covariate.
+    assert re.search(rf"heads +{3 * (32 + 48) + 3} +{3 * (32 + 48) + 3}", metrics["adaptation"])
+    assert "'clinical': no tower of the model reads it; heads alone do." in capsys.readouterr().out
 
 
 def test_a_cohort_that_lacks_a_modality_of_the_model_is_read_without_it(tune, workplace, tmp_path):

@@ -94,24 +94,23 @@ def test_a_damaged_model_is_named(workplace, tmp_path, capsys, name, damage):
     assert str(model) in said
 
 
-def test_a_model_without_a_modality_is_told_apart_from_a_cohort_without_it(workplace, tmp_path, capsys):
-    from finetune.config import Network
-    from foundation.cohort.store import PreparedCohort
-    from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
-    from foundation.hub import model_folder
-    from foundation.hub.seen_patients import SeenPatients
-    from foundation.model.multimodal import MultimodalConfig, MultimodalModel
-    from tests.unit.finetune.conftest import NETWORK
-
-    cohort, network = PreparedCohort(workplace / "cohort"), Network.model_validate(NETWORK)
-    preprocessing = fit_preprocessing(cohort, [0, 1, 2, 3], PreprocessingConfig(modalities=["rna"]))
-    model = MultimodalModel(
-        MultimodalConfig.of(preprocessing.described(), network.towers, network.fusion, network.width)
-    )
-    model_folder.write(tmp_path / "model", model, preprocessing, "", SeenPatients.of([]))
-    changes = [f"out={tmp_path / 'run'}", f"pretrain={tmp_path / 'model'}", "covariates=[clinical]"]
-    said = said_of(capsys, workplace / "config.yaml", *changes)
-    assert "covariates: the model was pretrained without 'clinical'" in said
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["modalities=[rna, clinical]"], ["modalities: the model knows no modality 'clinical'", "among `covariates`"]),
+        (["modalities=[rna]", "covariates=[clinical]"], ["covariates: 'clinical' may not be seen", "add it to"]),
+        (["covariates=[clinica]"], ["covariates: no omics modality of the cohort", "did you mean 'clinical'?"]),
+        (["modalities=[clinical]", "covariates=[clinical]"], ["no tower is left to adapt", "mode: frozen"]),
+    ],
+    ids=lambda value: value[-1],
+)
+def test_a_model_without_a_modality_is_told_apart_from_a_cohort_without_it(
+    workplace, tmp_path, capsys, changes, expected
+):
+    changes = [f"pretrain={workplace / 'model_without_clinical'}", *changes]
+    said = said_of(capsys, workplace / "config.yaml", f"out={tmp_path / 'run'}", *changes)
+    assert all(part in said for part in expected), said
+    assert not list(tmp_path.rglob("done")), "it is told before anything is trained"
 
 
 def test_weights_that_are_no_numbers_are_refused(workplace, tmp_path, capsys):

@@ -20,9 +20,10 @@ from finetune.methods.adapt import adapt
 from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.heads import Head
 from finetune.methods.modes import Frozen, Full, Lora, Scratch, TowerLora, leaving_blind
-from finetune.methods.reading import Block
+from finetune.methods.reading import Block, Reading, ReadingConfig
 from finetune.tasks.base import Task, tasks
 from foundation.data.batch import Batch
+from foundation.data.preprocessing import FILE as PREPROCESSING
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.errors import CheckpointError, ConfigError
 from foundation.hub import model_folder
@@ -70,6 +71,20 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+def make_scaling(name: str, count: int) -> OmicsScaling:
+    return OmicsScaling(
+        features=[f"gene{number}" for number in range(count)],
+        values="binary" if name == "mutation" else "continuous",
+        unit="",
+        transform=[],
+        center=[0.0] * count,
+        scale=[1.0] * count,
+        clip=10.0,
+        minimum_overlap=0.5,
+        patients=9,
+    )
+
+
 def make_preprocessing() -> Preprocessing:
     image = ImageScaling(
         channels=["t1", "t2"],
@@ -81,20 +96,7 @@ def make_preprocessing() -> Preprocessing:
         std=[1.0] * CHANNELS,
         patients=[9] * CHANNELS,
     )
-    omics = {
-        name: OmicsScaling(
-            features=[f"gene{number}" for number in range(count)],
-            values="binary" if name == "mutation" else "continuous",
-            unit="",
-            transform=[],
-            center=[0.0] * count,
-            scale=[1.0] * count,
-            clip=10.0,
-            minimum_overlap=0.5,
-            patients=9,
-        )
-        for name, count in FEATURES.items()
-    }
+    omics = {name: make_scaling(name, count) for name, count in FEATURES.items()}
     return Preprocessing(cohort="small", patients=9, records=9, modalities={"mri": image, "ct": image, **omics})
 
 
@@ -426,6 +428,58 @@ DAMAGE = {
     "later version": (_rewrite("format_version", 3), "damaged, or of another version"),
     "unknown mode": (_rewrite("adapt", {"mode": "prompt"}), "damaged, or of another version"),
 }
+
+
+def with_clinical(base: MultimodalModel) -> Adapted:
+    """Heads that read a covariate which the base does not know."""
+    scaling = make_scaling("clinical", 3).model_copy(update={"center": [1 / 3, 60.1, 7e-30]})
+    heads_only = Preprocessing(cohort="small", patients=9, records=9, modalities={"clinical": scaling})
+    reading = Reading(ReadingConfig(covariates=("clinical", "mutation")), base, heads_only)
+    torch.manual_seed(0)
+    heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in make_tasks().items()})
+    return adapt(base, LORAS["lora"], heads, seed=5, reading=reading)
+
+
+def test_a_covariate_that_the_base_does_not_know_comes_back_with_its_scaling(base, tmp_path):
+    batch = make_batch()
+    observed = torch.rand(ROWS, 3) > 0.3
+    batch.omics["clinical"], batch.observed["clinical"] = torch.randn(ROWS, 3) * observed, observed
+    adapted = train(with_clinical(base), batch)
+    write(tmp_path / "adapter", adapted)
+    again = read(tmp_path / "adapter", make_model())
+    assert same(predict(again, batch), predict(adapted, batch))
+    assert again.reading.heads_only == adapted.reading.heads_only
+    assert Preprocessing.read(tmp_path / "adapter") == adapted.reading.heads_only, "the scaling of nothing else"
+
+
+def test_an_adapter_of_an_earlier_version_says_nothing_of_a_scaling_and_is_read(base, batch, tmp_path):
+    adapted = adapt(base, LORAS["lora"], make_heads())
+    write(tmp_path / "adapter", adapted)
+    path = tmp_path / "adapter" / adapter.DOCUMENT
+    document = json.loads(path.read_text())
+    assert document.pop("preprocessing") == ""
+    path.write_text(json.dumps(document))
+    assert same(predict(read(tmp_path / "adapter", base), batch), predict(adapted, batch))
+
+
+def _change_scaling(folder: Path) -> None:
+    path = folder / PREPROCESSING
+    path.write_text(path.read_text().replace("60.1", "60.2"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_change_scaling, "preprocessing.json is damaged"),
+        (lambda folder: (folder / PREPROCESSING).unlink(), "preprocessing.json is missing"),
+        (_rewrite("preprocessing", ""), "heads read 'clinical', whose scaling neither it nor its base has"),
+    ],
+)
+def test_a_scaling_that_was_changed_or_lost_is_refused(base, tmp_path, spoil, message):
+    write(tmp_path / "adapter", with_clinical(base))
+    spoil(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=message):
+        read(tmp_path / "adapter", base)
 
 
 @pytest.mark.parametrize(("spoil", "message"), DAMAGE.values(), ids=DAMAGE.keys())

@@ -17,6 +17,8 @@ from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset
+from foundation.data.modality_dropout import ModalityDropout
+from foundation.data.preprocessing import Preprocessing
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.model.embedding import batches
 from foundation.model.fusion.base import fusions
@@ -127,6 +129,53 @@ def test_few_features_are_read_one_by_one_and_of_many_their_components(model, al
 def test_covariates_are_read_one_by_one_however_many_they_are(model, aligned, batch):
     found = read(model, Reading.of(model, aligned, np.arange(40), (), ["rna"]), batch)
     assert found["rna values"].shape[1] == 2 * len(aligned.preprocessing.omics()["rna"].features)
+
+
+@pytest.fixture(scope="module")
+def unknown(aligned: Aligned) -> Preprocessing:
+    """Of two modalities that the model does not know."""
+    return fit_preprocessing(aligned.cohort, np.arange(40), PreprocessingConfig(modalities=["protein", "cnv"]))
+
+
+@pytest.fixture(scope="module")
+def beside(aligned: Aligned, unknown: Preprocessing) -> Aligned:
+    return align(aligned.preprocessing.joined(unknown), aligned.cohort)
+
+
+def test_a_covariate_that_the_model_does_not_know_is_read_as_one_that_it_knows(model, beside, unknown):
+    batch = next(batches(model, CohortDataset(beside), np.arange(24)))
+    of = Reading.of(model, beside, np.arange(40), ALL, ["cnv", "clinical", "protein"], unknown)
+    found = read(model, of, batch)
+    assert list(found)[-3:] == ["clinical values", "protein values", "cnv values"]
+    for name in ("clinical", "protein", "cnv"):
+        expected = torch.cat([batch.omics[name], batch.observed[name].float()], dim=1)
+        torch.testing.assert_close(found[f"{name} values"], expected, rtol=0, atol=0)
+    absent = ~batch.present_BM[:, batch.modalities.index("protein")]
+    assert absent.any() and not found["protein values"][absent].any() and found["protein values"][~absent].any()
+    again = Reading(ReadingConfig.model_validate_json(of.config.model_dump_json()), model, of.heads_only)
+    again.load_state_dict(of.state_dict())
+    torch.testing.assert_close(read(model, again, batch), found, rtol=0, atol=0)
+
+
+def test_seen_alone_it_leaves_the_embedding_empty_and_hidden_it_is_absent(model, beside, unknown):
+    batch = next(batches(model, CohortDataset(beside), np.arange(24)))
+    of = Reading.of(model, beside, np.arange(40), ALL, ["protein"], unknown)
+    whole, alone = read(model, of, batch), read(model, of, batch, View(FUSED, ("protein",)))
+    torch.testing.assert_close(alone["protein values"], whole["protein values"], rtol=0, atol=0)
+    assert not any(alone[name].any() for name in (FUSED, "mri tower", "omics tower", "clinical values"))
+    hidden = read(model, of, batch, View(FUSED, ("mri", "rna", "mutation", "clinical", "cnv")))
+    assert not hidden["protein values"].any()
+    for name in set(whole) - {"protein values"}:
+        torch.testing.assert_close(hidden[name], whole[name], rtol=0, atol=0)
+
+
+def test_modality_dropout_hides_it_from_whoever_has_something_else(model, beside, unknown):
+    dropout = ModalityDropout(modalities={"protein": 1.0})
+    plain, dropped = (next(batches(model, CohortDataset(beside, dropout=of), np.arange(40))) for of in (None, dropout))
+    of = Reading.of(model, beside, np.arange(40), ALL, ["protein"], unknown)
+    assert read(model, of, plain)["protein values"].any(dim=1).sum() > 5
+    alone = plain.present_BM.sum(dim=1) == 1
+    assert not read(model, of, dropped)["protein values"][~alone].any()
 
 
 def test_intensities_are_means_of_cells_of_what_was_acquired(model, batch, everything):

@@ -333,6 +333,15 @@ def test_where_something_is_kept_the_lead_is_about_that_and_names_what_is_in_it(
     assert "the kept predictor (omics alone) is 0.600" in alone
 
 
+def test_a_method_that_is_not_chosen_among_in_every_fold_has_the_mean_of_the_others(tmp_path, metrics):
+    entry = with_kept(metrics, 0.724, {"omics": 1.0})
+    entry["kept"]["cv_log_likelihood"] = {"0": {"omics": -1.25, "stack": -1.0}, "1": {"omics": -0.75, "ours": -1.5}}
+    page = write(tmp_path, entry)
+    assert row(page, "omics", "−1.000") == [["omics", "−1.000", "1.000"]]
+    assert row(page, "this model", "−1.500") == [["this model", "−1.500", "–"]]
+    assert row(page, "stack") == [["stack", "−1.000", "–"]]
+
+
 def test_what_heads_read_is_told_block_by_block(tmp_path, metrics):
     blocks = {
         "fused": {"read_in": 5, "folds": 5, "penalties": [0.1, 0.01, 0.1, 0.1, 1.0], "lost_without": 0.02},
