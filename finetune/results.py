@@ -75,7 +75,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
     steps = [path.read_text(encoding="utf-8") for path in sorted((out / FOLDS).glob(f"*/*/{STEPS}"))]
     (out / STEPS).write_text("".join(steps), encoding="utf-8")
     write_json(out / "metrics.json", metrics)
-    pictures: dict[str, list[Picture]] = {e.name: e.pictures(_seen_all(frames)) for e in evaluations}
+    pictures: dict[str, list[Picture]] = {e.name: e.pictures(kept or _seen_all(frames)) for e in evaluations}
     write_report(out, pictures)
     if config.final:
         _publish_final(out)

@@ -48,7 +48,8 @@ def result(page: Page, entry: Entry, pictures: Sequence[Picture]) -> None:
     _metrics(page, entry)
     if pictures:
         page.subsection("What it predicts")
-        page.text("Each test patient is predicted by a model that was trained without this patient.")
+        who = "what is kept" if entry.get("kept") else THIS_MODEL
+        page.text(f"By {who}. Each test patient is predicted by models that were trained without this patient.")
         page.figures(pictures)
 
 
@@ -161,20 +162,24 @@ def _mean_of(folds: Sequence[Entry]) -> dict[str, float]:
 
 
 def _metrics(page: Page, entry: Entry) -> None:
-    rows = list(_metric_rows(entry.get("metrics") or {}))
-    if rows:
-        page.table(["metric", "value", "95 % interval", "chance", "better when"], rows, f"All metrics of {THIS_MODEL}")
-
-
-def _metric_rows(metrics: Entry) -> Iterable[list[str | Cell]]:
-    for name, score in metrics.items():
-        yield [
-            plain_name(name),
-            Cell(decimal(score.get("mean"))),
-            Cell(interval(score.get("ci95"))),
-            Cell(decimal(score.get("chance"))),
-            _better_when(name),
+    """Every metric of what is kept and of this model, side by side."""
+    own = {name: of.get("metrics") or {} for name, of in _own(entry).items()}
+    rows = [
+        [
+            plain_name(metric),
+            *(cell for scores in own.values() for cell in _value(scores.get(metric) or {})),
+            Cell(decimal(next(scores[metric] for scores in own.values() if metric in scores).get("chance"))),
+            _better_when(metric),
         ]
+        for metric in dict.fromkeys(chain(*own.values()))
+    ]
+    if rows:
+        values = [word for name in own for word in (method_named(name), "95 % interval")]
+        page.table(["metric", *values, "chance", "better when"], rows, "All metrics")
+
+
+def _value(score: Entry) -> tuple[Cell, Cell]:
+    return Cell(decimal(score.get("mean"))), Cell(interval(score.get("ci95")))
 
 
 def _better_when(metric: str) -> str:
