@@ -1,0 +1,27 @@
+"""`chiasma simulate`: a cohort whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launch.command import Command
+
+
+@click.command(cls=Command, example="chiasma simulate demo/source --patients 300 --seed 0")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--patients", type=click.IntRange(min=1), default=300, show_default=True, help="How many to invent.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same bytes.")
+def simulate(out: Path, patients: int, seed: int) -> None:
+    """Write a cohort whose truth is known to the folder OUT.
+
+    Source files in the formats a hospital has, a cohort.yaml that names them, and truth/ with what they were made from.
+    """
+    from foundation.simulation.simulate import simulate as run
+    from launch.progress import Progress
+
+    with Progress() as progress:
+        run(out=out, patients=patients, seed=seed, progress=progress.report("simulating", "patients"))
+        progress.finish()
+    click.echo(f"next: chiasma prepare {out / 'cohort.yaml'} --out {out.parent / 'cohort'}")
