@@ -2,8 +2,9 @@
 
 A stack is the sum of the methods' outputs (log hazards, log odds, standardised numbers), each times a weight that is
 not negative (Breiman 1996, Stacked regressions). The weights make held-out patients of inner folds most likely, under a
-penalty that draws them towards the plain mean. A stack is taken where it gains more on inner folds than chance would
-give, since it asks for several methods where one would do; of methods alone the best is taken.
+penalty that draws them towards the plain mean. Of methods alone the best is taken; a stack asks for several methods
+where one would do, so it has to gain more on inner folds than one standard error of the gain (the rule of Breiman et
+al. 1984, Classification and regression trees).
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ PENALTIES = (1.0, 0.1, 0.01)
 
 LEAST = 1e-4
 """Of a weight, below which a method is left out. Without any weight, ordered classes would all be at one threshold."""
-
-SURE = 0.95
-"""Of a gain, for a stack to be taken: one side of Student's t over inner folds."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +74,16 @@ def choose(task: Task, inner: Sequence[InnerFold]) -> Stacked:
     of_each = {name: _best_penalty(task, inner, members) for name, members in candidates.items()}
     # Of equals the first is taken.
     best = max(methods, key=lambda name: of_each[name][1].mean())
-    if STACK in of_each and _surely_more(of_each[STACK][1] - of_each[best][1]):
+    if STACK in of_each and _more_than_its_error(of_each[STACK][1] - of_each[best][1]):
         best = STACK
     weights = fit_weights(task, inner, candidates[best], of_each[best][0])
     told = {name: weight for name, weight in weights.items() if weight > LEAST} or weights
     return Stacked(told, {name: float(values_K.mean()) for name, (_, values_K) in of_each.items()})
 
 
-def _surely_more(gain_K: np.ndarray) -> bool:
-    """Whether the mean gain of inner folds is more than their spread explains."""
-    from scipy.stats import t
-
-    error = gain_K.std(ddof=1) / np.sqrt(len(gain_K))
-    return bool(gain_K.mean() > t.ppf(SURE, len(gain_K) - 1) * error)
+def _more_than_its_error(gain_K: np.ndarray) -> bool:
+    """Whether the mean of inner folds is above its standard error."""
+    return bool(gain_K.mean() > gain_K.std(ddof=1) / np.sqrt(len(gain_K)))
 
 
 def _best_penalty(task: Task, inner: Sequence[InnerFold], methods: Sequence[str]) -> tuple[float, np.ndarray]:
