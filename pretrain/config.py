@@ -100,6 +100,12 @@ class PretrainConfig(Config):
         default="cohort",
         description="Initial weights of omics and projections: from factors that training patients share, or random.",
     )
+    factors: int = Field(
+        default=16,
+        ge=1,
+        description="Of `init: cohort`. Few hold what modalities share, and scans learn to meet them sooner; as many "
+        "as a tower is wide hold also what one omics alone knows.",
+    )
     dropout: ModalityDropout = ModalityDropout()
     augmentation: Augmentation | None = None
     epochs: float = Field(default=30, gt=0, description="Passes over the training patients.")

@@ -17,10 +17,8 @@ from foundation.model.view import TowerSpec, View
 MOST_RECORDS = 1000
 """Training records that decide it; of more, a sample."""
 
-FACTORS = 16
 
-
-def initialise(model: MultimodalModel, aligned: Aligned, rows: np.ndarray, batch_size: int) -> None:
+def initialise(model: MultimodalModel, aligned: Aligned, rows: np.ndarray, *, batch_size: int, factors: int) -> None:
     """Give a model that is still random its initial weights, from training records alone.
 
     Args:
@@ -28,22 +26,25 @@ def initialise(model: MultimodalModel, aligned: Aligned, rows: np.ndarray, batch
         aligned: The cohort.
         rows: Training records.
         batch_size: Records that are embedded at a time.
+        factors: That omics are initialised at, where a tower is as wide.
     """
     rows = sample(aligned.cohort, rows, MOST_RECORDS)
     for spec in model.specs:
         if isinstance(model.towers[spec.name], FactorInit):
-            _initialise_omics(model, spec, aligned, rows)
+            _initialise_omics(model, spec, aligned, rows, factors)
     _initialise_projections(model, aligned, rows, batch_size)
 
 
-def _initialise_omics(model: MultimodalModel, spec: TowerSpec, aligned: Aligned, rows: np.ndarray) -> None:
+def _initialise_omics(
+    model: MultimodalModel, spec: TowerSpec, aligned: Aligned, rows: np.ndarray, factors: int
+) -> None:
     tower = model.towers[spec.name]
     assert isinstance(tower, FactorInit) and isinstance(tower, OmicsTower)
     read = {name: aligned.read_omics(name, rows) for name in spec.modalities}
     values, observed = ({name: parts[i] for name, parts in read.items()} for i in (0, 1))
-    factors = shared_factors(values, observed, min(FACTORS, tower.width))
+    weights = shared_factors(values, observed, min(factors, tower.width))
     device = next(model.parameters()).device
-    tower.init_from({name: torch.from_numpy(weights_FK).float().to(device) for name, weights_FK in factors.items()})
+    tower.init_from({name: torch.from_numpy(weights_FK).float().to(device) for name, weights_FK in weights.items()})
 
 
 @torch.no_grad()

@@ -188,7 +188,8 @@ def _build(config: PretrainConfig, aligned: Aligned, device: torch.device) -> Pr
 def _finish(config: PretrainConfig, model: MultimodalModel, aligned: Aligned, drawing: Drawing) -> None:
     """Make a model what it is as the run begins: its initial weights, and how its blocks are run."""
     if config.init == "cohort":
-        initialise(model, aligned, drawing.first(config, MOST_RECORDS), config.batch_size)
+        rows = drawing.first(config, MOST_RECORDS)
+        initialise(model, aligned, rows, batch_size=config.batch_size, factors=config.factors)
     for block in model.blocks():
         if config.compile:
             compiled(block)

@@ -18,7 +18,7 @@ from foundation.model.fusion.base import fusions
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.model.towers.base import towers
 from foundation.model.view import View
-from pretrain.init import FACTORS, initialise
+from pretrain.init import initialise
 
 OMICS = ["rna", "mutation", "cnv", "protein"]
 
@@ -53,7 +53,7 @@ def make_model(aligned: Aligned) -> MultimodalModel:
 def begun(aligned: Aligned, training: np.ndarray) -> MultimodalModel:
     model = make_model(aligned)
     torch.manual_seed(1)
-    initialise(model, aligned, training, batch_size=16)
+    initialise(model, aligned, training, batch_size=16, factors=16)
     return model
 
 
@@ -82,7 +82,7 @@ def test_omics_embeddings_tell_the_factors_that_patients_share(begun, aligned, c
     """Of held-out patients; a ridge from embeddings to factors, against the same from a model at random."""
     held_out = np.setdiff1d(np.arange(len(cohort)), training)
     read = {name: aligned.read_omics(name, training) for name in OMICS}
-    weights = shared_factors(*({n: parts[i] for n, parts in read.items()} for i in (0, 1)), FACTORS)
+    weights = shared_factors(*({n: parts[i] for n, parts in read.items()} for i in (0, 1)), 16)
     values, observed, _ = aligned.read_omics("rna", np.arange(len(cohort)))
     factors_NK = (values @ weights["rna"])[:, :3]
     here = observed.any(axis=1)
@@ -104,6 +104,25 @@ def test_omics_embeddings_tell_the_factors_that_patients_share(begun, aligned, c
     assert told(begun) > 0.8 and told(make_model(aligned)) < 0.15
 
 
+def test_more_factors_tell_more_of_one_assay(begun, aligned, cohort, training):
+    """The leading components of one assay, told by a ridge from embeddings of training records."""
+    few = make_model(aligned)
+    torch.manual_seed(1)
+    initialise(few, aligned, training, batch_size=16, factors=2)
+    values, observed, _ = aligned.read_omics("protein", training)
+    here = observed.any(axis=1)
+    components_NK = np.linalg.svd(values[here] - values[here].mean(axis=0), full_matrices=False)[0][:, :8]
+
+    def told(model: MultimodalModel) -> float:
+        views = {"protein": View("omics", ("protein",))}
+        z_ND = embed(model, CohortDataset(aligned), training[here], views).z["protein"].numpy()
+        x_ND = z_ND - z_ND.mean(axis=0)
+        map_DK = np.linalg.solve(x_ND.T @ x_ND + 0.1 * np.eye(x_ND.shape[1]), x_ND.T @ components_NK)
+        return 1 - float(((components_NK - x_ND @ map_DK) ** 2).sum() / (components_NK**2).sum())
+
+    assert told(begun) > told(few) + 0.1
+
+
 def test_nobody_but_training_records_has_a_part(begun, aligned, cohort, training):
     class Spoilt(Aligned):
         def read_omics(self, name, rows):
@@ -113,6 +132,8 @@ def test_nobody_but_training_records_has_a_part(begun, aligned, cohort, training
 
     again = make_model(aligned)
     torch.manual_seed(1)
-    initialise(again, Spoilt(aligned.cohort, aligned.preprocessing, aligned.positions), training, batch_size=16)
+    initialise(
+        again, Spoilt(aligned.cohort, aligned.preprocessing, aligned.positions), training, batch_size=16, factors=16
+    )
     state = begun.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
