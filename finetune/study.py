@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -150,6 +150,10 @@ class Study:
             }
             for name, parts in self.truth(rows).items()
         }
+
+    def loss_of(self, task: Task, rows: np.ndarray, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Outputs for some rows to their loss; choices are judged by it too: a rank statistic of so few is noise."""
+        return task.loss_of(self.labels(rows, device), self.groups(rows).tolist())
 
     def groups(self, rows: np.ndarray) -> np.ndarray:
         """Group of each row."""

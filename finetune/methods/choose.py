@@ -1,11 +1,9 @@
-"""How a network learns on a fold: heads initialised; penalties, learning rate, rank, epochs chosen on inner folds."""
+"""How a network learns on a fold: heads initialised; learning rate, rank, dropout and epochs chosen on inner folds."""
 
 from __future__ import annotations
 
-import copy
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,27 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from finetune.methods.adapt import adapt
+from finetune.methods.beginning import Beginning
 from finetune.methods.fit import Trainee, fit
-from finetune.methods.heads import STEPS, Head, init_head
+from finetune.methods.heads import Head, init_head
 from finetune.methods.held_out import HeldOut
 from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
-from finetune.methods.penalties import Penalties, choose_penalties
 from finetune.methods.reading import Reading
 from finetune.methods.training_views import TrainingViews
 from finetune.predictor import Predictor
 from finetune.splits import Fold
 from finetune.study import Study
-from finetune.tasks.base import Task
 from foundation.data.alignment import Aligned
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.model.multimodal import MultimodalModel
-
-NEAR = 20
-"""Steps by which a head is fitted under penalties that are near those it was fitted under."""
-
-ENOUGH = 1000
-"""Held-out records that tell penalties apart; of more, further inner folds are spared."""
 
 SMOOTHED = 3
 """Epochs whose mean counts, because a few patients make one epoch jump."""
@@ -62,23 +53,6 @@ class Choice:
     def document(self) -> dict[str, Any]:
         """For metrics.json; penalties are told by block."""
         return {name: value for name, value in asdict(self).items() if name != "penalties"}
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What training begins with; methods that begin with the same model share it.
-
-    Attributes:
-        reading: What heads read.
-        views: Of the training records.
-        inner: Folds of these, to choose on.
-        penalties: Task to those that its head begins with.
-    """
-
-    reading: Reading
-    views: TrainingViews
-    inner: list[Fold]
-    penalties: dict[str, Penalties]
 
 
 @dataclass(frozen=True)
@@ -129,9 +103,7 @@ class Learning:
         model = adapt(self.base, unadapted, nn.ModuleDict(), seed=self.seed, reading=reading)
         plain = CohortDataset(self.aligned, fold.train)
         views = TrainingViews.of_model(model, plain, self.data(fold.train), fold.train)
-        inner = self.study.inner(fold)
-        names = self.study.weights
-        return Beginning(reading, views, inner, {n: self._choose_penalties(n, reading, views, inner) for n in names})
+        return Beginning.of(self.study, reading, views, self.study.inner(fold))
 
     def learn(self, fold: Fold, beginning: Beginning, *, all_held_out: bool) -> Learned:
         """Choose on inner folds of the training rows, and train on all of them.
@@ -177,7 +149,8 @@ class Learning:
         adapted = adapt(self.base, self._adapt_config(choice), heads, seed=self.seed, reading=reading)
         views = beginning.views.of(train)
         for name, task in tasks.items():
-            init_head(adapted.heads[name], views.x_LE, self._loss(task, views.rows), choice.penalties[name])  # type: ignore[arg-type]
+            loss = self.study.loss_of(task, views.rows, self._device)
+            init_head(adapted.heads[name], views.x_LE, loss, choice.penalties[name])  # type: ignore[arg-type]
         return Trainee(adapted, tasks, self.study.weights)
 
     def data(self, rows: np.ndarray) -> CohortDataset:
@@ -216,37 +189,6 @@ class Learning:
         config = self.study.config.fit
         optimiser = config.optimiser.model_copy(update={"learning_rate": choice.learning_rate})
         return config.model_copy(update={"optimiser": optimiser})
-
-    def _choose_penalties(self, name: str, reading: Reading, views: TrainingViews, inner: list[Fold]) -> Penalties:
-        """For a task the penalties under which held-out patients are most likely."""
-        folds = []
-        for fold in _enough(inner):
-            task = self.study.tasks(fold.train)[name].to(self._device)
-            test = views.of(self.study.one_each(fold.test), whole=True)
-            train = views.of(fold.train)
-            head = Head(task, reading.blocks()).to(self._device)
-            learned, judged = (self._loss(task, of.rows) for of in (train, test))
-            folds.append((head, train.x_LE, learned, test.x_LE, judged))
-        best, states = -math.inf, [head.state_dict() for head, *_ in folds]
-
-        def value(penalties: Mapping[str, float]) -> float:
-            nonlocal best, states
-            values, steps = [], STEPS if math.isinf(best) else NEAR
-            for (head, x_LE, learned, test_LE, judged), state in zip(folds, states, strict=True):
-                # From where the best so far is: what is tried is near.
-                head.load_state_dict(state)
-                init_head(head, x_LE, learned, penalties, steps=steps)
-                with torch.no_grad():
-                    values.append(-float(judged(head(test_LE))))
-            if np.mean(values) > best:
-                best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for head, *_ in folds]
-            return float(np.mean(values))
-
-        return choose_penalties(reading.blocks(), value)
-
-    def _loss(self, task: Task, rows: np.ndarray) -> Callable[[Tensor], Tensor]:
-        """Outputs of records to their loss; choices are judged by it too: a rank statistic of so few would be noise."""
-        return task.loss_of(self.study.labels(rows, self._device), self.study.groups(rows).tolist())
 
     def _try(self, choice: Choice, beginning: Beginning, inner: Sequence[tuple[int, Fold]], epochs: int) -> _Tried:
         """What training by a choice comes to on inner folds, after each number of epochs up to the last."""
@@ -291,19 +233,13 @@ class Learning:
     def _values(self, fold: Fold, held_out: Sequence[HeldOut]) -> list[float]:
         """The log-likelihood of an inner fold's patients, summed over tasks, by each of several outputs."""
         tasks, rows = self.study.tasks(fold.train), held_out[0].rows
-        losses = {name: self._loss(task.to(self._device), rows) for name, task in tasks.items()}
+        losses = {n: self.study.loss_of(task.to(self._device), rows, self._device) for n, task in tasks.items()}
         weights = self.study.weights
 
         def value(outputs: Mapping[str, Tensor]) -> float:
             return -sum(weights[n] * float(loss(outputs[n].float().to(self._device))) for n, loss in losses.items())
 
         return [value(found.outputs) for found in held_out]
-
-
-def _enough(inner: Sequence[Fold]) -> list[Fold]:
-    """As many inner folds as hold out `ENOUGH` records, of which there may be fewer."""
-    held_out = np.cumsum([len(fold.test) for fold in inner])
-    return list(inner[: int(np.searchsorted(held_out, ENOUGH)) + 1])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import torch
 from finetune.base_model import BaseModel
 from finetune.config import MEMBERS, OURS
 from finetune.methods import adapter
-from finetune.methods.choose import Beginning, Learning
+from finetune.methods.beginning import Beginning
+from finetune.methods.choose import Learning
 from finetune.methods.fit import Trainee
 from finetune.methods.held_out import TESTED, HeldOut
 from finetune.methods.modes import AdaptConfig, Scratch, leaving_blind

@@ -1,0 +1,81 @@
+"""What training begins with: what heads read of training records, inner folds to choose on, and penalties of heads."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from finetune.methods.heads import STEPS, Head, init_head
+from finetune.methods.penalties import Penalties, choose_penalties
+from finetune.methods.reading import Reading
+from finetune.methods.training_views import TrainingViews
+from finetune.splits import Fold
+from finetune.study import Study
+
+NEAR = 20
+"""Steps by which a head is fitted under penalties that are near those it was fitted under."""
+
+ENOUGH = 1000
+"""Held-out records that tell penalties apart; of more, further inner folds are spared."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What training begins with; methods that begin with the same model share it.
+
+    Attributes:
+        reading: What heads read.
+        views: Of the training records.
+        inner: Folds of these, to choose on.
+        penalties: Task to those that its head begins with.
+    """
+
+    reading: Reading
+    views: TrainingViews
+    inner: list[Fold]
+    penalties: dict[str, Penalties]
+
+    @classmethod
+    def of(cls, study: Study, reading: Reading, views: TrainingViews, inner: list[Fold]) -> Beginning:
+        """Choose the penalties of each task's head on inner folds."""
+        penalties = {name: _choose(study, name, reading, views, _enough(inner)) for name in study.weights}
+        return cls(reading, views, inner, penalties)
+
+
+def _choose(study: Study, name: str, reading: Reading, views: TrainingViews, inner: Sequence[Fold]) -> Penalties:
+    """For a task the penalties under which held-out patients are most likely."""
+    device, folds = views.x_LE.device, []
+    for fold in inner:
+        task = study.tasks(fold.train)[name].to(device)
+        test = views.of(study.one_each(fold.test), whole=True)
+        train = views.of(fold.train)
+        head = Head(task, reading.blocks()).to(device)
+        learned, judged = (study.loss_of(task, of.rows, device) for of in (train, test))
+        folds.append((head, train.x_LE, learned, test.x_LE, judged))
+    best, states = -math.inf, [head.state_dict() for head, *_ in folds]
+
+    def value(penalties: Mapping[str, float]) -> float:
+        nonlocal best, states
+        values, steps = [], STEPS if math.isinf(best) else NEAR
+        for (head, x_LE, learned, test_LE, judged), state in zip(folds, states, strict=True):
+            # From where the best so far is: what is tried is near.
+            head.load_state_dict(state)
+            init_head(head, x_LE, learned, penalties, steps=steps)
+            with torch.no_grad():
+                values.append(-float(judged(head(test_LE))))
+        if np.mean(values) > best:
+            best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for head, *_ in folds]
+        return float(np.mean(values))
+
+    return choose_penalties(reading.blocks(), value)
+
+
+def _enough(inner: Sequence[Fold]) -> list[Fold]:
+    """As many inner folds as hold out `ENOUGH` records, of which there may be fewer."""
+    held_out = np.cumsum([len(fold.test) for fold in inner])
+    return list(inner[: int(np.searchsorted(held_out, ENOUGH)) + 1])
