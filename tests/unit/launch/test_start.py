@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.cli import STRATEGIES, main
+from launch.cli import main
+from launch.commands.launch import STRATEGIES
 
 REPOSITORY = Path(__file__).parents[3]
 CONFIG = str(REPOSITORY / "configs" / "pretrain" / "tiny.yaml")
