@@ -114,9 +114,10 @@ def _own(entry: Entry) -> dict[str, Entry]:
 def _kept(page: Page, kept: Entry) -> None:
     """What the kept predictor is made of."""
     page.text(
-        "What is kept for new patients is chosen within the training patients of each fold, for each task: the method, "
-        "or the stack of several, under which patients of inner folds are most likely who taught none of them. A stack "
-        "is the sum of the methods' outputs (log hazards, log odds or standardised numbers), each times its weight."
+        "What is kept for new patients is chosen within the training patients of each fold, for each task: the method "
+        "under which patients of inner folds are most likely who did not teach it; or a stack of several, where it "
+        "gains more than one standard error over inner folds. A stack is the sum of the methods' outputs (log hazards, "
+        "log odds or standardised numbers), each times its weight."
     )
     folds = list((kept.get("cv_log_likelihood") or {}).values())
     weights = kept.get("of") or {}
