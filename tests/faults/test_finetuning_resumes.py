@@ -120,7 +120,7 @@ def states(folder: Path) -> dict[Path, tuple[int, int]]:
 def test_ended_in_a_later_fold_it_repeats_none_and_ends_with_the_same_bytes(workplace, whole, number, code, said):
     run = workplace / number.name
     process = start(workplace, run)
-    wait_for(process, "1/*/done", run / "folds")
+    wait_for(process, "1/[!.]*/done", run / "folds")
     process.send_signal(number)
     _, message = process.communicate()
     assert process.returncode == code
@@ -128,7 +128,7 @@ def test_ended_in_a_later_fold_it_repeats_none_and_ends_with_the_same_bytes(work
     if said:
         last = f"chiasma finetune: {said}; start the same command again and it goes on with what is not yet done"
         assert message.splitlines()[-1] == last and "Traceback" not in message
-    done = {path.parent: states(path.parent) for path in (run / "folds").glob("*/*/done")}
+    done = {path.parent: states(path.parent) for path in (run / "folds").glob("[!.]*/[!.]*/done")}
     assert len(done) >= 3
     finish(workplace, run)
     assert all(states(method).items() >= before.items() for method, before in done.items())

@@ -55,7 +55,7 @@ def study_of(workplace: Path, *changes: str) -> Study:
 
 def done(folder: Path) -> dict[str, int]:
     """What is done of each fold, and when."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("*/*/done")}
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("[!.]*/[!.]*/done")}
 
 
 def test_in_this_process_folds_come_one_after_the_other_and_are_not_repeated(workplace, tmp_path):
