@@ -50,9 +50,9 @@ def write_cohort(source: Path, folder: Path, patients: int, side: int, stored_as
 
     from foundation.cohort.imaging import standardise
     from foundation.cohort.manifest import FILE, ImageEntry, Manifest
+    from foundation.cohort.records import Image, Record, record_features, write_index, write_shard
     from foundation.cohort.sources.base import Volume
     from foundation.cohort.spec import ImageRecipe
-    from foundation.cohort.store import Image, Record, record_features, write_index, write_shard
 
     modality = ImageRecipe.model_validate(
         {

@@ -40,9 +40,9 @@ def seconds(work) -> float:
 def measure(cohort: Path, turns: int) -> dict:
     """Rates of the shard writer and of the bare loop over the NIfTI scans of a cohort."""
     from foundation.cohort.inventory import take_inventory
+    from foundation.cohort.records import record_features
     from foundation.cohort.shards import ShardWriter
     from foundation.cohort.spec import CohortSpec
-    from foundation.cohort.store import record_features
     from foundation.config import load_config
     from foundation.progress import Silent
 

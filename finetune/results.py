@@ -45,7 +45,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
         _entry(evaluation, frames, others) | _kept(evaluation, out, kept, {OURS: _seen_all(frames), **others})
         for evaluation in evaluations
     ]
-    choices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / FOLDS).glob(f"*/*/{CHOICE}"))]
+    choices = [json.loads(text) for text in _of_methods(out, CHOICE)]
     for entry in entries:
         entry["blocks"] = _blocks(choices, entry["endpoint"])
         if entry["endpoint"] in oracle:
@@ -72,14 +72,18 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
         "versions": {name: importlib.metadata.version(name) for name in ("chiasma", "torch", "peft", "timm")},
     }
     _write_predictions(study, frames, kept, out)
-    steps = [path.read_text(encoding="utf-8") for path in sorted((out / FOLDS).glob(f"*/*/{STEPS}"))]
-    (out / STEPS).write_text("".join(steps), encoding="utf-8")
+    (out / STEPS).write_text("".join(_of_methods(out, STEPS)), encoding="utf-8")
     write_json(out / "metrics.json", metrics)
     pictures: dict[str, list[Picture]] = {e.name: e.pictures(kept or _seen_all(frames)) for e in evaluations}
     write_report(out, pictures)
     if config.final:
         _publish_final(out)
     return metrics
+
+
+def _of_methods(out: Path, name: str) -> list[str]:
+    """What a file of each method of each fold says, where it has one; a folder with a dot is not yet whole."""
+    return [path.read_text(encoding="utf-8") for path in sorted((out / FOLDS).glob(f"[!.]*/[!.]*/{name}"))]
 
 
 def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def fit(
     modalities: Sequence[str] | None = None,
     images: ImageFeatures | None = None,
     known: LearnedInputs | None = None,
+    *,
+    balanced: bool = True,
 ) -> LinearModel:
     """Fit a baseline on training rows.
 
@@ -80,6 +82,7 @@ def fit(
         modalities: Those that the task may read; all by default.
         images: Of the cohort; who holds on to it reads each image once for all folds.
         known: Of the cohort; who holds on to it learns inputs that endpoints share once.
+        balanced: Whether every class counts as much; else every patient does.
 
     Raises:
         ConfigError: The cohort lacks what the baseline reads.
@@ -89,7 +92,8 @@ def fit(
         fix = nearest(name, available(cohort, modalities))
         raise ConfigError(f"the cohort has no data for the baseline '{name}'", where=str(cohort.path), fix=fix)
     names = tuple(n for n, kind in _kinds(cohort, modalities).items() if kind in BASELINES[name])
-    fitting = _Fitting(name, cohort, endpoint, names, images or ImageFeatures(cohort), known or LearnedInputs())
+    images, known = images or ImageFeatures(cohort), known or LearnedInputs()
+    fitting = _Fitting(name, cohort, endpoint, names, images, known, balanced)
 
     def chosen(group: str, ending: str, learner: Learner, x_ND: np.ndarray, rows: np.ndarray) -> float:
         return choose_penalty(learner, x_ND, rows, [np.isin(rows, fold.test) for fold in inner])
@@ -105,6 +109,8 @@ def out_of_fold(
     images: ImageFeatures | None = None,
     known: LearnedInputs | None = None,
     times: Sequence[float] = (),
+    *,
+    balanced: bool = True,
 ) -> dict[str, np.ndarray]:
     """Predict a baseline's own training rows, each by a fit on the inner folds that hold it out.
 
@@ -120,13 +126,14 @@ def out_of_fold(
         images: Of the cohort.
         known: Of the cohort.
         times: As in `LinearModel.predict`.
+        balanced: As in `fit`.
 
     Returns:
         As of `LinearModel.predict`, for all training rows in their order; NaN for those that no inner fold holds out,
         or one that leaves nobody to learn from. Of a row that several hold out, by the last of them.
     """
     images, known = images or ImageFeatures(cohort), known or LearnedInputs()
-    fitting = _Fitting(model.baseline, cohort, model.endpoint, model.modalities, images, known)
+    fitting = _Fitting(model.baseline, cohort, model.endpoint, model.modalities, images, known, balanced)
 
     def chosen(group: str, ending: str, learner: Learner, x_ND: np.ndarray, rows: np.ndarray) -> float:
         return model.parts[group].penalty[ending]
@@ -167,6 +174,7 @@ class _Fitting:
         endpoint: Of the cohort.
         modalities: That the baseline may read.
         images, known: Of the cohort.
+        balanced: Whether every class counts as much.
     """
 
     baseline: str
@@ -175,6 +183,7 @@ class _Fitting:
     modalities: tuple[str, ...]
     images: ImageFeatures
     known: LearnedInputs
+    balanced: bool
 
     def fit(self, train: np.ndarray, penalty: Penalty) -> LinearModel:
         """Fit on training rows under the penalties that `penalty` gives."""
@@ -213,7 +222,8 @@ class _Fitting:
         entry, parts = self.cohort.manifest.endpoints[self.endpoint], self.cohort.endpoint(self.endpoint)
         kind, classes = LEARNERS[entry["kind"]], len(entry.get("classes", ()))
         return {
-            ending: kind(of_cause, self.cohort.groups, classes) for ending, of_cause in _causes(entry, parts).items()
+            ending: kind(of_cause, self.cohort.groups, classes, balanced=self.balanced)
+            for ending, of_cause in _causes(entry, parts).items()
         }
 
 

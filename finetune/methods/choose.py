@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finetune.config import FitConfig
 from finetune.methods.adapt import adapt
 from finetune.methods.beginning import Beginning
 from finetune.methods.fit import Trainee, fit
@@ -117,10 +118,10 @@ class Learning:
         inner = list(enumerate(beginning.inner))
         # Heads alone are quick to fit, so that all inner folds choose their penalty; training is not.
         tried_on = inner[: self.study.config.search.inner_folds]
-        options = list(self._options({name: found.of_block for name, found in beginning.penalties.items()}))
+        options = list(self.options(beginning))
         epochs = 0 if isinstance(self.adapt, Frozen) else self.study.config.fit.epochs
         tried = [self._try(option, beginning, tried_on, epochs) for option in options]
-        curves = [one.smoothed() for one in tried]
+        curves = [smoothed(one.values_KE.mean(axis=0)) for one in tried]
         best, at = max(
             itertools.product(range(len(options)), range(epochs + 1)), key=lambda p: (curves[p[0]][p[1]], -p[1])
         )
@@ -135,7 +136,7 @@ class Learning:
         """A model trained as was chosen, and what to log of that."""
         trainee, steps = self.make(choice, train, beginning), []
         if choice.epochs:
-            steps = fit(trainee, self.data(train), self._fit_config(choice), epochs=choice.epochs, seed=self.seed)
+            steps = fit(trainee, self.data(train), self.fit_config(choice), epochs=choice.epochs, seed=self.seed)
         trainee.train(False)
         return trainee, steps
 
@@ -168,7 +169,9 @@ class Learning:
     def _device(self) -> torch.device:
         return next(self.base.parameters()).device
 
-    def _options(self, penalties: Mapping[str, dict[str, float]]) -> Iterator[Choice]:
+    def options(self, beginning: Beginning) -> Iterator[Choice]:
+        """What inner folds choose from, before the number of epochs."""
+        penalties = {name: found.of_block for name, found in beginning.penalties.items()}
         search, given = self.study.config.search, self.study.config.fit.optimiser.learning_rate
         rates = [None] if isinstance(self.adapt, Frozen) else search.learning_rate or [given]
         ranks, dropouts = [None], [None]
@@ -185,7 +188,8 @@ class Learning:
         changed = {"rank": choice.rank, "alpha": scale * choice.rank, "dropout": choice.dropout}  # type: ignore[operator]
         return self.adapt.model_copy(update=changed)
 
-    def _fit_config(self, choice: Choice) -> Any:
+    def fit_config(self, choice: Choice) -> FitConfig:
+        """How a model is trained by a choice."""
         config = self.study.config.fit
         optimiser = config.optimiser.model_copy(update={"learning_rate": choice.learning_rate})
         return config.model_copy(update={"optimiser": optimiser})
@@ -206,7 +210,7 @@ class Learning:
             fit(
                 trainee,
                 self.data(fold.train),
-                self._fit_config(choice),
+                self.fit_config(choice),
                 epochs=epochs,
                 seed=self.seed,
                 after_epoch=lambda _: found.append(self._of_model(trainee, number, fold)),
@@ -254,10 +258,10 @@ class _Tried:
     values_KE: np.ndarray
     held_out: list[list[HeldOut]]
 
-    def smoothed(self) -> np.ndarray:
-        """[E + 1] mean over folds, and over neighbouring epochs."""
-        mean_E = self.values_KE.mean(axis=0)
-        if len(mean_E) <= SMOOTHED:
-            return mean_E
-        kernel = np.ones(SMOOTHED)
-        return np.convolve(mean_E, kernel, "same") / np.convolve(np.ones_like(mean_E), kernel, "same")
+
+def smoothed(values_E: np.ndarray) -> np.ndarray:
+    """[E] means over neighbouring epochs."""
+    if len(values_E) <= SMOOTHED:
+        return values_E
+    kernel = np.ones(SMOOTHED)
+    return np.convolve(values_E, kernel, "same") / np.convolve(np.ones_like(values_E), kernel, "same")

@@ -72,7 +72,9 @@ class _Fitting:
         """A baseline for an endpoint."""
         cohort, train = self.study.cohort, labelled(self.study, self.fold, endpoint).train
         inner = [labelled(self.study, fold, endpoint) for fold in self.inner]
-        return baselines.fit(baseline, cohort, endpoint, train, inner, modalities, self.images, self.known)
+        shared = (modalities, self.images, self.known)
+        balanced = self._balanced(endpoint)
+        return baselines.fit(baseline, cohort, endpoint, train, inner, *shared, balanced=balanced)
 
     def held_out(self, models: Mapping[str, LinearModel]) -> HeldOut:
         """What a baseline says of training patients, fitted without each, and of the test patients."""
@@ -96,7 +98,10 @@ class _Fitting:
         train = labelled(self.study, self.fold, model.endpoint).train
         inner = [labelled(self.study, fold, model.endpoint) for fold in self.inner]
         said = model.predict(self.study.cohort, rows[tested], self.images)
-        without = baselines.out_of_fold(model, self.study.cohort, train, inner, self.images, self.known)
+        balanced = self._balanced(model.endpoint)
+        without = baselines.out_of_fold(
+            model, self.study.cohort, train, inner, self.images, self.known, balanced=balanced
+        )
         place = np.minimum(np.searchsorted(train, rows), len(train) - 1)
         taught = ~tested & (train[place] == rows)
         found = {part: np.full((len(rows), *values.shape[1:]), np.nan) for part, values in said.items()}
@@ -108,6 +113,10 @@ class _Fitting:
 
     def _outputs(self, task: Task, said: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
         return task.outputs_of({endpoint: said[endpoint] for endpoint in task.endpoints})
+
+    def _balanced(self, endpoint: str) -> bool:
+        """Whether every class counts as much to its task: a stack mixes the two, so they answer one question."""
+        return all(task.balanced for task in self.study.unfitted if endpoint in task.endpoints)
 
     def _tasks(self) -> list[Task]:
         """Fitted on the training patients."""

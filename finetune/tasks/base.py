@@ -85,6 +85,7 @@ class Task(nn.Module, ABC):
         endpoints: Names of the endpoints that it reads.
         primary: The metric by which the result is reported; higher is better.
         chance: The score of a constant answer by `primary`, where `constants` has none to be scored.
+        balanced: Whether every class counts as much, however many patients have it.
 
     Raises:
         ConfigError: The cohort has no such endpoint, or it is of another kind.
@@ -95,6 +96,7 @@ class Task(nn.Module, ABC):
     endpoints: tuple[str, ...]
     primary: str
     chance: float
+    balanced: bool = True
 
     def __init__(self, config: TaskConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()

@@ -59,6 +59,7 @@ class Molecular(Task):
 
     def __init__(self, config: MolecularConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, declared)
+        self.balanced = config.balanced
         self.endpoints = config.endpoints
         self.name = "+".join(config.endpoints)
         self.yes = {}
@@ -94,7 +95,7 @@ class Molecular(Task):
 
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Count the answers, so that the rarer can be given more weight."""
-        if self.config.balanced:
+        if self.balanced:
             code_NE = self._codes(endpoints)
             count_KE = np.stack([(code_NE == k).sum(axis=0) for k in (0, 1)])
             weight_KE = count_KE.sum(axis=0) / (2 * np.maximum(count_KE, 1))

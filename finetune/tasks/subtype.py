@@ -57,6 +57,7 @@ class Subtype(Task):
 
     def __init__(self, config: SubtypeConfig, declared: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, declared)
+        self.balanced = config.balanced
         self.classes = list(declared_as(declared, config.endpoint, "subtype", "response")["classes"])
         self.name, self.endpoints = config.endpoint, (config.endpoint,)
         self.chance = 1 / len(self.classes)
@@ -81,7 +82,7 @@ class Subtype(Task):
 
     def fit(self, endpoints: Truth, groups: np.ndarray) -> None:
         """Count the classes, so that rare ones can be given more weight."""
-        if self.config.balanced:
+        if self.balanced:
             code_N = endpoints[self.name]["code"]
             count_K = np.bincount(code_N[code_N >= 0], minlength=len(self.classes))
             weight_K = count_K.sum() / (np.maximum(count_K, 1) * np.count_nonzero(count_K))

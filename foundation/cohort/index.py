@@ -1,6 +1,6 @@
 """index.arrow: every small column of a cohort in one file, so that a run begins without opening a shard.
 
-Columns are those of the records (`store.py`) without voxels, affines and values of omics; of an omics modality
+Columns are those of the records (`records.py`) without voxels, affines and values of omics; of an omics modality
 ``omics/NAME`` is here the number of features that were observed (int32). Null means absent, as there. The metadata of
 the schema names the shards in their order, with their numbers of records.
 """

@@ -26,9 +26,10 @@ from foundation.cohort.index import write_index_of
 from foundation.cohort.inventory import Fault, Inventory, take_inventory
 from foundation.cohort.manifest import FILE, Manifest, Shard
 from foundation.cohort.record_plans import RecordPlan
+from foundation.cohort.records import record_features, write_index
 from foundation.cohort.shards import ShardReport, ShardWriter, start_worker, work
 from foundation.cohort.spec import CohortSpec
-from foundation.cohort.store import PreparedCohort, record_features, write_index
+from foundation.cohort.store import PreparedCohort
 from foundation.cohort.summary.page import write_summary
 from foundation.config import load_config
 from foundation.errors import ChiasmaError, DataError

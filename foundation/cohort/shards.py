@@ -19,10 +19,10 @@ from foundation.cohort.imaging import standardise
 from foundation.cohort.inventory import Fault, build_sources
 from foundation.cohort.manifest import Shard
 from foundation.cohort.record_plans import RecordPlan, ScanChoice
+from foundation.cohort.records import Image, Record, write_shard
 from foundation.cohort.sources.base import Volume
 from foundation.cohort.spec import CohortSpec, ImageRecipe
 from foundation.cohort.staging import StagedTable
-from foundation.cohort.store import Image, Record, write_shard
 from foundation.errors import ChiasmaError, DataError
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from foundation.cohort.agreement import united_endpoints, united_entry, united_features
 from foundation.cohort.manifest import ImageEntry, Manifest
 from foundation.cohort.reading.feature_names import match_names
-from foundation.cohort.store import STATISTICS, PreparedCohort
+from foundation.cohort.records import STATISTICS
+from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united_forms import united_endpoints, united_entry, united_features
 from foundation.errors import ConfigError, DataError, nearest
 from foundation.wording import counted, listed
 

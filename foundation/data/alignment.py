@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from foundation.cohort.agreement import KEY_IN_YAML
 from foundation.cohort.manifest import ImageEntry, OmicsEntry
 from foundation.cohort.reading.feature_names import match_names
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united_forms import KEY_IN_YAML
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.data.presence import observed_N
 from foundation.errors import DataError

@@ -32,6 +32,7 @@ class Learner(ABC):
         parts: The endpoint of all patients, [N] each.
         groups: [N] names.
         classes: How many a ``code`` is one of, of which the last may be nobody's; as many as occur by default.
+        balanced: Whether every class counts as much, however many patients have it; else every patient does.
     """
 
     penalties: ClassVar[tuple[float, ...]]
@@ -40,8 +41,9 @@ class Learner(ABC):
     fitted: ClassVar[type[Fitted]]
     """What its fits are, which is the way back from their arrays."""
 
-    def __init__(self, parts: Parts, groups: np.ndarray, classes: int = 0) -> None:
+    def __init__(self, parts: Parts, groups: np.ndarray, classes: int = 0, *, balanced: bool = True) -> None:
         self.parts = parts
+        self.balanced = balanced
         self.groups = groups.astype(str)
         self.classes = max(classes, int(parts["code"].max(initial=-1)) + 1) if "code" in parts else 0
 
@@ -96,7 +98,7 @@ class CoxLearner(Learner):
 
 
 class LogisticLearner(Learner):
-    """Classes by multinomial logistic regression; every class weighs the same, in the fit and in what counts."""
+    """Classes by multinomial logistic regression; what weighs the same in the fit does so in what counts."""
 
     penalties = tuple(10.0**power for power in range(4, -2, -1))
     fitted: ClassVar[type[Fitted]] = Classes
@@ -107,7 +109,8 @@ class LogisticLearner(Learner):
 
         occurs_K, code_N = self._occurring(rows)
         classes, width = occurs_K.sum(), x_ND.shape[1]
-        model = LogisticRegression(class_weight="balanced", max_iter=2000, warm_start=True)
+        weight = "balanced" if self.balanced else None
+        model = LogisticRegression(class_weight=weight, max_iter=2000, warm_start=True)
         for penalty in penalties:
             if classes == 1:
                 yield Classes(occurs_K, np.zeros((1, width)), np.zeros(1))
@@ -125,10 +128,12 @@ class LogisticLearner(Learner):
         return np.isin(np.arange(self.classes), occurring), code_N
 
     def cv_log_likelihood(self, predict: Predict, x_ND: np.ndarray, rows: np.ndarray, held_out_N: np.ndarray) -> float:
-        """Mean over classes of the mean log probability of the right class."""
+        """Mean log probability of the right class: over classes of the mean of each where balanced, else of all."""
         code_N = self.parts["code"][rows[held_out_N]]
         probability_N = predict(x_ND[held_out_N])["probability"][np.arange(len(code_N)), code_N]
         log_N = np.log(np.maximum(probability_N, LEAST_PROBABILITY))
+        if not self.balanced:
+            return float(log_N.mean())
         return float(np.mean([log_N[code_N == code].mean() for code in np.unique(code_N)]))
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from foundation.cohort.agreement import refuse_disagreement, united_features
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united_forms import refuse_disagreement, united_features
 from foundation.config import Config, load_config
 from foundation.errors import ConfigError, nearest
 from foundation.files.cache import CacheConfig

@@ -21,7 +21,8 @@ from datasets import Features, load_from_disk
 
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.prepare import _shard_size, prepare
-from foundation.cohort.store import PreparedCohort, record_features
+from foundation.cohort.records import record_features
+from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
 from foundation.progress import Silent
 from foundation.simulation.scans import write_scan

@@ -9,7 +9,8 @@ import pytest
 from datasets import Features, load_from_disk
 
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
-from foundation.cohort.store import Image, PreparedCohort, Record, record_features, write_index, write_shard
+from foundation.cohort.records import Image, Record, record_features, write_index, write_shard
+from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
 from foundation.modality import Percentile
 
@@ -90,7 +91,7 @@ def opened(request, tmp_path, monkeypatch):
     """Ten records in several layouts of shards and of batches within a shard."""
     shards, batch_bytes = request.param
     if batch_bytes:
-        monkeypatch.setattr("foundation.cohort.store.BATCH_BYTES", batch_bytes)
+        monkeypatch.setattr("foundation.cohort.records.BATCH_BYTES", batch_bytes)
     records = make_records(10)
     return records, PreparedCohort(write(tmp_path / "cohort", records, shards))
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from foundation.cohort.manifest import FILE, ImageEntry, Manifest, OmicsEntry
-from foundation.cohort.store import Image, PreparedCohort, Record, record_features, write_index, write_shard
+from foundation.cohort.records import Image, Record, record_features, write_index, write_shard
+from foundation.cohort.store import PreparedCohort
 from foundation.modality import Percentile, Window
 
 MRI_SHAPE = (6, 5, 4)

@@ -16,7 +16,8 @@ import yaml
 from finetune.config import Network
 from finetune.run import finetune
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
-from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
+from foundation.cohort.records import Record, record_features, write_index, write_shard
+from foundation.cohort.store import PreparedCohort
 from foundation.data.scaling import fit_preprocessing
 from foundation.hub import model_folder
 from foundation.hub.seen_patients import SeenPatients

@@ -14,7 +14,8 @@ from finetune.config import FinetuneConfig
 from finetune.outcomes import refuse_nothing_to_learn, remarks
 from finetune.run import make_study
 from finetune.study import Study
-from foundation.cohort.store import PreparedCohort, Record
+from foundation.cohort.records import Record
+from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.errors import ConfigError
 from launch.cli import main

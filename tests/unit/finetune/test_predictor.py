@@ -24,7 +24,8 @@ from finetune.methods.choose import Learning
 from finetune.methods.network import NetworkMethod
 from finetune.predictor import ADAPTER, MODEL, NOTHING, Predictor
 from finetune.run import finetune
-from foundation.cohort.store import PreparedCohort, Record
+from foundation.cohort.records import Record
+from foundation.cohort.store import PreparedCohort
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import CheckpointError, DataError
 from foundation.hub import model_folder

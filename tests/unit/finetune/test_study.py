@@ -13,7 +13,8 @@ from finetune.config import FinetuneConfig, TaskDropout
 from finetune.methods.linear import readable
 from finetune.run import make_study
 from finetune.study import Study
-from foundation.cohort.store import PreparedCohort, Record
+from foundation.cohort.records import Record
+from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset

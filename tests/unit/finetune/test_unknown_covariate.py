@@ -22,7 +22,8 @@ from finetune.methods.linear import MODELS
 from finetune.methods.network import NetworkMethod
 from finetune.predictor import ADAPTER, MODEL, NOTHING, Predictor
 from finetune.run import finetune
-from foundation.cohort.store import PreparedCohort, Record
+from foundation.cohort.records import Record
+from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import FILE, Preprocessing
 
 CPU = torch.device("cpu")

@@ -73,6 +73,18 @@ def test_classes_are_those_of_sklearn_and_each_weighs_the_same(inputs):
     )
 
 
+def test_classes_that_are_not_balanced_are_those_of_sklearn_and_each_patient_weighs_the_same(inputs):
+    code = learner("subtype").parts["code"]
+    one = LogisticLearner({"code": code}, np.full(len(code), ""), balanced=False)
+    fitted = ~HELD_OUT
+    model = LogisticRegression(C=0.1, tol=1e-8, max_iter=2000).fit(inputs[fitted], code[ROWS][fitted])
+    predict = one.fit(inputs[fitted], ROWS[fitted], 10.0)
+    expected = model.predict_proba(inputs)
+    np.testing.assert_allclose(predict(inputs)["probability"], expected, atol=1e-3)
+    found = one.cv_log_likelihood(predict, inputs, ROWS, HELD_OUT)
+    assert found == pytest.approx(-log_loss(code[ROWS][HELD_OUT], expected[HELD_OUT]), abs=1e-3)
+
+
 def test_ordered_classes_lie_in_one_direction(inputs):
     one = learner("response")
     predict = one.fit(inputs, ROWS, 0.01)

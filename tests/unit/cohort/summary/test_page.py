@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry
-from foundation.cohort.store import Image, Record, record_features, write_index, write_shard
+from foundation.cohort.records import Image, Record, record_features, write_index, write_shard
 from foundation.cohort.summary.page import write_summary
 from foundation.modality import Percentile, Window
 

@@ -17,7 +17,8 @@ from finetune.methods.image_features import ImageFeatures
 from finetune.methods.inputs import Inputs, LearnedInputs
 from finetune.splits import Fold, Folds, Records, SplitConfig, within_groups
 from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
-from foundation.cohort.store import PreparedCohort, Record, record_features, write_index, write_shard
+from foundation.cohort.records import Record, record_features, write_index, write_shard
+from foundation.cohort.store import PreparedCohort
 from foundation.errors import ConfigError
 from foundation.linear.cox import fit_cox
 from foundation.linear.learners import CoxLearner

@@ -15,7 +15,8 @@ from finetune.methods import inputs as module
 from finetune.methods.image_features import ImageFeatures
 from finetune.methods.inputs import Inputs, LearnedInputs
 from foundation.cohort.manifest import Manifest
-from foundation.cohort.store import PreparedCohort, Record
+from foundation.cohort.records import Record
+from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import DataError
 

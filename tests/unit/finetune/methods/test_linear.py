@@ -20,6 +20,7 @@ from finetune.methods.linear_model import LinearModel
 from finetune.run import make_study
 from finetune.splits import Fold
 from finetune.study import Study
+from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.linear.learners import LEARNERS, CoxLearner
 
@@ -115,6 +116,23 @@ def test_on_request_the_models_are_kept(study, frames, tmp_path):
             model = LinearModel.read(tmp_path / MODELS / baseline / endpoint)
             [values] = model.predict(study.cohort, frame["row"].to_numpy()).values()
             np.testing.assert_allclose(frame[columns], values.reshape(len(frame), -1))
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_classes_count_as_they_do_to_the_task(workplace, balanced, tmp_path, monkeypatch):
+    """A stack of one that takes the rare class for common and one that does not would be wrong about both."""
+    endpoint = PreparedCohort.endpoint
+
+    def uneven(cohort: PreparedCohort, name: str) -> dict[str, np.ndarray]:
+        return {"code": np.minimum(endpoint(cohort, name)["code"], 1)}
+
+    monkeypatch.setattr(PreparedCohort, "endpoint", uneven)
+    study = study_of(workplace, f"tasks=[{{task: subtype, endpoint: subtype, balanced: {str(balanced).lower()}}}]")
+    write(study, tmp_path / "fold")
+    found = HeldOut.read(tmp_path / "fold" / "clinical.safetensors")
+    rows, _ = found.taught_none("subtype")
+    share_K = found.at("subtype", rows).softmax(dim=1).mean(dim=0).numpy()
+    np.testing.assert_allclose(share_K, [1 / 2, 1 / 2, 0] if balanced else [1 / 3, 2 / 3, 0], atol=0.04)
 
 
 @pytest.mark.parametrize("baseline", ["clinical", "omics", "clinical + omics"])

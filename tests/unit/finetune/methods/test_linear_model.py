@@ -18,7 +18,8 @@ from finetune.methods.linear_model import DOCUMENT, TENSORS, LinearModel
 from finetune.methods.linear_parts import BaselineHazard
 from finetune.splits import Fold
 from finetune.tasks.survival import Survival, SurvivalConfig
-from foundation.cohort.store import PreparedCohort, Record
+from foundation.cohort.records import Record
+from foundation.cohort.store import PreparedCohort
 from foundation.errors import CheckpointError
 from foundation.linear.cox import fit_cox
 
