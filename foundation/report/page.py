@@ -271,13 +271,13 @@ p{margin:8px 0;max-width:78ch}
 .lead{font-size:1.15rem}
 nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:16px 0;font-size:.9rem}
 nav a{color:#00527e}
-.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(140px,1fr));gap:12px;margin:16px 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(160px,1fr));gap:12px;margin:16px 0}
 .facts div{display:flex;flex-direction:column-reverse;justify-content:flex-end;
   padding:10px 12px;background:#f3f5f7;border-radius:6px}
 .facts dt{font-size:.85rem;color:#444}
 .facts dd{margin:0;font-size:1.4rem;font-weight:600;line-height:1.25;overflow-wrap:anywhere}
 .scroll{overflow-x:auto;max-width:100%}
-table{border-collapse:separate;border-spacing:0;width:max-content;margin:4px 0 12px;font-size:.9rem}
+table{border-collapse:separate;border-spacing:0;margin:4px 0 12px;font-size:.9rem}
 .caption{color:#444;font-size:.9rem;margin:16px 0 0}
 th,td{max-width:44ch;padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #e3e6ea}
 thead th{border-bottom:2px solid #9aa3ad;vertical-align:bottom}

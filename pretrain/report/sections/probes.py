@@ -44,6 +44,9 @@ def add_probes(page: Page, metrics: Mapping[str, Any]) -> None:
     rows = [row for name, views in ordered.items() for row in _probe_rows(name, views, oracle.get(name, {}))]
     columns = ["value", "95 % interval", "before training", "chance", "best possible", "training", "held-out"]
     header = ["endpoint", "view", "metric", *columns]
+    if not oracle:
+        best = header.index("best possible")
+        header, rows = header[:best] + header[best + 1 :], [row[:best] + row[best + 1 :] for row in rows]
     page.table(header, rows, "Training and held-out: patients")
     _skipped(page, ordered)
     for name, views in ordered.items():
