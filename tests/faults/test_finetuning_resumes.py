@@ -31,6 +31,7 @@ tasks:
   - {task: subtype, endpoint: subtype}
   - {task: survival, endpoint: os}
 splits: {folds: 3, inner_folds: 2}
+reads: [values]
 adapt: {mode: scratch}
 fit: {epochs: 2, batch_size: 16}
 processes: 1

@@ -51,6 +51,7 @@ tasks:
   - {task: subtype, endpoint: subtype}
   - {task: survival, endpoint: os}
 splits: {folds: 2, inner_folds: 2}
+reads: [values]
 adapt: {mode: lora, rank: 2, alpha: 4}
 fit: {epochs: 1, batch_size: 16}
 compare: []

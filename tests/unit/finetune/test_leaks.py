@@ -87,6 +87,7 @@ def test_a_patient_planted_in_both_sides_of_a_published_fold_is_caught(tmp_path)
 
 
 SUBTYPE = "tasks=[{task: subtype, endpoint: subtype}]"
+EVERYTHING = "reads=[towers, modalities, values, images]"
 PUBLISHED = ["splits.published=true", "allow_seen=true"]
 
 
@@ -107,7 +108,7 @@ def test_a_network_tells_shuffled_labels_by_chance(tune, untrained, monkeypatch)
 
         with monkeypatch.context() as patch:
             with_endpoint(patch, shuffled)
-            metrics, _ = tune(*untrained, SUBTYPE, "fit.epochs=6", "fit.optimiser.learning_rate=1e-2")
+            metrics, _ = tune(*untrained, SUBTYPE, EVERYTHING, "fit.epochs=6", "fit.optimiser.learning_rate=1e-2")
         areas.append([found["metrics"]["auroc"]["mean"] for found in (metrics, metrics["kept"])])
     # One such area of 60 patients strays by .05, the mean of three by .03.
     assert (np.abs(np.mean(areas, axis=0) - 0.5) < 0.1).all()
@@ -144,7 +145,7 @@ def test_a_model_that_does_not_say_whom_it_has_seen_is_taken_to_have_seen_everyb
     assert "allow_seen" in caught.value.fix
 
 
-@pytest.mark.parametrize("reads", ["reads=[]", "reads=[towers, values, images]"])
+@pytest.mark.parametrize("reads", ["reads=[]", EVERYTHING])
 def test_nothing_of_the_test_patients_is_read_before_they_are_predicted(tune, monkeypatch, reads):
     """Folds are published, because those that are made spread the outcomes of everybody evenly."""
     changes = [*PUBLISHED, reads, "search.inner_folds=1", "fit.epochs=2", "fit.optimiser.learning_rate=1e-2"]
