@@ -29,8 +29,8 @@ from foundation.errors import ConfigError
 from foundation.files.whole import replacing, write_json
 from foundation.report.page import Picture
 
-ORACLE_NAMES = {"auroc": "auroc_responder"}
-"""What truth/oracle.json calls a metric, where that differs."""
+ORACLE_NAMES = {"auroc": ("auroc_responder", "macro_auroc")}
+"""What truth/oracle.json calls a metric, where that differs: of ordered classes, and of two."""
 
 
 def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, float]) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def read_oracle(config: FinetuneConfig, study: Study) -> dict[str, float]:
         raise ConfigError(what, where=f"oracle: {path}", fix="correct it, or write oracle=null") from None
     reached = {}
     for task in study.unfitted:
-        name = task.name
-        with contextlib.suppress(KeyError, TypeError, IndexError):
-            best = known[name][ORACLE_NAMES.get(task.primary, task.primary)]["oracle"]
-            reached |= {} if best is None else {name: float(best)}
+        for metric in ORACLE_NAMES.get(task.primary, (task.primary,)):
+            with contextlib.suppress(KeyError, TypeError, IndexError):
+                best = known[task.name][metric]["oracle"]
+                reached |= {} if best is None else {task.name: float(best)}
     if not reached:
         raise ConfigError(
             "holds none of the tasks' metrics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.metrics import recall_score, roc_auc_score
 
+from finetune.results import read_oracle
 from finetune.run import finetune
 from foundation.cohort.store import PreparedCohort
 from foundation.hub import model_folder
@@ -210,3 +212,20 @@ def test_every_baseline_is_compared_on_the_same_patients(metrics):
             assert difference["value"] == pytest.approx(entry["mean"] - baseline["mean"])
             assert difference["ci95"][0] <= difference["value"] <= difference["ci95"][1]
         assert set(entry["by_labels"]["12"]) == names | {"ours"}
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"), [("toxicity", 0.88), ("response", 0.83), ("os", 0.76), ("toxicity+response", None)]
+)
+def test_what_an_oracle_reaches_is_found_by_the_metric_of_the_task(tmp_path, task, expected):
+    path = tmp_path / "oracle.json"
+    reached = {
+        "toxicity": {"balanced_accuracy": 0.78, "macro_auroc": 0.88},
+        "response": {"auroc_responder": 0.83, "quadratic_kappa": 0.6},
+        "os": {"c_index": 0.76},
+    }
+    path.write_text(json.dumps({name: {m: {"oracle": v} for m, v in of.items()} for name, of in reached.items()}))
+    known = SimpleNamespace(name="os", primary="c_index")
+    asked = SimpleNamespace(name=task, primary="c_index" if task == "os" else "auroc")
+    found = read_oracle(SimpleNamespace(oracle=path), SimpleNamespace(unfitted=[known, asked]))
+    assert found.get(task) == expected and found["os"] == 0.76
