@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-COHORT = r"""# A SIMULATED cohort (chiasma simulate, {patients} patients, seed {seed}): no patient in it exists.
+COHORT = r"""# A SIMULATED cohort (chiasma simulate, {patients} patients, seed {seed}{option}): no patient in it exists.
 name: simulated
 
 # Barcodes are TCGA-like: SIM-<site>-<number> is the patient, then sample type and vial, as in SIM-01-0001-01A.
@@ -16,25 +16,7 @@ patients:
 clinical: {{files: clinical.tsv, patient: patient, site: site}}
 
 modalities:
-  mri:
-    kind: image
-    channels: [t1, flair]
-    # Four sites hand over NIfTI files, in various orientations; the third hands over DICOM series.
-    source:
-      - {{format: nifti, files: 'scans/nifti/{{patient}}/{{channel}}.nii.gz'}}
-      - format: dicom
-        files: 'scans/dicom/{{patient}}'
-        series:
-          t1: {{modality: MR, description: '^T1'}}
-          flair: {{modality: MR, description: FLAIR}}
-    # Millimetres, and voxels: the field of view is 160 x 192 x 144 mm at every site, in voxels of different size.
-    spacing: [4, 4, 6]
-    size: [40, 48, 24]
-    # Each scanner has a gain and an offset of its own, so an intensity means something within its image only.
-    intensity: {{rule: percentile, low: 0.5, high: 99.5}}
-    # Left and right mean something here (the latent `side`), so x is not listed as an axis to mirror.
-    mirror: []
-  rna:
+{mri}  rna:
     kind: omics
     source: {{format: matrix, files: rna.tsv.gz, orientation: features_by_samples}}
     transform: [log2p1]
@@ -74,17 +56,45 @@ endpoints:
   seizure: {{kind: survival, time: seizure_days, event: seizure_event, unit: days}}
 """
 
+MRI = """  mri:
+    kind: image
+    channels: [t1, flair]
+    # Four sites hand over NIfTI files, in various orientations; the third hands over DICOM series.
+    source:
+      - {format: nifti, files: 'scans/nifti/{patient}/{channel}.nii.gz'}
+      - format: dicom
+        files: 'scans/dicom/{patient}'
+        series:
+          t1: {modality: MR, description: '^T1'}
+          flair: {modality: MR, description: FLAIR}
+    # Millimetres, and voxels: the field of view is 160 x 192 x 144 mm at every site, in voxels of different size.
+    spacing: [4, 4, 6]
+    size: [40, 48, 24]
+    # Each scanner has a gain and an offset of its own, so an intensity means something within its image only.
+    intensity: {rule: percentile, low: 0.5, high: 99.5}
+    # Left and right mean something here (the latent `side`), so x is not listed as an axis to mirror.
+    mirror: []
+"""
+
+SCANS = """| `scans/nifti/<patient>/<t1 or flair>.nii.gz` | volumes of four sites, stored in RAS, LPS or LAS |
+| `scans/dicom/<patient>/*.dcm` | series of the third site, T1, FLAIR and localizer in one folder |
+"""
+
+ABOUT_SCANS = """Patients' left is marked: a bright capsule is taped to the left temple in every scan.
+`truth/lesion_masks/` holds the tumour of every scanned patient on the grid of the scan as it is stored."""
+
+ABOUT_NO_SCANS = "Nobody was scanned, so that many patients take little time and space."
+
 README = """# A SIMULATED cohort
 
-Nothing here was measured and no patient exists: `chiasma simulate --patients {patients} --seed {seed}` wrote it.
-The same command writes the same bytes. It is for trying things out, and for tests that need to know the truth.
+Nothing here was measured and no patient exists: `chiasma simulate --patients {patients} --seed {seed}{option}`
+wrote it. The same command writes the same bytes. It is for trying things out, and for tests that need to know the
+truth.
 
 | file | what |
 |---|---|
 | `cohort.yaml` | the cohort for `chiasma prepare` |
-| `scans/nifti/<patient>/<t1 or flair>.nii.gz` | volumes of four sites, stored in RAS, LPS or LAS |
-| `scans/dicom/<patient>/*.dcm` | series of the third site, T1, FLAIR and localizer in one folder |
-| `rna.tsv.gz` | genes x samples, transcripts per million; some normals (11), second vials and recurrences (02) |
+{scans}| `rna.tsv.gz` | genes x samples, transcripts per million; some normals (11), second vials and recurrences (02) |
 | `mutations.maf.gz`, `sequenced_samples.txt` | mutations, and every sample that was sequenced |
 | `segments.seg.gz` | copy-number segments, log2 ratio, hg38; some blood samples (10) |
 | `protein.h5ad` | AnnData, samples x proteins, a few not measured |
@@ -92,7 +102,7 @@ The same command writes the same bytes. It is for trying things out, and for tes
 | `pathways.gmt` | gene sets, for the pathway tokenizer |
 | `truth/` | what no hospital has; never an input of a model |
 
-Patients' left is marked: a bright capsule is taped to the left temple in every scan.
+{about_scans}
 
 ## The truth
 
@@ -115,18 +125,25 @@ the first seizure another, height x elongation x necrosis: a linear model of the
 chance, so a model has to learn what acts together. Seizures are followed until death or the last visit.
 
 `truth/causal_genes.tsv` and `truth/causal_arms.tsv` hold the weights: log2 expression (rna, protein), log odds of a
-mutation, log odds of a gain rather than a loss, each per unit of the latent. `truth/lesion_masks/` holds the tumour of
-every scanned patient on the grid of the scan as it is stored. `truth/oracle.json` holds, for every endpoint, the score
-that someone reaches who knows the latent (for survival also age and stage), and the score of chance: what lies between
-them is what can be learned.
+mutation, log odds of a gain rather than a loss, each per unit of the latent. `truth/oracle.json` holds, for every
+endpoint, the score that someone reaches who knows the latent (for survival also age and stage), and the score of
+chance: what lies between them is what can be learned.
 """
 
 
-def cohort_yaml(patients: int, seed: int) -> str:
+def cohort_yaml(patients: int, seed: int, *, scans: bool = True) -> str:
     """The text of ``cohort.yaml``."""
-    return COHORT.format(patients=patients, seed=seed)
+    return COHORT.format(
+        patients=patients, seed=seed, mri=MRI if scans else "", option="" if scans else ", without scans"
+    )
 
 
-def readme(patients: int, seed: int) -> str:
+def readme(patients: int, seed: int, *, scans: bool = True) -> str:
     """The text of ``README.md``."""
-    return README.format(patients=patients, seed=seed)
+    return README.format(
+        patients=patients,
+        seed=seed,
+        option="" if scans else " --no-scans",
+        scans=SCANS if scans else "",
+        about_scans=ABOUT_SCANS if scans else ABOUT_NO_SCANS,
+    )

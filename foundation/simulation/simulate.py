@@ -23,7 +23,7 @@ FEWEST_PATIENTS = 10
 ORIENTATIONS = ("RAS", "LPS", "LAS")
 
 
-def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int], None]) -> None:
+def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int], None], *, scans: bool = True) -> None:
     """Write a simulated cohort; the same patients and seed give the same bytes.
 
     Everything is written to ``OUT.partial`` and renamed at the end, so that OUT is whole or absent.
@@ -33,6 +33,7 @@ def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int],
         patients: How many patients; patient k is the same whatever their number.
         seed: At least 0.
         progress: Called with the patients done and the patients in all.
+        scans: Whether anybody is scanned; all else of a patient is the same.
 
     Raises:
         ConfigError: The folder is not empty, or a number does not fit.
@@ -43,7 +44,7 @@ def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int],
     with writing(out):
         make_folder(partial, named=out, fix="name another folder")
         try:
-            _write(partial, patients, seed, progress)
+            _write(partial, patients, seed, progress, scans)
             partial.replace(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -66,12 +67,12 @@ def _check(out: Path, partial: Path, patients: int, seed: int) -> None:
         )
 
 
-def _write(folder: Path, patients: int, seed: int, progress: Callable[[int, int], None]) -> None:
+def _write(folder: Path, patients: int, seed: int, progress: Callable[[int, int], None], scans: bool) -> None:
     subjects = []
     for index in range(patients):
         subject = draw_subject(seed, index)
         subjects.append(subject)
-        if subject.presence.channels:
+        if scans and subject.presence.channels:
             _write_scans(folder, seed, subject)
         progress(index + 1, patients)
     biology = draw_biology(seed)
@@ -82,8 +83,8 @@ def _write(folder: Path, patients: int, seed: int, progress: Callable[[int, int]
     tables.write_clinical(folder, subjects)
     tables.write_pathways(folder, biology)
     write_truth(folder / "truth", biology, subjects)
-    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed))
-    (folder / "README.md").write_text(readme(patients, seed))
+    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed, scans=scans))
+    (folder / "README.md").write_text(readme(patients, seed, scans=scans))
 
 
 def _write_scans(folder: Path, seed: int, subject: Subject) -> None:

@@ -13,7 +13,8 @@ from launch.command import Command
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--patients", type=click.IntRange(min=1), default=300, show_default=True, help="How many to invent.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same bytes.")
-def simulate(out: Path, patients: int, seed: int) -> None:
+@click.option("--scans/--no-scans", default=True, help="Whether there are scans; without, thousands take a minute.")
+def simulate(out: Path, patients: int, seed: int, scans: bool) -> None:
     """Write a cohort whose truth is known to the folder OUT.
 
     Source files in the formats a hospital has, a cohort.yaml that names them, and truth/ with what they were made from.
@@ -22,6 +23,6 @@ def simulate(out: Path, patients: int, seed: int) -> None:
     from launch.progress import Progress
 
     with Progress() as progress:
-        run(out=out, patients=patients, seed=seed, progress=progress.report("simulating", "patients"))
+        run(out, patients, seed, progress.report("simulating", "patients"), scans=scans)
         progress.finish()
     click.echo(f"next: chiasma prepare {out / 'cohort.yaml'} --out {out.parent / 'cohort'}")

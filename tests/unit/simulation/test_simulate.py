@@ -77,6 +77,19 @@ def test_endpoints_that_came_later_change_nothing_that_was_there(cohort):
     assert hashlib.sha256(drawn.encode()).hexdigest() == AS_BEFORE
 
 
+def test_without_scans_all_else_is_the_same(tmp_path):
+    simulate(tmp_path / "whole", 12, SEED, silent)
+    simulate(tmp_path / "without", 12, SEED, silent, scans=False)
+    whole, without = (digests(tmp_path / name) for name in ("whole", "without"))
+    described = {"cohort.yaml", "README.md"}
+    of_scans = {name for name in whole if name.startswith(("scans/", "truth/lesion_masks/"))}
+    assert of_scans and set(without) == set(whole) - of_scans
+    assert {name for name in without if without[name] != whole[name]} == described
+    with_mri, alone = (load_config(CohortSpec, tmp_path / name / "cohort.yaml") for name in ("whole", "without"))
+    assert set(with_mri.modalities) - set(alone.modalities) == {"mri"}
+    assert "scans" not in (tmp_path / "without" / "README.md").read_text().replace("--no-scans", "")
+
+
 def test_a_patient_is_the_same_in_a_smaller_cohort(cohort, clinical, tmp_path):
     simulate(tmp_path / "small", 12, SEED, silent)
     small = pd.read_csv(tmp_path / "small" / "clinical.tsv", sep="\t", index_col="patient")
