@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from finetune.methods.reading import Block
 from finetune.tasks.base import Task
+from foundation.training.optimiser import Paced
 
 STEPS = 60
 
@@ -23,8 +24,12 @@ FLAT = 1e-8
 LEAST_SPREAD = 1e-6
 
 
-class Head(nn.Module):
+class Head(Paced):
     """A task's head behind inputs about 0 and of unit variance, with a ridge penalty for each of their blocks.
+
+    Adam moves every weight by the learning rate, however small its gradient. Where gradients are noise, as with few
+    patients they are, outputs of a head that reads a thousand inputs would stray thirty times as far as those of one
+    that reads a single one. So its weights learn slower, by the root of how many inputs it reads.
 
     Args:
         task: Makes the inner head.
@@ -65,6 +70,7 @@ class Head(nn.Module):
             told_E = torch.where(shared_E > LEAST_SPREAD, shared_E, torch.inf)
             self.scale_E[columns] = torch.inf if off else told_E
             self.penalty_E[columns] = 1.0 if off else penalties[block.name]
+        self.pace = float(self.scale_E.isfinite().sum().clamp(min=1)) ** -0.5
 
     def ridge(self) -> Tensor:
         """Half the sum of squared weights, each times the penalty of its block."""

@@ -44,6 +44,16 @@ class OptimiserConfig(Config):
     decay: float = Field(default=0.2, gt=0, le=1, description="Fraction of the steps that wsd decays over.")
 
 
+class Paced(nn.Module):
+    """A module that knows how fast it should learn.
+
+    Attributes:
+        pace: What the learning rate of its parameters is multiplied by.
+    """
+
+    pace: float = 1.0
+
+
 def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, in groups that share a weight decay and a factor on the learning rate.
 
@@ -83,7 +93,8 @@ def _factors(module: nn.Module, config: OptimiserConfig) -> dict[int, float]:
                 f"no tower is called '{name}'", where="optimiser.tower_rates", fix=nearest(name, list(towers))
             )
         factors |= {id(p): rate * factors.get(id(p), 1.0) for p in towers[name].parameters()}
-    return factors
+    paced = [part for part in module.modules() if isinstance(part, Paced)]
+    return factors | {id(parameter): part.pace for part in paced for parameter in part.parameters()}
 
 
 def _factors_of_layers(towers: Iterable[Tower], layer_decay: float) -> dict[int, float]:

@@ -14,7 +14,7 @@ from foundation.model.fusion.gated_mean import GatedMean
 from foundation.model.towers.vit2d import ViT2D
 from foundation.model.towers.vit3d import ViT3D
 from foundation.objectives.contrastive.learned_scale import LearnedScale
-from foundation.training.optimiser import OptimiserConfig, build_optimiser, learning_rate, set_learning_rate
+from foundation.training.optimiser import OptimiserConfig, Paced, build_optimiser, learning_rate, set_learning_rate
 
 SHAPE = (16, 16, 8)
 
@@ -101,3 +101,18 @@ def test_the_rate_rises_and_falls(schedule):
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0 < rates[-1] < 0.1
     assert schedule == "cosine" or rates[10:80] == [1.0] * 70
+
+
+def test_a_module_that_knows_its_pace_learns_at_it():
+    class Slow(Paced):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(2, 1)
+            self.pace = 0.25
+
+    module = nn.ModuleDict({"slow": Slow(), "other": nn.Linear(2, 1)})
+    optimiser = build_optimiser(module, OptimiserConfig())
+    set_learning_rate(optimiser, 0.4)
+    rates = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    assert {rates[id(parameter)] for parameter in module["slow"].parameters()} == {0.1}
+    assert {rates[id(parameter)] for parameter in module["other"].parameters()} == {0.4}

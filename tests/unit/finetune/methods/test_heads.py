@@ -150,3 +150,13 @@ def test_each_block_has_its_own_penalty_and_one_that_is_off_is_not_read(x_NE, tr
     weights = head.inner.weight.detach().double().numpy()[0]
     expected = ([0.3] * 3 + [0.01] * 2) @ (weights[:5] ** 2) / 2
     assert head.ridge().item() - float(weights[5] ** 2 / 2) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_head_that_reads_much_learns_slowly_and_what_is_off_does_not_count():
+    made = tasks.build(tasks["survival"].Config(endpoint="os"), DECLARED)
+    head = Head(made, [Block("few", 4), Block("many", 96)])
+    x_NE = torch.from_numpy(np.random.default_rng(5).standard_normal((PATIENTS, 100)).astype(np.float32))
+    head.prepare(x_NE, {"few": 0.1, "many": 0.1})
+    assert head.pace == pytest.approx(0.1)
+    head.prepare(x_NE, {"few": 0.1, "many": OFF})
+    assert head.pace == pytest.approx(0.5)
