@@ -23,6 +23,7 @@ def simulate(out: Path, patients: int, seed: int, scans: bool) -> None:
     from launch.progress import Progress
 
     with Progress() as progress:
-        run(out, patients, seed, progress.report("simulating", "patients"), scans=scans)
+        told = progress.report("simulating", "patients")
+        run(out=out, patients=patients, seed=seed, progress=told, scans=scans)
         progress.finish()
     click.echo(f"next: chiasma prepare {out / 'cohort.yaml'} --out {out.parent / 'cohort'}")

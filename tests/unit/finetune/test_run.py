@@ -59,6 +59,9 @@ def test_pretrained_for_each_fold_it_has_not_seen_its_test_patients(tune, workpl
         assert seen == set(everybody) - set(here["patient"])
 
 
+EVERYTHING = "reads=[towers, modalities, values, images]"
+
+
 @pytest.mark.parametrize("start", ["path", "per_fold", "none"])
 def test_what_is_attached_is_printed_before_training(tune, workplace, untrained, capsys, start):
     changes = {
@@ -67,7 +70,7 @@ def test_what_is_attached_is_printed_before_training(tune, workplace, untrained,
         "none": untrained,
     }[start]
     task = "tasks=[{task: subtype, endpoint: subtype}]"
-    metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
+    metrics, _ = tune(*changes, task, EVERYTHING, "covariates=[clinical]", pretrain=pretrain_model)
     table = metrics["adaptation"]
     assert table in capsys.readouterr().out
     # Weights of three classes for five embeddings of 8, and for each of 24 features with whether it was seen.
@@ -87,7 +90,7 @@ def test_heads_read_a_covariate_that_a_model_made_for_the_run_does_not_know(tune
         "none": [*untrained, f"network.preprocessing={json.dumps(known)}"],
     }[start]
     task = "tasks=[{task: subtype, endpoint: subtype}]"
-    metrics, _ = tune(*changes, task, "covariates=[clinical]", pretrain=pretrain_model)
+    metrics, _ = tune(*changes, task, EVERYTHING, "covariates=[clinical]", pretrain=pretrain_model)
     assert metrics["modalities"] == ["rna", "mutation", "clinical"]
     assert {"clinical", "rna+mutation+clinical"} <= set(metrics["by_modality_subset"])
     assert "clinical" in metrics["by_pattern"], "who has nothing else is read too"

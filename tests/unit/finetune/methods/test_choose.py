@@ -22,11 +22,12 @@ from foundation.model.embedding import embed
 from foundation.model.view import FUSED, View
 
 CPU = torch.device("cpu")
+EVERYTHING = "reads=[towers, modalities, values, images]"
 
 
 def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workplace):
     """No other penalty of one block, nor one for all of them, does better by hand."""
-    config = load_config(FinetuneConfig, workplace / "config.yaml", ["adapt={mode: frozen}"])
+    config = load_config(FinetuneConfig, workplace / "config.yaml", ["adapt={mode: frozen}", EVERYTHING])
     study = make_study(config)
     model, preprocessing = model_folder.read(config.pretrain)
     fold = study.folds.folds[0]
