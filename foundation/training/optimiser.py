@@ -93,8 +93,10 @@ def _factors(module: nn.Module, config: OptimiserConfig) -> dict[int, float]:
                 f"no tower is called '{name}'", where="optimiser.tower_rates", fix=nearest(name, list(towers))
             )
         factors |= {id(p): rate * factors.get(id(p), 1.0) for p in towers[name].parameters()}
-    paced = [part for part in module.modules() if isinstance(part, Paced)]
-    return factors | {id(parameter): part.pace for part in paced for parameter in part.parameters()}
+    for part in module.modules():
+        if isinstance(part, Paced):
+            factors |= {id(p): part.pace * factors.get(id(p), 1.0) for p in part.parameters()}
+    return factors
 
 
 def _factors_of_layers(towers: Iterable[Tower], layer_decay: float) -> dict[int, float]:

@@ -41,13 +41,10 @@ def add_probes(page: Page, metrics: Mapping[str, Any]) -> None:
     page.figures(
         figure for name, views in ordered.items() if (figure := _probe_figure(name, views, oracle.get(name, {})))
     )
-    rows = [row for name, views in ordered.items() for row in _probe_rows(name, views, oracle.get(name, {}))]
-    columns = ["value", "95 % interval", "before training", "chance", "best possible", "training", "held-out"]
-    header = ["endpoint", "view", "metric", *columns]
-    if not oracle:
-        best = header.index("best possible")
-        header, rows = header[:best] + header[best + 1 :], [row[:best] + row[best + 1 :] for row in rows]
-    page.table(header, rows, "Training and held-out: patients")
+    rows = [row for name, views in ordered.items() for row in _probe_rows(name, views, oracle)]
+    best = ["best possible"] if oracle else []
+    columns = ["value", "95 % interval", "before training", "chance", *best, "training", "held-out"]
+    page.table(["endpoint", "view", "metric", *columns], rows, "Training and held-out: patients")
     _skipped(page, ordered)
     for name, views in ordered.items():
         _groups(page, name, views)
@@ -103,7 +100,7 @@ def _probe_figure(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]
     return probe_plot(views, title=name, metric=plain_name(metric), oracle=best, caption=caption)
 
 
-def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]) -> Iterable[list[Any]]:
+def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Mapping[str, Any]]) -> Iterable[list[Any]]:
     for view, result in views.items():
         if "value" not in result:
             continue
@@ -111,7 +108,7 @@ def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]) 
             if "value" not in score:
                 continue
             low, high = score["ci95"]
-            best = oracle.get(metric, {}).get("oracle")
+            best = oracle.get(name, {}).get(metric, {}).get("oracle")
             yield [
                 name,
                 view,
@@ -120,7 +117,7 @@ def _probe_rows(name: str, views: Mapping[str, Any], oracle: Mapping[str, Any]) 
                 Cell("–" if low is None else f"{low:.2f} to {high:.2f}"),
                 GAP if score.get("before_training") is None else Cell(f"{score['before_training']:.3f}"),
                 Cell(f"{score['chance']:.2f}"),
-                Cell("–" if best is None else f"{best:.3f}"),
+                *([GAP if best is None else Cell(f"{best:.3f}")] if oracle else []),
                 result["n_train"],
                 result["n_test"],
             ]
