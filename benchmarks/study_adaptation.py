@@ -1,6 +1,6 @@
 """Which learning rate, and which way to a number of epochs, carries over to patients who were kept aside.
 
-    python benchmarks/bench_adaptation.py configs/finetune/beyond-linear.yaml --rates 1e-3 3e-3 --out runs/rates.json
+    python benchmarks/study_adaptation.py configs/finetune/beyond-linear.yaml --rates 1e-3 3e-3 --out runs/rates.json
 
 Takes a fine-tuning YAML. On each fold, for each rate, a model is trained without each inner fold, and one on all
 training patients; after every epoch each is judged, by the patients of its inner fold and by those of the fold. So each

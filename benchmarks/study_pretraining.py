@@ -1,6 +1,6 @@
 """Where pretraining helps: heads on what was pretrained one way or another, beside components, and from scratch.
 
-    python benchmarks/bench_pretraining.py configs/finetune/rosmap.yaml cohort=runs/rosmap-cohort --out runs/where
+    python benchmarks/study_pretraining.py configs/finetune/rosmap.yaml cohort=runs/rosmap-cohort --out runs/where
 
 Takes a fine-tuning YAML with `pretrain: per_fold`. The model is pretrained by each objective alone, by all as the YAML
 has them, and for a single step, which leaves the initial weights; heads are fitted to each frozen model, once to the
