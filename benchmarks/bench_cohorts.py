@@ -1,6 +1,6 @@
 """Do unpaired cohorts help a paired one, and does it drown in them: three mixtures of simulated cohorts, same steps.
 
-    python benchmarks/bench_cohorts.py --out benchmarks/results/cohorts.json
+    python benchmarks/bench_cohorts.py
 
 One simulation is divided into a cohort of pairs, one of scans alone and one of omics alone. A small model is pretrained
 for as many steps on the pairs alone, on all three as they are, and on all three with half of each batch pairs; held out
@@ -56,6 +56,8 @@ MIXTURES = {
 }
 KINDS = {"pairs": ("image", "omics"), "scans": ("image",), "omics": ("omics",)}
 
+RESULT = Path(__file__).parent / "results" / "cohorts.json"
+
 
 def divide(folder: Path, sizes: dict[str, int], seed: int) -> None:
     """Simulate patients once, and prepare some of them as each cohort."""
@@ -99,7 +101,7 @@ def measure(folder: Path, mixture: str, seed: int, steps: int) -> dict[str, Any]
 def main() -> None:
     """Run it and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--pairs", type=int, default=250, help="Patients of the cohort of pairs.")
     parser.add_argument("--held-out", type=int, default=170, help="Of these.")
     parser.add_argument("--scans", type=int, default=250)
