@@ -55,7 +55,7 @@ def after_each_epoch(
     learning: Learning, choice: Choice, train: np.ndarray, beginning: Beginning, asked: Sequence[np.ndarray]
 ) -> list[list[Outputs]]:
     """Of a model that learns from some rows, after 0, 1, … epochs, what it says of each set of rows asked for."""
-    trainee, config = learning.make(choice, train, beginning), learning.fit_config(choice)
+    trainee, config = learning.make(choice, train, beginning, trained=False), learning.fit_config(choice)
     told: list[list[Outputs]] = []
 
     def tell(_: int = 0) -> None:
@@ -65,7 +65,7 @@ def after_each_epoch(
 
     trainee.train(False)
     tell()
-    trainee.train(True)
+    trainee = learning.make(choice, train, beginning, trained=True)
     fit(trainee, learning.data(train), config, epochs=config.epochs, seed=learning.seed, after_epoch=tell)
     return told
 

@@ -28,8 +28,11 @@ DECIDES_NOTHING = {"cohort", "out", "cache", "processes", "oracle"}
 OURS, FROM_SCRATCH, FROZEN_PROBE, KEPT = "ours", "from scratch", "frozen probe", "kept"
 DORA, ALL_WEIGHTS = "DoRA", "all weights"
 
-MEMBERS = (FROZEN_PROBE, OURS)
+MEMBERS = (FROZEN_PROBE, OURS, FROM_SCRATCH)
 """Networks among which inner folds choose what is kept, beside the linear baselines; the more cautious first."""
+
+UNPRETRAINED = "kept without pretraining"
+"""What inner folds would keep of the methods that know nothing of the pretrained model."""
 
 AnyTask = tasks.configs()
 AnyTower = towers.configs()
@@ -187,6 +190,12 @@ class FinetuneConfig(Config):
         }  # fmt: skip
         chosen = [] if self.pretrain == "none" else self.compare
         return {OURS: self.adapt, **{name: others[name] for name in chosen if others[name] != self.adapt}}
+
+    def members(self, *, pretrained: bool = True) -> list[str]:
+        """Networks that may be kept; without those that begin with a pretrained model, if asked."""
+        methods = self.methods()
+        chosen = [name for name in MEMBERS if name in methods]
+        return chosen if pretrained else [name for name in chosen if isinstance(methods[name], Scratch)]
 
     def document(self) -> dict[str, Any]:
         """What decides the result: everything but where things are and how fast it goes."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from finetune.base_model import BaseModel, Pretrain, base_model, untrained
-from finetune.config import KEPT, MEMBERS, OURS, FinetuneConfig
+from finetune.config import FROM_SCRATCH, KEPT, OURS, UNPRETRAINED, FinetuneConfig
 from finetune.methods.adapt import adapt
 from finetune.methods.choose import Learning
 from finetune.methods.heads import Head
@@ -56,14 +56,16 @@ def methods_of(config: FinetuneConfig, fold: Fold) -> list[Method]:
     """What is to be done for a fold."""
     networks = [Method(name, adapt) for name, adapt in config.methods().items()]
     if fold.name == FINAL:
-        return [*(method for method in networks if method.name in MEMBERS), Method(LINEAR), Method(KEPT)]
+        members = config.members()
+        return [*(method for method in networks if method.name in members), Method(LINEAR), Method(KEPT)]
     few = [
         Method(method.name, method.adapt, labels)
         for labels in config.labels
         for method in [*networks, Method(LINEAR)]
         if labels < len(fold.train)
     ]
-    return [*networks, Method(LINEAR), Method(KEPT), *few]
+    without = [Method(UNPRETRAINED)] if FROM_SCRATCH in config.methods() else []
+    return [*networks, Method(LINEAR), Method(KEPT), *without, *few]
 
 
 def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, done: Callable[[], None]) -> None:
@@ -84,8 +86,9 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
         with replacing(folder / method.folder) as partial:
             if method.name == LINEAR:
                 write_linear(study, few, partial, keep=fold.name == FINAL)
-            elif method.name == KEPT:
-                write_kept(study, fold, _said(study, folder), partial, keep=fold.name == FINAL)
+            elif method.name in (KEPT, UNPRETRAINED):
+                said = _said(study, folder, pretrained=method.name == KEPT)
+                write_kept(study, fold, said, partial, keep=fold.name == FINAL)
             else:
                 assert method.adapt is not None
                 base = base or base_model(study, fold, folder, pretrain)
@@ -97,11 +100,11 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
         done()
 
 
-def _said(study: Study, folder: Path) -> dict[str, Path]:
+def _said(study: Study, folder: Path, *, pretrained: bool) -> dict[str, Path]:
     """What may be kept of a fold: its methods that read nothing but what this run may see, to their files."""
     linear = {name: folder / Method(LINEAR).folder / f"{name}.safetensors" for name in readable(study)}
-    networks = {name: folder / Method(name).folder / HELD_OUT for name in MEMBERS if name in study.config.methods()}
-    return linear | networks
+    networks = study.config.members(pretrained=pretrained)
+    return linear | {name: folder / Method(name).folder / HELD_OUT for name in networks}
 
 
 def summary_of(study: Study, fold: Fold) -> str:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from finetune.config import FROZEN_PROBE, KEPT, OURS
+from finetune.config import FROM_SCRATCH, FROZEN_PROBE, KEPT, OURS
 from finetune.methods.fitted_tasks import learned, rebuild, told
 from finetune.methods.linear_model import LinearModel
 from finetune.methods.sealed import Sealed
@@ -29,10 +29,10 @@ from foundation.files.whole import replacing
 from foundation.progress import Progress
 
 DOCUMENT, TENSORS = "predictor.json", "predictor.safetensors"
-PROBE, LINEAR = "probe", "linear"
-"""Folders of the methods of its own: an adapter; linear models by baseline and endpoint."""
+LINEAR = "linear"
+"""Folder of linear models, by baseline and endpoint."""
 
-NETWORKS = {OURS: Path(ADAPTER), FROZEN_PROBE: Path(KEPT, PROBE)}
+NETWORKS = {OURS: Path(ADAPTER), FROZEN_PROBE: Path(KEPT, "probe"), FROM_SCRATCH: Path(KEPT, "scratch")}
 """Methods that are networks, to their adapters in the run folder."""
 
 
@@ -84,13 +84,13 @@ def write(
     document.write(folder / DOCUMENT)
 
 
-def gather(run: Path, kept: Path, probe: Path, linear: Path) -> None:
+def gather(run: Path, kept: Path, networks: Mapping[str, Path], linear: Path) -> None:
     """Bring what is kept together in a run folder; it appears there only when it is whole.
 
     Args:
         run: The run folder.
         kept: Folder that `write` wrote to.
-        probe: Adapter of the frozen probe.
+        networks: Method to its adapter, for those beside ours.
         linear: Linear models, by baseline and endpoint.
     """
     document = _read_document(kept)
@@ -101,8 +101,8 @@ def gather(run: Path, kept: Path, probe: Path, linear: Path) -> None:
         for method in used:
             if method not in NETWORKS:
                 shutil.copytree(linear / method, partial / LINEAR / method)
-            elif method == FROZEN_PROBE:
-                shutil.copytree(probe, partial / PROBE)
+            elif method in networks:
+                shutil.copytree(networks[method], partial / NETWORKS[method].name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.config import FROZEN_PROBE, KEPT, OURS, FinetuneConfig
+from finetune.config import KEPT, OURS, UNPRETRAINED, FinetuneConfig
 from finetune.evaluation.evaluate import Frames, TaskEvaluation, where
 from finetune.fold import FINAL, LINEAR, Method
 from finetune.kept_predictor import gather
@@ -77,7 +77,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
     pictures: dict[str, list[Picture]] = {e.name: e.pictures(kept or _seen_all(frames)) for e in evaluations}
     write_report(out, pictures)
     if config.final:
-        _publish_final(out)
+        _publish_final(out, config.members())
     return metrics
 
 
@@ -208,6 +208,8 @@ def _baselines(study: Study, out: Path, labels: int | None) -> dict[str, Frames]
     for fold in study.folds.folds:
         for path in sorted((out / FOLDS / fold.name / Method(LINEAR, None, labels).folder).glob("*.parquet")):
             found.setdefault(path.stem, {})[fold.name] = pd.read_parquet(path)  # type: ignore[index]
+    if labels is None:
+        found[UNPRETRAINED] = _read(study, out, Method(UNPRETRAINED))
     return {name: frames for name, frames in found.items() if frames}
 
 
@@ -238,7 +240,7 @@ def _write_predictions(study: Study, frames: Frames, kept: Frames, out: Path) ->
     partial.replace(out / "predictions.parquet")
 
 
-def _publish_final(out: Path) -> None:
+def _publish_final(out: Path, members: Sequence[str]) -> None:
     """The adapter that learned from everybody, the model below it and what is kept, at the top of the run folder."""
     import shutil
 
@@ -246,5 +248,5 @@ def _publish_final(out: Path) -> None:
     for part in (ADAPTER, MODEL):
         with replacing(out / part) as partial:
             shutil.copytree(final / OURS / part, partial, dirs_exist_ok=True)
-    probe, linear = (final / Method(name).folder for name in (FROZEN_PROBE, LINEAR))
-    gather(out, final / Method(KEPT).folder, probe / ADAPTER, linear / MODELS)
+    networks = {name: final / Method(name).folder / ADAPTER for name in members if name != OURS}
+    gather(out, final / Method(KEPT).folder, networks, final / Method(LINEAR).folder / MODELS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,20 +59,21 @@ def _choose(study: Study, name: str, reading: Reading, views: TrainingViews, inn
         folds.append((head, train.x_LE, learned, test.x_LE, judged))
     best, states = -math.inf, [head.state_dict() for head, *_ in folds]
 
-    def value(penalties: Mapping[str, float]) -> float:
+    def values(penalties: Mapping[str, float]) -> Iterator[float]:
         nonlocal best, states
-        values, steps = [], STEPS if math.isinf(best) else NEAR
+        found, ended, steps = [], [], STEPS if math.isinf(best) else NEAR
         for (head, x_LE, learned, test_LE, judged), state in zip(folds, states, strict=True):
             # From where the best so far is: what is tried is near.
             head.load_state_dict(state)
             init_head(head, x_LE, learned, penalties, steps=steps)
+            ended.append(copy.deepcopy(head.state_dict()))
             with torch.no_grad():
-                values.append(-float(judged(head(test_LE))))
-        if np.mean(values) > best:
-            best, states = float(np.mean(values)), [copy.deepcopy(head.state_dict()) for head, *_ in folds]
-        return float(np.mean(values))
+                found.append(-float(judged(head(test_LE))))
+            yield found[-1]
+        if np.mean(found) > best:
+            best, states = float(np.mean(found)), ended
 
-    return choose_penalties(reading.blocks(), value)
+    return choose_penalties(reading.blocks(), values)
 
 
 def _enough(inner: Sequence[Fold]) -> list[Fold]:

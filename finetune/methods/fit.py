@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +32,13 @@ class Trainee:
         adapted: The model, with a head for every task.
         tasks: By name, fitted on the training patients.
         weights: Task to the weight of its loss.
+        taught_by: Tasks that the model learns from; heads of others follow what it becomes.
     """
 
     adapted: Adapted
     tasks: dict[str, Task]
     weights: Mapping[str, float]
+    taught_by: Collection[str]
 
     def train(self, mode: bool = True) -> None:
         """Training or evaluation, of the model and of its tasks."""
@@ -46,12 +48,13 @@ class Trainee:
 
     def loss(self, batch: Batch, seed: int) -> Tensor:
         """The sum over tasks of what their heads began at the lowest of."""
-        outputs = self.adapted(batch, seed=seed)[EVERYTHING]
+        x_BE = self.adapted.inputs(batch, seed=seed)[EVERYTHING]
         losses = []
         for name, task in self.tasks.items():
             head = self.adapted.heads[name]
             assert isinstance(head, Head)
-            loss = task.loss(outputs[name], batch.endpoints, batch.groups) + head.ridge() / world_size()
+            outputs = head(x_BE if name in self.taught_by else x_BE.detach())
+            loss = task.loss(outputs, batch.endpoints, batch.groups) + head.ridge() / world_size()
             losses.append(self.weights[name] * loss)
         return torch.stack(losses).sum()
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.methods.reading import Block
 from finetune.tasks.base import Task
@@ -45,6 +45,8 @@ class Head(Paced):
         self.blocks = tuple(blocks)
         width = sum(block.width for block in self.blocks)
         self.inner = task.head(width)
+        for weight in self.weights():
+            nn.init.zeros_(weight)
         self.register_buffer("center_E", torch.zeros(width))
         self.register_buffer("scale_E", torch.ones(width))
         self.register_buffer("penalty_E", torch.zeros(width), persistent=False)
@@ -74,8 +76,11 @@ class Head(Paced):
 
     def ridge(self) -> Tensor:
         """Half the sum of squared weights, each times the penalty of its block."""
-        weights = [parameter for name, parameter in self.named_parameters() if name.endswith("weight")]
-        return torch.stack([(weight.square() * self.penalty_E).sum() for weight in weights]).sum() / 2
+        return torch.stack([(weight.square() * self.penalty_E).sum() for weight in self.weights()]).sum() / 2
+
+    def weights(self) -> list[nn.Parameter]:
+        """Those that are penalised, [..., E] each."""
+        return [parameter for name, parameter in self.named_parameters() if name.endswith("weight")]
 
     def _columns(self) -> Iterator[tuple[Block, slice]]:
         at = 0
@@ -97,8 +102,14 @@ def init_head(
         steps: Of the search, at most; few where the head is near already.
     """
     head.prepare(x_NE, penalties)
-    # Scaled once, not in every step of the search.
-    scaled_NE = (x_NE - head.center_E) / head.scale_E
+    # Scaled once, not in every step of the search; by the penalties too, as one that is much larger than others would
+    # end the search before theirs are fitted.
+    root_E = head.penalty_E.sqrt()
+    scaled_NE = (x_NE - head.center_E) / head.scale_E / root_E
+    weights = head.weights()
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(root_E)
     optimiser = torch.optim.LBFGS(
         head.parameters(),
         max_iter=steps,
@@ -109,10 +120,13 @@ def init_head(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        total = loss(head.inner(scaled_NE)) + head.ridge()
+        total = loss(head.inner(scaled_NE)) + torch.stack([weight.square().sum() for weight in weights]).sum() / 2
         total.backward()
         return total
 
     with torch.enable_grad():
         optimiser.step(closure)
+    with torch.no_grad():
+        for weight in weights:
+            weight.div_(root_E)
     optimiser.zero_grad(set_to_none=True)

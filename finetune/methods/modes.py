@@ -46,7 +46,7 @@ class Lora(Config):
         default={}, description="Tower to what is different there; null leaves a tower as it is."
     )
     train: list[Bare] = Field(
-        default=["projections", "fusion"], description="What is trained as it is; norms are those of adapted towers."
+        default=["projections"], description="What is trained as it is; norms are those of adapted towers."
     )
 
 

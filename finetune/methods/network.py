@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from finetune.base_model import BaseModel
-from finetune.config import MEMBERS, OURS
+from finetune.config import OURS
 from finetune.methods import adapter
 from finetune.methods.beginning import Beginning
 from finetune.methods.choose import Learning
@@ -70,7 +70,7 @@ class NetworkMethod:
         if alike not in self.beginnings:
             others = [known.reading for (_, labels), known in self.beginnings.items() if labels == self.labels]
             self.beginnings[alike] = learning.begin(fold, others[0] if others else learning.read(fold))
-        member = self.name in MEMBERS and self.labels is None
+        member = self.name in study.config.members() and self.labels is None
         learned = learning.learn(fold, self.beginnings[alike], all_held_out=member)
         trainee, choice = learned.trainee, learned.choice
         predictor = learning.predictor(trainee)

@@ -24,7 +24,7 @@ from foundation.cohort.store import PreparedCohort
 from foundation.errors import CheckpointError
 
 WEIGHTS = {
-    "subtype": {"ours": 0.4, "frozen probe": 0.3, "clinical + omics": 0.5},
+    "subtype": {"ours": 0.4, "frozen probe": 0.3, "from scratch": 0.2, "clinical + omics": 0.5},
     "os": {"omics": 0.7, "ours": 0.2},
 }
 
@@ -32,7 +32,7 @@ WEIGHTS = {
 @pytest.fixture(scope="module")
 def run(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept") / "run"
-    finetune(workplace / "config.yaml", [f"out={folder}", "final=true", "compare=[frozen probe]"])
+    finetune(workplace / "config.yaml", [f"out={folder}", "final=true", "compare=[from scratch, frozen probe]"])
     return folder
 
 
@@ -43,7 +43,12 @@ def mixed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     final = moved / "folds" / FINAL
     document = Document.model_validate_json((final / "kept" / DOCUMENT).read_bytes())
     document.model_copy(update={"weights": WEIGHTS}).write(final / "kept" / DOCUMENT)
-    gather(moved, final / "kept", final / "frozen-probe" / "adapter", final / Method(LINEAR).folder / MODELS)
+    gather(
+        moved,
+        final / "kept",
+        {name: final / name.replace(" ", "-") / "adapter" for name in ("frozen probe", "from scratch")},
+        final / Method(LINEAR).folder / MODELS,
+    )
     shutil.rmtree(moved / "folds")
     return moved
 
@@ -61,7 +66,13 @@ def test_what_is_kept_is_reported_on_the_outer_folds_as_one_more_method(run, coh
         right = recall_score(code[here], said[here].argmax(axis=1), labels=[0, 1, 2], average="macro")
         assert fold["value"] == pytest.approx(right)
     assert kept["mean"] == pytest.approx(np.mean([fold["value"] for fold in kept["folds"]]))
-    assert set(kept["of"]) <= {"ours", "frozen probe", "clinical", "omics", "clinical + omics"} and kept["of"]
+    networks = {"ours", "frozen probe", "from scratch"}
+    assert set(kept["of"]) <= networks | {"clinical", "omics", "clinical + omics"} and kept["of"]
+    without = json.loads((run / "folds" / "0" / "kept-without-pretraining" / "kept.json").read_text())["subtype"]
+    assert (
+        not set(without["cv_log_likelihood"]) & {"ours", "frozen probe"}
+        and "from scratch" in without["cv_log_likelihood"]
+    )
     assert kept["differences"].keys() == {"ours", *metrics["baselines"]}
     [survival] = metrics["other_tasks"]
     assert {"c_index", "integrated_brier"} <= survival["kept"]["metrics"].keys()
@@ -85,8 +96,10 @@ def test_it_predicts_as_the_sum_of_its_methods(mixed, cohort):
     rows = np.arange(20)
     found = kept.predict(cohort, rows)
     ours = Predictor.read(mixed, torch.device("cpu"))
-    probe = Predictor.read(mixed, torch.device("cpu"), adapter=Path("kept", "probe"))
-    said = {"ours": ours.outputs(ours.align(cohort), rows), "frozen probe": probe.outputs(probe.align(cohort), rows)}
+    said = {"ours": ours.outputs(ours.align(cohort), rows)}
+    for name, place in (("frozen probe", "probe"), ("from scratch", "scratch")):
+        network = Predictor.read(mixed, torch.device("cpu"), adapter=Path("kept", place))
+        said[name] = network.outputs(network.align(cohort), rows)
     linear = LinearModel.read(mixed / "kept" / "linear" / "clinical + omics" / "subtype").predict(cohort, rows)
     logits = sum(WEIGHTS["subtype"][name] * said[name]["subtype"].double() for name in said)
     logits = logits + 0.5 * torch.from_numpy(np.log(linear["probability"]))
@@ -103,7 +116,7 @@ def test_only_what_is_used_is_kept(mixed, run):
     there = {path.name for path in (mixed / "kept" / "linear").iterdir()}
     assert there == {"clinical + omics", "omics"}
     weights = json.loads((run / "kept" / DOCUMENT).read_text())["weights"]
-    used = {method for of_task in weights.values() for method in of_task} - {"ours", "frozen probe"}
+    used = {method for of_task in weights.values() for method in of_task} - {"ours", "frozen probe", "from scratch"}
     linear = run / "kept" / "linear"
     assert ({path.name for path in linear.iterdir()} if linear.exists() else set()) == used
 
@@ -125,7 +138,7 @@ def test_a_method_that_reads_what_may_not_be_seen_is_not_kept(tune):
     assert "clinical" in metrics["baselines"] and set(metrics["kept"]["of"]) <= {"ours", "omics"}
     kept = KeptPredictor.read(folder, torch.device("cpu"))
     assert kept.modalities == ("rna",)
-    assert kept_predictor.NETWORKS.keys() == {"ours", "frozen probe"}
+    assert kept_predictor.NETWORKS.keys() == {"ours", "frozen probe", "from scratch"}
 
 
 def test_it_predicts_other_cohorts(mixed, make_cohort, tmp_path, cohort):

@@ -123,7 +123,12 @@ def finished(make_cohort: Callable[..., PreparedCohort], make_model, tmp_path_fa
     final = moved / "folds" / FINAL
     document = Document.model_validate_json((final / "kept" / DOCUMENT).read_bytes())
     document.model_copy(update={"weights": WEIGHTS}).write(final / "kept" / DOCUMENT)
-    gather(moved, final / "kept", final / "frozen-probe" / ADAPTER, final / Method(LINEAR).folder / MODELS)
+    gather(
+        moved,
+        final / "kept",
+        {"frozen probe": final / "frozen-probe" / ADAPTER},
+        final / Method(LINEAR).folder / MODELS,
+    )
     for gone in (folder / "cohort", folder / "model", moved / "folds"):
         shutil.rmtree(gone)
     records = records_of("Q", 40, 1)

@@ -115,7 +115,11 @@ def make_tasks() -> dict[str, Task]:
 
 def make_heads(seed: int = 0) -> nn.ModuleDict:
     torch.manual_seed(seed)
-    return nn.ModuleDict({name: Head(task, [Block("fused", WIDTH)]) for name, task in make_tasks().items()})
+    heads = nn.ModuleDict({name: Head(task, [Block("fused", WIDTH)]) for name, task in make_tasks().items()})
+    for name, parameter in heads.named_parameters():
+        if name.endswith("weight"):
+            nn.init.normal_(parameter, std=0.1)
+    return heads
 
 
 def write(folder: Path, adapted: Adapted) -> None:

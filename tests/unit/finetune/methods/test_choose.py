@@ -1,17 +1,20 @@
-"""What inner folds choose, against a search by hand."""
+"""What inner folds choose, against a search by hand and on gains that are known."""
 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from finetune.config import FinetuneConfig
-from finetune.methods.choose import Learning
+from finetune.methods.choose import SMOOTHED, WHILE_TRAINED, Choice, Learning, smoothed
 from finetune.methods.heads import Head, init_head
-from finetune.methods.penalties import COMMON, OFF
+from finetune.methods.modes import Lora
+from finetune.methods.penalties import COMMON, FIRST, OFF
 from finetune.methods.training_views import PER_RECORD
 from finetune.run import make_study
 from foundation.config import load_config
@@ -83,3 +86,100 @@ def test_heads_begin_with_views_of_all_that_there_is_and_of_less(workplace):
     assert not torch.equal(first, whole.x_LE) and not torch.equal(first, second)
     some = views.of(fold.train[3:5])
     assert set(some.rows) == set(fold.train[3:5]) and len(some.rows) == 2 * PER_RECORD == len(some.x_LE)
+
+
+def learning_of(
+    gains: dict[str, list[list[float]]], *, probe: bool = True, alone: dict[str, list[float]] | None = None
+):
+    """Learning whose tasks gain what is told by inner fold and epoch, and the inner folds that it was tried on."""
+    tried: list[tuple[tuple[str, ...], int]] = []
+    epochs = len(next(iter(gains.values()))[0])
+    members = ["frozen probe", "ours"] if probe else ["ours"]
+    search = SimpleNamespace(inner_folds=None, learning_rate=[], rank=[], dropout=[])
+    optimiser = SimpleNamespace(learning_rate=1e-3)
+    config = SimpleNamespace(
+        members=lambda: members, search=search, fit=SimpleNamespace(epochs=epochs, optimiser=optimiser)
+    )
+    study: Any = SimpleNamespace(weights=dict.fromkeys(gains, 1.0), config=config)
+
+    class Known(Learning):
+        def _after_each_epoch(self, choice, beginning, number, fold, epochs):
+            tried.append((choice.taught_by, number))
+            told = gains if len(choice.taught_by) > 1 or alone is None else {n: [alone[n]] * 9 for n in alone}
+            return [(number, at, told) for at in range(epochs + 1)]
+
+        def _values(self, fold, held_out):
+            number, _, told = held_out[0]
+            return {n: -5 + np.array([[0.0, *told[n][number]][: len(held_out)]]) for n in told}
+
+        def _train(self, choice, train, beginning):
+            return choice, []
+
+    learning = Known(study, None, None, Lora(), 0)  # type: ignore[arg-type]
+    return learning, tried
+
+
+def learn(learning: Learning, folds: int, monkeypatch: pytest.MonkeyPatch) -> Choice:
+    """What is chosen."""
+    monkeypatch.setattr("finetune.methods.choose.HeldOut.join", lambda parts: parts)
+    beginning: Any = SimpleNamespace(inner=[None] * folds, penalties={})
+    fold: Any = SimpleNamespace(train=None)
+    return learning.learn(fold, beginning, all_held_out=False).choice
+
+
+def test_training_that_gains_on_none_of_the_first_folds_is_given_up(monkeypatch):
+    learning, tried = learning_of({"a": [[-1.0, -2.0], [-1.0, -1.0], [9.0, 9.0]]})
+    assert learn(learning, 3, monkeypatch).epochs == 0
+    assert [number for _, number in tried] == [0, 1, 2] and FIRST == 2
+    learning, tried = learning_of({"a": [[-1.0, -2.0], [0.5, 0.1], [2.0, 1.0]]})
+    choice = learn(learning, 3, monkeypatch)
+    assert choice.epochs == 1 and choice.cv_log_likelihood == pytest.approx(-4.5)
+
+
+def test_a_task_that_training_harms_takes_nothing_from_others_where_the_probe_can_be_kept(monkeypatch):
+    gains = {"a": [[0.1, 0.3]] * 2, "b": [[-5.0, -9.0]] * 2}
+    monkeypatch.setattr(Learning, "_teachers", lambda learning, *_: tuple(gains))
+    assert learn(learning_of(gains)[0], 2, monkeypatch).epochs == 2
+    assert learn(learning_of(gains, probe=False)[0], 2, monkeypatch).epochs == 0
+
+
+def test_of_several_tasks_those_teach_that_gain_alone(monkeypatch):
+    gains, alone = (
+        {"a": [[0.2, 0.3]] * 3, "b": [[0.1, 0.1]] * 3, "c": [[0.0, 0.1]] * 3},
+        {"a": [0.3] * 2, "b": [-1.0] * 2},
+    )
+    learning, tried = learning_of(gains, alone=alone | {"c": [0.1, 0.2]})
+    choice = learn(learning, 3, monkeypatch)
+    assert choice.taught_by == ("a", "c") and choice.epochs == 2
+    assert tried[:3] == [(("a",), 0), (("b",), 0), (("c",), 0)] and {taught for taught, _ in tried[3:]} == {("a", "c")}
+    learning, tried = learning_of(gains, alone={name: [-1.0, -1.0] for name in gains})
+    assert learn(learning, 3, monkeypatch).epochs == 0
+
+
+def test_heads_alone_are_judged_by_themselves_and_epochs_with_their_neighbours():
+    values_E = np.array([-0.5, -0.9, -0.55, -0.51, -0.52])
+    found = smoothed(values_E)
+    assert found[0] == -0.5 and found.argmax() == 0
+    assert found[2] == pytest.approx(values_E[1 : 1 + SMOOTHED].mean())
+
+
+def test_a_model_that_is_trained_is_read_by_the_tasks_that_teach_it(workplace):
+    """However little its embedding shows before."""
+    config = load_config(FinetuneConfig, workplace / "config.yaml", [EVERYTHING])
+    study = make_study(config)
+    model, preprocessing = model_folder.read(config.pretrain)
+    fold = study.folds.folds[0]
+    learning = Learning(study, model, align(preprocessing, study.cohort).only(study.modalities), config.adapt, 1)
+    beginning = learning.begin(fold, learning.read(fold))
+    names = [block.name for block in beginning.reading.blocks()]
+    unread = {**dict.fromkeys(names, 1.0), FUSED: OFF}
+    choice = Choice(1e-2, 2, 0.0, {"subtype": unread, "os": unread}, ("subtype",))
+    width = model.config.width
+
+    def read(trained: bool) -> dict[str, float]:
+        heads = learning.make(choice, fold.train, beginning, trained=trained).adapted.heads
+        assert not trained or heads["subtype"].penalty_E[0].item() == pytest.approx(WHILE_TRAINED)
+        return {name: float(head.scale_E[:width].isfinite().float().mean()) for name, head in heads.items()}
+
+    assert read(trained=False) == {"subtype": 0.0, "os": 0.0}
+    assert read(trained=True) == {"subtype": 1.0, "os": 0.0}

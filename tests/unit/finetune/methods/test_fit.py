@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from finetune.methods.reading import Block
 from finetune.tasks.base import tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align
-from foundation.data.dataset import CohortDataset
+from foundation.data.dataset import CohortDataset, load
+from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
 from foundation.hub import model_folder
 from foundation.model.view import FUSED
@@ -41,6 +43,7 @@ def make_trainee(workplace: Path, cohort: PreparedCohort, names: list[str]) -> t
         adapt(model, Lora(rank=2), heads),
         {t.name: t for t in built},
         {t.name: 1.0 for t in built},
+        taught_by=[t.name for t in built],
     )
     return trainee, CohortDataset(align(preprocessing, cohort))
 
@@ -158,3 +161,19 @@ def test_no_epoch_leaves_the_frozen_probe(tune):
     for entry in (metrics, *metrics["other_tasks"]):
         assert entry["baselines"]["frozen probe"]["difference"]["value"] == 0
         assert entry["baselines"]["frozen probe"]["folds"] == entry["folds"]
+
+
+def test_a_task_that_does_not_teach_follows(workplace, cohort):
+    """Its head learns, and nothing behind it does."""
+    trainee, data = make_trainee(workplace, cohort, ["subtype", "survival"])
+    trainee = replace(trainee, taught_by=["subtype"])
+    for name, head in trainee.adapted.heads.items():
+        assert isinstance(head, Head)
+        nn.init.normal_(head.inner.weight)
+        [batch] = load(data, PatientOrder(data.rows, 16, seed=0, batches=1))
+        trainee.adapted.zero_grad()
+        one = replace(trainee, tasks={name: trainee.tasks[name]})
+        one.loss(batch, 0).backward()
+        assert head.inner.weight.grad.abs().sum() > 0
+        behind = [p.grad for n, p in trainee.adapted.model.named_parameters() if p.requires_grad]
+        assert all(grad is None or not grad.any() for grad in behind) == (name == "os")

@@ -160,3 +160,15 @@ def test_a_head_that_reads_much_learns_slowly_and_what_is_off_does_not_count():
     assert head.pace == pytest.approx(0.1)
     head.prepare(x_NE, {"few": 0.1, "many": OFF})
     assert head.pace == pytest.approx(0.5)
+
+
+def test_a_penalty_however_large_leaves_what_there_is_without_the_block(x_NE, truth):
+    made = tasks.build(tasks["survival"].Config(endpoint="os"), DECLARED)
+    made.fit(truth, np.full(PATIENTS, ""))
+    labels = {"os": {part: torch.from_numpy(values.astype(np.float32)) for part, values in truth["os"].items()}}
+    found = []
+    for large in (1e9, OFF):
+        head = Head(made, BLOCKS)
+        init_head(head, x_NE, made.loss_of(labels, [""] * PATIENTS), {"fused": large, "values": 0.1, "off": OFF})
+        found.append(said(head, x_NE))
+    np.testing.assert_allclose(*found, atol=5e-3)
