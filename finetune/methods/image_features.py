@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import Aligned, align
@@ -85,20 +88,16 @@ class ImageFeatures:
             return features_CF
         image_CXYZ = torch.zeros(len(acquired_C), *shape)
         self._aligned[name].read_image(name, row, acquired_C, image_CXYZ)
+        cells_CG = cell_means(image_CXYZ[None], grid)[0].numpy()
         for c in np.flatnonzero(acquired_C).tolist():
-            cells = _cell_means(image_CXYZ[c].numpy(), grid).reshape(-1)
             voxels = image_CXYZ[c].reshape(-1)
             sampled = voxels[:: max(1, len(voxels) // SAMPLED_VOXELS)].numpy()
             whole = [voxels.mean().item(), voxels.std(correction=0).item(), *np.percentile(sampled, PERCENTILES)]
-            features_CF[c] = np.concatenate([cells, whole])
+            features_CF[c] = np.concatenate([cells_CG[c], whole])
         return features_CF
 
 
-def _cell_means(image: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """Means of cells that divide an image evenly; where an axis is shorter than its cells are many, some repeat."""
-    for axis, cells in enumerate(grid):
-        bounds = np.linspace(0, image.shape[axis], cells + 1)
-        first, last = np.floor(bounds[:-1]).astype(int), np.ceil(bounds[1:]).astype(int)
-        parts = [image.take(range(a, b), axis).mean(axis=axis) for a, b in zip(first, last, strict=True)]
-        image = np.stack(parts, axis)
-    return image
+def cell_means(x_BCXYZ: Tensor, grid: Sequence[int]) -> Tensor:
+    """[B, C, cells] means of cells that divide images of two or three axes evenly; of a short axis some repeat."""
+    pool: Any = functional.adaptive_avg_pool3d if len(grid) == 3 else functional.adaptive_avg_pool2d
+    return pool(x_BCXYZ, tuple(grid)).flatten(2)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
+from finetune.methods.image_features import cell_means
 from foundation.config import Config
 from foundation.data.alignment import Aligned
 from foundation.data.batch import Batch
@@ -218,8 +218,7 @@ def _components(aligned: Aligned, name: str, rows: np.ndarray) -> tuple[Tensor, 
 def _intensities(x_BCXYZ: Tensor, shown_BC: Tensor) -> Tensor:
     """[B, C (cells + 3)] means of the cells of a coarse grid, the mean and spread of the whole; and what is absent."""
     x_BCXYZ = masked(x_BCXYZ, shown_BC.view(*shown_BC.shape, *[1] * (x_BCXYZ.ndim - 2)))
-    pool = functional.adaptive_avg_pool3d if x_BCXYZ.ndim == 5 else functional.adaptive_avg_pool2d
-    cells_BCG = pool(x_BCXYZ, GRID).flatten(2)
+    cells_BCG = cell_means(x_BCXYZ, [GRID] * (x_BCXYZ.ndim - 2))
     x_BCV = x_BCXYZ.flatten(2)
     mean_BC = x_BCV.mean(dim=2)
     # From the length: a standard deviation in one pass takes forty times as long, and scaled values are near 0.
