@@ -17,7 +17,7 @@ from finetune.methods.training_views import TrainingViews
 from finetune.splits import Fold
 from finetune.study import Study
 
-NEAR = 20
+NEAR = 12
 """Steps by which a head is fitted under penalties that are near those it was fitted under."""
 
 ENOUGH = 1000

@@ -28,6 +28,10 @@ while not told and not (folder / f"{rank}.ends").exists():
     time.sleep(.01)
 time.sleep(float(sys.argv[3]))  # it saves
 (folder / f"{rank}.told").write_text(" ".join(map(str, told)))
+# Who is still saving when another has ended is told to end by torchrun, too.
+end = time.monotonic() + 5
+while told and not (folder / f"{1 - rank}.told").exists() and time.monotonic() < end:
+    time.sleep(.01)
 codes = {signal.SIGUSR1: 75, signal.SIGTERM: 143, signal.SIGINT: 130}
 sys.exit(codes[told[0]] if told else int((folder / f"{rank}.ends").read_text()))
 """
