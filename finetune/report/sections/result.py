@@ -21,6 +21,7 @@ MEANINGS = {
     "omics": "a linear model of the principal components of the omics",
     "clinical + omics": "a linear model of these two together",
     "from scratch": "the same network, trained for the task without pretraining",
+    "kept without pretraining": "what would be kept of the methods that know nothing of the pretrained model",
     "frozen probe": "the pretrained model unchanged, with only a linear layer trained on it",
     "DoRA": "the pretrained model with low-rank adapters that learn lengths apart from directions",
     "all weights": "the pretrained model with all its weights trained",
