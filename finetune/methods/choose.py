@@ -146,7 +146,8 @@ class Learning:
     def _teachers(self, option: Choice, beginning: Beginning, inner: tuple[int, Fold], epochs: int) -> tuple[str, ...]:
         """Of several tasks those that gain on an inner fold where the model learns from them alone; a single task.
 
-        One of which nothing can be learned would spoil an adapter that it shares with others.
+        One of which nothing can be learned would spoil an adapter that it shares with others. Of several options that
+        are searched the first is tried: this asks whether there is anything to learn, not how best to.
         """
         names = tuple(self.study.weights)
         if len(names) == 1:
