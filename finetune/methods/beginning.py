@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from finetune.methods.heads import STEPS, Head, init_head
+from finetune.methods.heads import STEPS, Head, RidgeFit
 from finetune.methods.penalties import Penalties, choose_penalties
 from finetune.methods.reading import Reading
 from finetune.methods.training_views import TrainingViews
@@ -56,19 +56,19 @@ def _choose(study: Study, name: str, reading: Reading, views: TrainingViews, inn
         train = views.of(fold.train)
         head = Head(task, reading.blocks()).to(device)
         learned, judged = (study.loss_of(task, of.rows, device) for of in (train, test))
-        folds.append((head, train.x_LE, learned, test.x_LE, judged))
-    best, states = -math.inf, [head.state_dict() for head, *_ in folds]
+        folds.append((RidgeFit(head, train.x_LE, learned), test.x_LE, judged))
+    best, states = -math.inf, [copy.deepcopy(fit.head.state_dict()) for fit, *_ in folds]
 
     def values(penalties: Mapping[str, float]) -> Iterator[float]:
         nonlocal best, states
         found, ended, steps = [], [], STEPS if math.isinf(best) else NEAR
-        for (head, x_LE, learned, test_LE, judged), state in zip(folds, states, strict=True):
+        for (fit, test_LE, judged), state in zip(folds, states, strict=True):
             # From where the best so far is: what is tried is near.
-            head.load_state_dict(state)
-            init_head(head, x_LE, learned, penalties, steps=steps)
-            ended.append(copy.deepcopy(head.state_dict()))
+            fit.head.load_state_dict(state)
+            fit.under(penalties, steps=steps)
+            ended.append(copy.deepcopy(fit.head.state_dict()))
             with torch.no_grad():
-                found.append(-float(judged(head(test_LE))))
+                found.append(-float(judged(fit.head(test_LE))))
             yield found[-1]
         if np.mean(found) > best:
             best, states = float(np.mean(found)), ended

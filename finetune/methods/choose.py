@@ -15,7 +15,7 @@ from finetune.config import FROZEN_PROBE, FitConfig
 from finetune.methods.adapt import adapt
 from finetune.methods.beginning import Beginning
 from finetune.methods.fit import Trainee, fit
-from finetune.methods.heads import Head, init_head
+from finetune.methods.heads import Head, RidgeFit
 from finetune.methods.held_out import HeldOut
 from finetune.methods.modes import AdaptConfig, Frozen, Lora, Scratch
 from finetune.methods.penalties import FIRST
@@ -188,7 +188,7 @@ class Learning:
             penalties = choice.penalties[name]
             if trained and name in choice.taught_by and penalties[FUSED] > HARDLY_READ:
                 penalties = {**penalties, FUSED: WHILE_TRAINED}
-            init_head(adapted.heads[name], views.x_LE, loss, penalties)  # type: ignore[arg-type]
+            RidgeFit(adapted.heads[name], views.x_LE, loss).under(penalties)  # type: ignore[arg-type]
         return Trainee(adapted, tasks, self.study.weights, choice.taught_by)
 
     def data(self, rows: np.ndarray) -> CohortDataset:

@@ -55,15 +55,13 @@ class Head(Paced):
         """Outputs of the task, for what is read of records."""
         return self.inner((x_BE - self.center_E) / self.scale_E)
 
-    def prepare(self, x_NE: Tensor, penalties: Mapping[str, float]) -> None:
-        """Learn center and scale, and take over penalties.
+    def read(self, spread_E: Tensor, penalties: Mapping[str, float]) -> None:
+        """Learn scale from the spread of inputs among training records, and take over penalties.
 
         Args:
-            x_NE: Of training records.
+            spread_E: Standard deviations.
             penalties: Block to its penalty of half the squared weights; a block whose is infinite is not read.
         """
-        spread_E = x_NE.std(dim=0, correction=0)
-        self.center_E.copy_(x_NE.mean(dim=0))
         for block, columns in self._columns():
             shared_E = spread_E[columns]
             if not block.single:
@@ -89,44 +87,56 @@ class Head(Paced):
             at += block.width
 
 
-def init_head(
-    head: Head, x_NE: Tensor, loss: Callable[[Tensor], Tensor], penalties: Mapping[str, float], *, steps: int = STEPS
-) -> None:
-    """Center a head on its inputs and fit it to them, by the task's own loss and ridge penalties.
+class RidgeFit:
+    """Fits a head to training records, by the task's own loss and one set of ridge penalties after another.
 
     Args:
-        head: Changed in place, from wherever it is.
+        head: Centred on its inputs, and changed in place by each fit, from wherever it is.
         x_NE: What is read of training records.
         loss: Of outputs for these records, as `Task.loss_of` gives it.
-        penalties: See `Head.prepare`.
-        steps: Of the search, at most; few where the head is near already.
     """
-    head.prepare(x_NE, penalties)
-    # Scaled once, not in every step of the search; by the penalties too, as one that is much larger than others would
-    # end the search before theirs are fitted.
-    root_E = head.penalty_E.sqrt()
-    scaled_NE = (x_NE - head.center_E) / head.scale_E / root_E
-    weights = head.weights()
-    with torch.no_grad():
-        for weight in weights:
-            weight.mul_(root_E)
-    optimiser = torch.optim.LBFGS(
-        head.parameters(),
-        max_iter=steps,
-        tolerance_grad=1e-6,
-        tolerance_change=FLAT,
-        line_search_fn="strong_wolfe",
-    )
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        total = loss(head.inner(scaled_NE)) + torch.stack([weight.square().sum() for weight in weights]).sum() / 2
-        total.backward()
-        return total
+    def __init__(self, head: Head, x_NE: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
+        self.head, self.x_NE, self.loss = head, x_NE, loss
+        self.spread_E = x_NE.std(dim=0, correction=0)
+        head.center_E.copy_(x_NE.mean(dim=0))
 
-    with torch.enable_grad():
-        optimiser.step(closure)
-    with torch.no_grad():
+    def under(self, penalties: Mapping[str, float], *, steps: int = STEPS) -> None:
+        """Fit the head; weights of what is not read become zero.
+
+        Args:
+            penalties: See `Head.read`.
+            steps: Of the search, at most; few where the head is near already.
+        """
+        head = self.head
+        head.read(self.spread_E, penalties)
+        [read_R] = head.scale_E.isfinite().nonzero(as_tuple=True)
+        # Scaled once, not in every step of the search; by the penalties too, as one that is much larger than others
+        # would end the search before theirs are fitted.
+        root_R = head.penalty_E[read_R].sqrt()
+        scaled_NR = (self.x_NE[:, read_R] - head.center_E[read_R]) / (head.scale_E[read_R] * root_R)
+        weights = head.weights()
         for weight in weights:
-            weight.div_(root_E)
-    optimiser.zero_grad(set_to_none=True)
+            weight.data = weight.data[..., read_R] * root_R
+        optimiser = torch.optim.LBFGS(
+            head.parameters(),
+            max_iter=steps,
+            tolerance_grad=1e-6,
+            tolerance_change=FLAT,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            ridge = torch.stack([weight.square().sum() for weight in weights]).sum() / 2
+            total = self.loss(head.inner(scaled_NR)) + ridge
+            total.backward()
+            return total
+
+        with torch.enable_grad():
+            optimiser.step(closure)
+        optimiser.zero_grad(set_to_none=True)
+        for weight in weights:
+            whole = weight.data.new_zeros(*weight.shape[:-1], len(head.scale_E))
+            whole[..., read_R] = weight.data / root_R
+            weight.data = whole

@@ -45,7 +45,7 @@ class Penalties:
         without: Block that is read to the same without it.
     """
 
-    of_block: dict[str, float]
+    of_block: Mapping[str, float]
     cv_log_likelihood: float
     without: dict[str, float]
 
@@ -67,30 +67,73 @@ def choose_penalties(blocks: Sequence[Block], values: Values) -> Penalties:
         blocks: In the order in which they are tried; the first is tried alone, too.
         values: Whose mean is to be large.
     """
-    names, known = [block.name for block in blocks], _Known(values)
-    common = {penalty: known.of(dict.fromkeys(names, penalty)) for penalty in COMMON}
-    start = max(common, key=lambda penalty: common[penalty].mean())
-    current, best_K = dict.fromkeys(names, start), common[start]
-    for penalty in COMMON if len(names) > 1 else ():
-        alone = {**dict.fromkeys(names, OFF), names[0]: penalty}
-        found_K = known.unless_worse(alone, best_K)
-        if found_K is not None and found_K.mean() > best_K.mean():
-            current, best_K = alone, found_K
+    names, search = [block.name for block in blocks], _Search(_Known(values))
+    search.along(lambda penalty: dict.fromkeys(names, penalty))
+    start = search.current[names[0]]
+    if len(names) > 1:
+        search.along(lambda penalty: {**dict.fromkeys(names, OFF), names[0]: penalty})
     for _ in range(ROUNDS if len(names) > 1 else 0):
-        before = dict(current)
+        before = search.current
         for name in names:
-            for penalty in _others(current[name], start):
-                changed = {**current, name: penalty}
-                if all(map(math.isinf, changed.values())):
-                    continue
-                found_K = known.unless_worse(changed, best_K)
-                if found_K is not None and _gains(found_K - best_K, cautious=penalty > current[name]):
-                    current, best_K = changed, found_K
-        if current == before:
+            search.vary(name, start)
+        if search.current == before:
             break
+    current, reached = search.current, float(search.best_K.mean())
     read = [name for name, penalty in current.items() if not math.isinf(penalty)]
-    without = {name: float(known.of({**current, name: OFF}).mean()) for name in read} if len(read) > 1 else {}
-    return Penalties(current, float(best_K.mean()), without)
+    rest = {name: {**current, name: OFF} for name in read} if len(read) > 1 else {}
+    return Penalties(current, reached, {name: float(search.known.of(without).mean()) for name, without in rest.items()})
+
+
+class _Search:
+    """The best that was found so far; until then, as if nothing were read.
+
+    Attributes:
+        known: Values of what was tried.
+        current: Block to its penalty.
+        best_K: Values of these.
+    """
+
+    def __init__(self, known: _Known) -> None:
+        self.known = known
+        self.current: Mapping[str, float] = {}
+        self.best_K = np.array([-np.inf])
+
+    def along(self, made: Callable[[float], Mapping[str, float]]) -> None:
+        """Try what is made of the penalties of `COMMON`: each second one, then those beside the best of them."""
+        gaining = [at for at in range(0, len(COMMON), 2) if self.offer(made(COMMON[at]))]
+        for at in (gaining[-1] - 1, gaining[-1] + 1) if gaining else ():
+            if 0 <= at < len(COMMON):
+                self.offer(made(COMMON[at]))
+
+    def vary(self, name: str, start: float) -> None:
+        """Try a block without it, and under a larger penalty; where neither gains, under a smaller one.
+
+        Args:
+            name: Of the block.
+            start: Under which one that is not read is tried.
+        """
+        penalty = self.current[name]
+        if math.isinf(penalty):
+            self.offer({**self.current, name: start}, surely=True)
+            return
+        self.offer({**self.current, name: OFF})
+        self.offer({**self.current, name: penalty * STEP}, surely=math.isinf(self.current[name]))
+        if self.current[name] == penalty:
+            self.offer({**self.current, name: penalty / STEP}, surely=True)
+
+    def offer(self, penalties: Mapping[str, float], *, surely: bool = False) -> bool:
+        """Take penalties over if they are better: by anything, or surely, by more than a standard error."""
+        if all(map(math.isinf, penalties.values())):
+            return False
+        found_K = self.known.unless_worse(penalties, self.best_K)
+        if found_K is None:
+            return False
+        gain_K = found_K - self.best_K
+        error = gain_K.std(ddof=1) / np.sqrt(len(gain_K)) if surely and len(gain_K) > 1 else 0.0
+        gains = bool(gain_K.mean() > error)
+        if gains:
+            self.current, self.best_K = penalties, found_K
+        return gains
 
 
 class _Known:
@@ -119,14 +162,3 @@ class _Known:
         if key not in self._of:
             self._of[key] = (self._values(penalties), [])
         return self._of[key]
-
-
-def _gains(gain_K: np.ndarray, *, cautious: bool) -> bool:
-    """Whether a penalty is better: a larger one by anything, a smaller one by more than a standard error."""
-    error = 0.0 if cautious or len(gain_K) == 1 else gain_K.std(ddof=1) / np.sqrt(len(gain_K))
-    return bool(gain_K.mean() > error)
-
-
-def _others(penalty: float, start: float) -> tuple[float, ...]:
-    """What is tried in place of a penalty, the most cautious first."""
-    return (start,) if math.isinf(penalty) else (OFF, penalty * STEP, penalty / STEP)

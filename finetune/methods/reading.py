@@ -217,12 +217,16 @@ def _components(aligned: Aligned, name: str, rows: np.ndarray) -> tuple[Tensor, 
 
 def _intensities(x_BCXYZ: Tensor, shown_BC: Tensor) -> Tensor:
     """[B, C (cells + 3)] means of the cells of a coarse grid, the mean and spread of the whole; and what is absent."""
-    x_BCXYZ = masked(x_BCXYZ, shown_BC.view(*shown_BC.shape, *[1] * (x_BCXYZ.ndim - 2)))
-    cells_BCG = cell_means(x_BCXYZ, [GRID] * (x_BCXYZ.ndim - 2))
-    x_BCV = x_BCXYZ.flatten(2)
-    mean_BC = x_BCV.mean(dim=2)
+    # Most records of many a cohort have no image: no time is spent on them.
+    [rows_P] = shown_BC.any(dim=1).nonzero(as_tuple=True)
+    x_PCXYZ = x_BCXYZ if len(rows_P) == len(x_BCXYZ) else x_BCXYZ[rows_P]
+    x_PCV = x_PCXYZ.flatten(2)
+    mean_PC = x_PCV.mean(dim=2)
     # From the length: a standard deviation in one pass takes forty times as long, and scaled values are near 0.
-    square_BC = torch.linalg.vector_norm(x_BCV, dim=2).square() / x_BCV.shape[2]
-    spread_BC = (square_BC - mean_BC.square()).clamp(min=0).sqrt()
-    told = torch.cat([cells_BCG, mean_BC[..., None], spread_BC[..., None], ~shown_BC[..., None]], dim=2)
-    return told.flatten(1)
+    square_PC = torch.linalg.vector_norm(x_PCV, dim=2).square() / x_PCV.shape[2]
+    spread_PC = (square_PC - mean_PC.square()).clamp(min=0).sqrt()
+    cells_PCG = cell_means(x_PCXYZ, [GRID] * (x_PCXYZ.ndim - 2))
+    told_PCF = torch.cat([cells_PCG, mean_PC[..., None], spread_PC[..., None]], dim=2)
+    told_BCF = told_PCF.new_zeros(*shown_BC.shape, told_PCF.shape[2])
+    told_BCF[rows_P] = masked(told_PCF, shown_BC[rows_P, :, None])
+    return torch.cat([told_BCF, ~shown_BC[..., None]], dim=2).flatten(1)

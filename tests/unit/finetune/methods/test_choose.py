@@ -12,7 +12,7 @@ import torch
 
 from finetune.config import FinetuneConfig
 from finetune.methods.choose import SMOOTHED, WHILE_TRAINED, Choice, Learning, smoothed
-from finetune.methods.heads import Head, init_head
+from finetune.methods.heads import Head, RidgeFit
 from finetune.methods.modes import Lora
 from finetune.methods.penalties import COMMON, FIRST, OFF
 from finetune.methods.training_views import PER_RECORD
@@ -52,7 +52,7 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
             task = study.tasks(one.train)[name]
             head = Head(task, blocks)
             learned = task.loss_of(study.labels(train.rows, CPU), study.groups(train.rows).tolist())
-            init_head(head, train.x_LE, learned, penalties)
+            RidgeFit(head, train.x_LE, learned).under(penalties)
             with torch.no_grad():
                 rest = study.labels(test.rows, CPU), study.groups(test.rows).tolist()
                 each.append(float(task.loss(head(test.x_LE), *rest)))

@@ -60,7 +60,7 @@ def test_something_is_always_read_and_one_block_alone_is_searched_on_the_common_
         return -abs(math.log10(penalties["a"]) + 1)
 
     assert choose_penalties(BLOCKS[:1], one_fold(value)).of_block == {"a": 0.1}
-    assert sorted(asked, reverse=True) == list(COMMON)
+    assert asked == [*COMMON[::2], 0.3, 0.03]
 
 
 def test_of_equals_the_more_cautious_is_taken():
@@ -115,8 +115,10 @@ def test_what_is_worse_on_each_of_the_first_folds_is_given_up_and_what_a_block_i
     assert len(set(asked)) == len(asked)
     of_all = {key for fold, key in asked if fold == 4}
     given_up = {key for fold, key in asked if fold == FIRST - 1} - of_all
-    assert of_all == {(p,) * 3 for p in COMMON} | {tuple({**found.of_block, name: OFF}.values()) for name in NAMES}
-    assert len(given_up) == len(COMMON) + 2 * len(NAMES)
+    ascended = {(p,) * 3 for p in (100.0, 10.0, 1.0)}
+    assert of_all == ascended | {tuple({**found.of_block, name: OFF}.values()) for name in NAMES}
+    fallen = {(p,) * 3 for p in COMMON if p < 1} - {(p,) * 3 for p in COMMON[7::2]} | {(3.0,) * 3}
+    assert fallen < given_up and len(given_up - fallen) == len(COMMON[::2]) + 2 * len(NAMES)
 
 
 def test_the_first_block_alone_is_tried_under_any_penalty_which_a_common_one_for_all_would_hide():
@@ -125,3 +127,15 @@ def test_the_first_block_alone_is_tried_under_any_penalty_which_a_common_one_for
         return -abs(math.log10(penalties["a"]) + 2) - sum(5 / (1 + p) for p in others)
 
     assert choose_penalties(BLOCKS, one_fold(value)).of_block == {"a": 0.01, "b": OFF, "c": OFF}
+
+
+def test_a_block_that_gains_by_a_larger_penalty_is_not_asked_under_a_smaller_one():
+    asked = []
+
+    def value(penalties):
+        asked.append(dict(penalties))
+        return bowl({"a": 0, "b": 1.5, "c": 0}, dict.fromkeys(NAMES, 50))(penalties)
+
+    assert choose_penalties(BLOCKS, one_fold(value)).of_block == {"a": 3.0, "b": 30.0, "c": 3.0}
+    under = [penalties["b"] for penalties in asked if len(set(penalties.values()) - {OFF}) == 2]
+    assert 30.0 in under and 300.0 in under and 0.3 not in under
