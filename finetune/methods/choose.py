@@ -54,7 +54,7 @@ class Choice:
     learning_rate: float | None
     rank: int | None
     dropout: float | None
-    penalties: dict[str, dict[str, float]]
+    penalties: Mapping[str, Mapping[str, float]]
     taught_by: tuple[str, ...] = ()
     epochs: int = 0
     cv_log_likelihood: float = float("nan")
