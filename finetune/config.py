@@ -157,9 +157,13 @@ class FinetuneConfig(Config):
 
     @model_validator(mode="after")
     def _has_what_it_starts_from(self) -> FinetuneConfig:
-        for needs, key in (("per_fold", "pretraining"), ("none", "network")):
+        pretraining, network = (
+            "the YAML of `chiasma pretrain`",
+            "`towers`, `fusion` and `width`, as such a YAML has them",
+        )
+        for needs, key, what in (("per_fold", "pretraining", pretraining), ("none", "network", network)):
             if self.pretrain == needs and getattr(self, key) is None:
-                raise ValueError(f"`pretrain: {needs}` needs the key `{key}`")
+                raise ValueError(f"`pretrain: {needs}` needs the key `{key}`: {what}")
             if self.pretrain != needs and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` is used with `pretrain: {needs}` only: remove it")
         least = 2 * self.splits.inner_folds

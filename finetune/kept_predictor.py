@@ -21,12 +21,13 @@ from finetune.config import FROM_SCRATCH, FROZEN_PROBE, KEPT, OURS
 from finetune.methods.fitted_tasks import learned, rebuild, told
 from finetune.methods.linear_model import LinearModel
 from finetune.methods.sealed import Sealed
-from finetune.predictor import ADAPTER, Predictor
+from finetune.predictor import ADAPTER, NOTHING, Predictor, patterns
 from finetune.tasks.base import Task, tasks
 from foundation.cohort.store import PreparedCohort
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
 from foundation.progress import Progress
+from foundation.wording import counted
 
 DOCUMENT, TENSORS = "predictor.json", "predictor.safetensors"
 LINEAR = "linear"
@@ -157,7 +158,8 @@ class KeptPredictor:
             progress: Told of records, by each network.
 
         Returns:
-            Columns ``row`` and those of each task behind its name.
+            Columns ``patient``; ``row`` of the cohort; ``modalities`` that may be read and that the patient has, as
+            ``mri+rna``; and those of each task behind its name, NaN for patients who have none of these modalities.
 
         Raises:
             DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
@@ -165,13 +167,35 @@ class KeptPredictor:
         rows = np.arange(len(cohort)) if rows is None else rows
         said = {m: network.outputs(network.align(cohort), rows, progress) for m, network in self.networks.items()}
         said |= {method: self._of_linear(models, cohort, rows) for method, models in self.linear.items()}
-        groups = cohort.groups[rows].astype(str)
+        groups, modalities = cohort.groups[rows].astype(str), self._has(cohort, rows)
         columns: dict[str, np.ndarray] = {}
         for name, task in self.tasks.items():
             each = [weight * said[method][name].cpu().double() for method, weight in self.weights[name].items()]
             predicted = task.predict(torch.stack(each).sum(dim=0), groups)
             columns |= {f"{name}/{column}": values for column, values in predicted.items()}
-        return pd.DataFrame({"row": rows, **columns})
+        table = pd.DataFrame(columns)
+        table.loc[modalities == NOTHING] = np.nan
+        patients = cohort.patients[rows].astype(str)
+        return pd.concat([pd.DataFrame({"patient": patients, "row": rows, "modalities": modalities}), table], axis=1)
+
+    def sentences(self, cohort: PreparedCohort) -> list[str]:
+        """What a cohort and the methods do not share, and what follows, for whoever predicts.
+
+        Raises:
+            DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
+        """
+        rows = np.arange(len(cohort))
+        linear = [model for models in self.linear.values() for model in models.values()]
+        told = [sentence for network in self.networks.values() for sentence in network.align(cohort).sentences()]
+        told += [sentence for model in linear for sentence in model.sentences(cohort, rows)]
+        if nothing := int((self._has(cohort, rows) == NOTHING).sum()):
+            told.append(f"{counted(nothing, 'record')} cannot be predicted: nothing that may be read is there.")
+        return list(dict.fromkeys(told))
+
+    def _has(self, cohort: PreparedCohort, rows: np.ndarray) -> np.ndarray:
+        """[N] modalities that may be read and that a record has."""
+        here = [name for name in self.modalities if name in cohort.modalities]
+        return patterns(cohort.present_NM[rows][:, [cohort.modalities.index(name) for name in here]], here)
 
     def _of_linear(
         self, models: Mapping[str, LinearModel], cohort: PreparedCohort, rows: np.ndarray

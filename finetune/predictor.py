@@ -139,7 +139,7 @@ class Predictor:
         columns = {
             "row": batch.rows.numpy(force=True)[at],
             "seen": np.full(len(at), seen, dtype=object),
-            "modalities": patterns(batch)[at],
+            "modalities": patterns(batch.host_present_BM, batch.modalities)[at],
         }
         groups = np.array(batch.groups, dtype=object)[at].astype(str)
         for name, task in self.tasks.items():
@@ -148,8 +148,8 @@ class Predictor:
         return pd.DataFrame(columns)
 
 
-def patterns(batch: Batch) -> np.ndarray:
-    """[B] what a model reads of each record, as ``mri+rna``."""
-    unique, which = np.unique(batch.host_present_BM, axis=0, return_inverse=True)
-    names = ["+".join(n for n, here in zip(batch.modalities, row, strict=True) if here) or NOTHING for row in unique]
+def patterns(present_BM: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+    """[B] what is there of each record, as ``mri+rna``."""
+    unique, which = np.unique(present_BM, axis=0, return_inverse=True)
+    names = ["+".join(n for n, here in zip(modalities, row, strict=True) if here) or NOTHING for row in unique]
     return np.array(names, dtype=object)[which.reshape(-1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from finetune.evaluation.evaluate import Frames, TaskEvaluation, where
 from finetune.fold import FINAL, LINEAR, Method
 from finetune.kept_predictor import gather
 from finetune.methods.adapted import EVERYTHING
+from finetune.methods.baselines import BASELINES
 from finetune.methods.kept import FILE as KEPT_FILE
-from finetune.methods.linear import MODELS
+from finetune.methods.linear import MODELS, readable
 from finetune.methods.network import CHOICE, PREDICTIONS, STEPS
 from finetune.outcomes import remarks
 from finetune.predictor import ADAPTER, MODEL
+from finetune.report.answer import named
 from finetune.report.page import write_report
 from finetune.resuming import FOLDS, read_json
 from finetune.study import Study
@@ -91,6 +94,7 @@ def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]
     task = evaluation.task
     ours = evaluation.parts(_seen_all(frames))
     theirs = {name: parts for name, frames in others.items() if (parts := evaluation.parts(frames))}
+    beyond = {*BASELINES} - {*readable(evaluation.study)}
     config = next(
         c
         for c, name in zip(evaluation.study.config.tasks, evaluation.study.weights, strict=True)
@@ -106,7 +110,10 @@ def _entry(evaluation: TaskEvaluation, frames: Frames, others: dict[str, Frames]
         "remarks": remarks(evaluation.study, task),
         "metrics": evaluation.metrics(ours) | evaluation.calibration_scores(_seen_all(frames)),
         "calibration": evaluation.calibration(_seen_all(frames)),
-        "baselines": {name: evaluation.against(ours, parts) for name, parts in theirs.items()},
+        "baselines": {
+            name: evaluation.against(ours, parts) | ({"reads_left_out": True} if name in beyond else {})
+            for name, parts in theirs.items()
+        },
         "by_modality_subset": evaluation.by_subset(frames),
         "by_pattern": evaluation.by_pattern(_seen_all(frames)),
         "by_group": evaluation.by_group(ours, theirs),
@@ -123,6 +130,8 @@ def _kept(evaluation: TaskEvaluation, out: Path, frames: Frames, others: dict[st
         "kept": {
             **evaluation.summary(parts),
             "of": _shares([document["weights"] for document in documents]),
+            "choices": _choices([document["weights"] for document in documents]),
+            "for_new_patients": _for_new_patients(out, evaluation.name),
             "cv_log_likelihood": {fold: d["cv_log_likelihood"] for fold, d in zip(frames, documents, strict=True)},
             "metrics": evaluation.metrics(parts) | evaluation.calibration_scores(frames),
             "differences": {name: evaluation.against(parts, found)["difference"] for name, found in theirs.items()},
@@ -146,6 +155,18 @@ def _blocks(choices: Sequence[dict[str, Any]], task: str) -> dict[str, dict[str,
             "lost_without": float(np.mean(lost)) if lost else None,
         }
     return found
+
+
+def _choices(weights: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """What the predictor of a fold is made of, and in how many folds; the most frequent first."""
+    made = Counter(tuple(named(of_fold)) for of_fold in weights)
+    return [{"methods": list(methods), "folds": folds} for methods, folds in made.most_common()]
+
+
+def _for_new_patients(out: Path, task: str) -> list[str]:
+    """Methods that the predictor of the run folder is made of for a task; none where the run keeps nothing."""
+    path = out / FOLDS / FINAL / KEPT / KEPT_FILE
+    return named(read_json(path)[task]["weights"]) if path.is_file() else []
 
 
 def _shares(weights: Sequence[dict[str, float]]) -> dict[str, float]:

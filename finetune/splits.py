@@ -186,6 +186,7 @@ class Folds:
             "hash": self.hash(),
             "by": self.config.by,
             "published": self.config.published,
+            "repeats": self.config.repeats,
             "patients": len(self.used()),
             "left_out": self.left_out,
             "seen_train_only": len(np.intersect1d(self.used(), patients[self.only_train].astype(str))),

@@ -124,7 +124,9 @@ def read(folder: Path, model: MultimodalModel) -> tuple[Adapted, dict[str, Task]
     document = _read_document(folder)
     if document.base != fingerprint(model):
         raise CheckpointError(
-            "this adapter was trained on another base model", where=str(folder), fix="load the model it was made from"
+            "this adapter belongs to another model, or the model was changed or damaged since",
+            where=str(folder),
+            fix="load the model that it was made from, or train again",
         )
     device = next(model.parameters()).device
     stored = {name: tensor.to(device) for name, tensor in load_file(folder / TENSORS).items()}

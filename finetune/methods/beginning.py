@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from finetune.methods.heads import STEPS, Head, RidgeFit
-from finetune.methods.penalties import Penalties, choose_penalties
+from finetune.methods.penalties import OFF, Penalties, choose_penalties
 from finetune.methods.reading import Reading
 from finetune.methods.training_views import TrainingViews
 from finetune.splits import Fold
@@ -58,6 +58,8 @@ def _choose(study: Study, name: str, reading: Reading, views: TrainingViews, inn
         learned, judged = (study.loss_of(task, of.rows, device) for of in (train, test))
         folds.append((RidgeFit(head, train.x_LE, learned), test.x_LE, judged))
     best, states = -math.inf, [copy.deepcopy(fit.head.state_dict()) for fit, *_ in folds]
+    off = {block.name: OFF for block in reading.blocks()}
+    varying = set().union(*(fit.varying() for fit, *_ in folds))
 
     def values(penalties: Mapping[str, float]) -> Iterator[float]:
         nonlocal best, states
@@ -65,7 +67,7 @@ def _choose(study: Study, name: str, reading: Reading, views: TrainingViews, inn
         for (fit, test_LE, judged), state in zip(folds, states, strict=True):
             # From where the best so far is: what is tried is near.
             fit.head.load_state_dict(state)
-            fit.under(penalties, steps=steps)
+            fit.under({**off, **penalties}, steps=steps)
             ended.append(copy.deepcopy(fit.head.state_dict()))
             with torch.no_grad():
                 found.append(-float(judged(fit.head(test_LE))))
@@ -73,7 +75,9 @@ def _choose(study: Study, name: str, reading: Reading, views: TrainingViews, inn
         if np.mean(found) > best:
             best, states = float(np.mean(found)), ended
 
-    return choose_penalties(reading.blocks(), values)
+    told = [block for block in reading.blocks() if block.name in varying]
+    found = choose_penalties(told or reading.blocks(), values)
+    return replace(found, of_block={**off, **found.of_block})
 
 
 def _enough(inner: Sequence[Fold]) -> list[Fold]:

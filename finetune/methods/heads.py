@@ -62,7 +62,7 @@ class Head(Paced):
             spread_E: Standard deviations.
             penalties: Block to its penalty of half the squared weights; a block whose is infinite is not read.
         """
-        for block, columns in self._columns():
+        for block, columns in self.columns():
             shared_E = spread_E[columns]
             if not block.single:
                 shared_E = shared_E.square().mean().sqrt().expand_as(shared_E)
@@ -80,7 +80,8 @@ class Head(Paced):
         """Those that are penalised, [..., E] each."""
         return [parameter for name, parameter in self.named_parameters() if name.endswith("weight")]
 
-    def _columns(self) -> Iterator[tuple[Block, slice]]:
+    def columns(self) -> Iterator[tuple[Block, slice]]:
+        """Each block and where in the inputs it is."""
         at = 0
         for block in self.blocks:
             yield block, slice(at, at + block.width)
@@ -100,6 +101,12 @@ class RidgeFit:
         self.head, self.x_NE, self.loss = head, x_NE, loss
         self.spread_E = x_NE.std(dim=0, correction=0)
         head.center_E.copy_(x_NE.mean(dim=0))
+
+    def varying(self) -> set[str]:
+        """Blocks of which any column differs between records: others, as of a modality that nobody has, say nothing."""
+        return {
+            block.name for block, columns in self.head.columns() if bool((self.spread_E[columns] > LEAST_SPREAD).any())
+        }
 
     def under(self, penalties: Mapping[str, float], *, steps: int = STEPS) -> None:
         """Fit the head; weights of what is not read become zero.
@@ -133,9 +140,11 @@ class RidgeFit:
             total.backward()
             return total
 
-        with torch.enable_grad():
-            optimiser.step(closure)
-        optimiser.zero_grad(set_to_none=True)
+        # A head without any input and constant, as of the Cox form, says 0 of everybody.
+        if any(parameter.numel() for parameter in head.parameters()):
+            with torch.enable_grad():
+                optimiser.step(closure)
+            optimiser.zero_grad(set_to_none=True)
         for weight in weights:
             whole = weight.data.new_zeros(*weight.shape[:-1], len(head.scale_E))
             whole[..., read_R] = weight.data / root_R

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.config import OURS
@@ -39,6 +39,18 @@ def method_named(method: str) -> str:
     return THIS_MODEL if method == OURS else method
 
 
+def named(weights: Mapping[str, float]) -> list[str]:
+    """Methods to name, of those that a kept predictor is made of; the largest weight first."""
+    ordered = sorted(weights, key=lambda name: -weights[name])
+    return [name for name in ordered if weights[name] >= IN_IT * sum(weights.values())]
+
+
+def made_of(methods: Sequence[str]) -> str:
+    """Methods of a kept predictor, in words."""
+    names = listed([method_named(name) for name in methods])
+    return f"a stack of {names}" if len(methods) > 1 else f"{names} alone"
+
+
 def of_kept(entry: Entry) -> Entry:
     """A task's entry with the predictor that is kept in place of the adapted model; the entry itself without one."""
     kept = entry.get("kept")
@@ -58,12 +70,15 @@ def subject(entry: Entry) -> str:
 
 
 def best_baseline(entry: Entry) -> str | None:
-    """Name of the baseline with the highest score, of those that do not predict the same; None where none has one."""
+    """Name of the baseline with the highest score; None where none has one.
+
+    One that predicts the same is not compared, nor one that reads what the run leaves out: that may define the outcome.
+    """
     same = _twins(entry)
     scored = {
         name: score
         for name, score in (entry.get("baselines") or {}).items()
-        if score.get("mean") is not None and name not in same
+        if score.get("mean") is not None and name not in same and not score.get("reads_left_out")
     }
     return max(scored, key=lambda name: scored[name]["mean"]) if scored else None
 
@@ -113,6 +128,7 @@ def _answer(entry: Entry) -> str:
     twins = _twins(entry)
     if twins:
         rest += f"; {listed(twins)} {'makes' if len(twins) == 1 else 'make'} the same predictions"
+    rest += _beyond(entry)
     return (
         f"{first} {name}, the {measure_of(entry)} of {who} is {_value(entry)} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}; {rest}."
@@ -121,20 +137,38 @@ def _answer(entry: Entry) -> str:
 
 def _made_of(kept: Entry | None) -> str:
     """What is in the kept predictor, in brackets."""
-    weights = (kept or {}).get("of") or {}
-    named = [method_named(name) for name, weight in weights.items() if weight >= IN_IT * sum(weights.values())]
-    if not named:
+    choices = (kept or {}).get("choices") or []
+    if not choices:
         return ""
-    return f" (a stack of {listed(named)})" if len(named) > 1 else f" ({listed(named)} alone)"
+    first, folds = choices[0], sum(choice["folds"] for choice in choices)
+    if first["folds"] == folds:
+        return f" ({made_of(first['methods'])})"
+    if first["folds"] == 1:
+        return " (another choice in each fold)"
+    return f" ({made_of(first['methods'])} in {first['folds']} of {folds} folds, other choices in the rest)"
+
+
+def _beyond(entry: Entry) -> str:
+    """Baselines that score higher and read what the run leaves out."""
+    better = {
+        name: score["mean"]
+        for name, score in (entry.get("baselines") or {}).items()
+        if score.get("reads_left_out") and (score.get("mean") or 0) > entry["mean"]
+    }
+    told = [f"{name} has {decimal(mean)}" for name, mean in better.items()]
+    return f"; of what this run leaves out, {listed(told)}" if told else ""
 
 
 def _lost(entry: Entry, best: str, who: str) -> str:
     theirs = entry["baselines"][best]
     failed = "" if beats_chance(entry, entry["chance"]) else f", and {subject(entry)} is not better than chance"
+    first = f"A baseline does better{failed}"
+    if failed and not beats_chance(theirs, entry["chance"]):
+        first = f"Nothing is better than chance, {subject(entry)} and its baselines"
     return (
-        f"A baseline does better{failed}: for {entry['endpoint']} in {_patients(entry)}, where chance is "
+        f"{first}: for {entry['endpoint']} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}, the {measure_of(entry)} is {_value(theirs)} for {best} and {_value(entry)} for "
-        f"{who}{_then(', that is ', difference(theirs))}."
+        f"{who}{_then(', that is ', difference(theirs))}{_beyond(entry)}."
     )
 
 

@@ -21,6 +21,7 @@ FILE = "report.html"
 PRETRAINED = {
     "none": "none: the network starts from random weights",
     "per_fold": "one for each fold, pretrained without its test patients",
+    "path": "a model folder, named in the settings below",
 }
 """What is said in place of the path of a model."""
 

@@ -18,6 +18,7 @@ from foundation.config import Config
 from foundation.errors import ConfigError, nearest
 from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.calibration import logistic_intercept, logistic_slope
+from foundation.metrics.class_scores import calibration_error
 from foundation.metrics.score import Score
 from foundation.registry import Registry
 from foundation.report.page import Picture
@@ -45,7 +46,7 @@ class Calibration:
     """How well predictions agree with what happened, of patients whom all folds together tested.
 
     Attributes:
-        scores: Name, in `IDEAL`, to score over weights of all patients.
+        scores: Name, to score over weights of all patients.
         p_values: Name to the p-value of a test; small where predictions do not agree.
         counts: What is counted or averaged, such as a class, to how much was ``observed`` and ``expected`` of it.
     """
@@ -264,7 +265,7 @@ def constant_probabilities(code_N: np.ndarray, classes: int) -> np.ndarray:
 def calibration_of_classes(
     true_NK: np.ndarray, probability_NK: np.ndarray, names: Sequence[str], rows: np.ndarray
 ) -> Calibration:
-    """One slope, an intercept of each class, and how many patients have it.
+    """The error of the likeliest class or of the only one, one slope, an intercept of each, and how many have it.
 
     Args:
         true_NK: [N, K] bool.
@@ -272,7 +273,10 @@ def calibration_of_classes(
         names: Of the classes; the intercept of a single one has no name.
         rows: Mask or positions of the N patients among all.
     """
-    scores = {"calibration_slope": logistic_slope(true_NK, probability_NK)}
+    likeliest = probability_NK.argmax(axis=1)[:, None]
+    right_N, stated_N = (np.take_along_axis(of_NK, likeliest, axis=1)[:, 0] for of_NK in (true_NK, probability_NK))
+    scores = {"calibration_error": calibration_error(right_N, stated_N)}
+    scores["calibration_slope"] = logistic_slope(true_NK, probability_NK)
     counts = {}
     for name, true_N, probability_N in zip(names, true_NK.T, probability_NK.T, strict=True):
         ending = f"/{name}" if len(names) > 1 else ""

@@ -30,7 +30,7 @@ from finetune.tasks.base import (
     to_numpy,
 )
 from foundation.errors import ConfigError
-from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, calibration_error
+from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy
 from foundation.metrics.score import Score, average
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
@@ -62,7 +62,7 @@ class Molecular(Task):
         self.balanced = config.balanced
         self.endpoints = config.endpoints
         self.name = "+".join(config.endpoints)
-        self.yes = {}
+        self.classes: dict[str, list[str]] = {}
         for endpoint in config.endpoints:
             classes = list(declared_as(declared, endpoint, "subtype", "response")["classes"])
             if len(classes) != 2:
@@ -71,7 +71,7 @@ class Molecular(Task):
                     where=f"endpoint '{endpoint}'",
                     fix="use the task `subtype` for it, or declare an endpoint with two classes",
                 )
-            self.yes[endpoint] = classes[1]
+            self.classes[endpoint] = classes
         self.register_buffer("class_weight_KE", torch.ones(2, len(self.endpoints)))
 
     def labelled(self, endpoints: Truth) -> np.ndarray:
@@ -85,7 +85,7 @@ class Molecular(Task):
 
     def untaught(self, endpoints: Truth) -> str:
         """Whether each endpoint has both answers."""
-        reasons = {name: only_class(endpoints[name]["code"], ["no", self.yes[name]]) for name in self.endpoints}
+        reasons = {name: only_class(endpoints[name]["code"], self.classes[name]) for name in self.endpoints}
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
 
     def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
@@ -135,7 +135,6 @@ class Molecular(Task):
                 "auroc": auroc(yes_N, probability_N),
                 "auprc": auprc(yes_N, probability_N),
                 "balanced_accuracy": balanced_accuracy(yes_N, probability_N >= 0.5),
-                "calibration_error": calibration_error(yes_N, probability_N),
             }
             scores |= {f"{measure}/{name}": of_rows(score, known) for measure, score in of_endpoint.items()}
             areas.append(scores[f"auroc/{name}"])
@@ -156,7 +155,7 @@ class Molecular(Task):
         pictures = []
         for name in self.endpoints:
             _, yes_N, probability_N = self._known(name, truth, predicted)
-            pictures += binary_figures(yes_N, probability_N, f"{name} {self.yes[name]}")
+            pictures += binary_figures(yes_N, probability_N, f"{name} {self.classes[name][1]}")
         return pictures
 
     def _codes(self, endpoints: Truth) -> np.ndarray:

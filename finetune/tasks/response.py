@@ -30,7 +30,7 @@ from finetune.tasks.base import (
     to_numpy,
 )
 from foundation.linear.learners import LEAST_PROBABILITY
-from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, calibration_error, quadratic_kappa
+from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, quadratic_kappa
 from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
@@ -164,7 +164,6 @@ class Response(Task):
         scores = {
             "auroc": auroc(responds_N, probability_N),
             "auprc": auprc(responds_N, probability_N),
-            "calibration_error": calibration_error(responds_N, probability_N),
         }
         if self.ordinal:
             guess_N = self._guess(predicted)[known]

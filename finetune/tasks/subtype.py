@@ -29,7 +29,7 @@ from finetune.tasks.base import (
     to_numpy,
 )
 from foundation.linear.learners import LEAST_PROBABILITY
-from foundation.metrics.class_scores import balanced_accuracy, calibration_error, macro_auprc, macro_auroc, macro_f1
+from foundation.metrics.class_scores import balanced_accuracy, macro_auprc, macro_auroc, macro_f1
 from foundation.metrics.score import Score
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
@@ -118,7 +118,6 @@ class Subtype(Task):
             "macro_f1": macro_f1(code_N, guess_N),
             "auroc": macro_auroc(code_N, probability_NK),
             "auprc": macro_auprc(code_N, probability_NK),
-            "calibration_error": calibration_error(code_N == guess_N, probability_NK.max(axis=1)),
         }
         return {name: of_rows(score, known) for name, score in scores.items()}
 

@@ -239,10 +239,12 @@ def _match_omics(cohort: PreparedCohort, name: str, entry: OmicsEntry, scaling: 
     overlap = float((positions >= 0).mean())
     if overlap < scaling.minimum_overlap:
         lacking = [f for f, p in zip(scaling.features, positions, strict=True) if p < 0][:3]
+        matched = set(positions.tolist())
+        unknown = [f for p, f in enumerate(cohort.features[name]) if p not in matched][:3]
         raise DataError(
             f"'{name}' has {overlap:.1%} of the {len(scaling.features)} features that the model knows, "
             f"at least {scaling.minimum_overlap:.0%} are needed; lacking: {', '.join(lacking)} …, "
-            f"there: {', '.join(cohort.features[name][:3])} …",
+            f"the cohort's own: {', '.join(unknown or cohort.features[name][:3])} …",
             where=str(cohort.path),
             fix="name features as the model does (symbols or Ensembl identifiers), or leave the modality out",
         )

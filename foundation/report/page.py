@@ -280,6 +280,7 @@ nav a{color:#00527e}
 table{border-collapse:separate;border-spacing:0;margin:4px 0 12px;font-size:.9rem}
 .caption{color:#444;font-size:.9rem;margin:16px 0 0}
 th,td{max-width:44ch;padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #e3e6ea}
+th,td{overflow-wrap:break-word}
 thead th{border-bottom:2px solid #9aa3ad;vertical-align:bottom}
 th:first-child{position:sticky;left:0;max-width:28ch;background:#fff;z-index:1}
 tbody th{font-weight:500}

@@ -17,6 +17,7 @@ Column = tuple[str, str]
 """``scores`` or ``p_values``, and the name of one before its first ``/``."""
 
 MEANINGS = {
+    "calibration_error": "The calibration error is how far probabilities lie from the shares that they should be.",
     "calibration_slope": "A slope below 1 says that predictions are too extreme, above 1 that they are too cautious.",
     "calibration_intercept": "An intercept above 0 says that the truth lies higher than predicted.",
     "observed_by_expected": (

@@ -50,7 +50,7 @@ def few_labels(page: Page, entry: Entry) -> None:
         "method",
         measure,
         "95 % interval",
-        f"{THIS_MODEL} less this",
+        f"{THIS_MODEL} minus this method",
         "95 % interval",
         "p",
     ]

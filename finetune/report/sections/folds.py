@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.config import KEPT
-from finetune.report.answer import THIS_MODEL, Entry
+from finetune.report.answer import THIS_MODEL, Entry, method_named
 from finetune.report.sections.tables import table
 from foundation.metrics.names import plain_name
 from foundation.report.page import GAP, Cell, Page
 from foundation.wording import counted, decimal, listed
+
+CHOSEN = {
+    "labels": "labelled patients",
+    "train": "training patients",
+    "learning_rate": "learning rate",
+    "rank": "rank",
+    "dropout": "dropout",
+    "taught_by": "learns from",
+    "epochs": "epochs",
+    "cv_log_likelihood": "log-likelihood on inner folds",
+}
+"""What a method chose, to what it is called; the blocks that heads read stand with each task."""
 
 
 def values_of_folds(page: Page, entry: Entry) -> None:
@@ -77,8 +89,13 @@ def _how(counts: Entry) -> str:
     out = f"{left_out:,} {'is' if left_out == 1 else 'are'} left out" if left_out else "none is left out"
     seen = counts.get("seen_train_only") or 0
     known = f"{counted(seen, 'patient')} whom the model saw in pretraining are used for training only. " if seen else ""
+    repeats = counts.get("repeats") or 1
+    again = (
+        f"Patients were split {repeats} times, each time in another order: fold 1.0 is the first of the second time, "
+    )
+    again = f"{again}and scores are means over all folds. " if repeats > 1 else ""
     return (
-        f"{used} take part and {out}. {known}The folds are {made}, and no "
+        f"{used} take part and {out}. {known}{again}The folds are {made}, and no "
         f"{unit} is in both training and test of a fold. The SHA-256 of the folds begins with "
         f"{counts.get('hash', '')[:12] or 'nothing'}; runs with the same hash have the same folds."
     )
@@ -86,16 +103,18 @@ def _how(counts: Entry) -> str:
 
 def _chosen(page: Page, chosen: Sequence[Entry]) -> None:
     page.text("In each fold, settings were chosen on inner folds of its training patients; no test patient was used.")
-    keys = list(dict.fromkeys(key for one in chosen for key in one if key not in ("method", "fold")))
+    shown = {key: heading for key, heading in CHOSEN.items() if any(one.get(key) is not None for one in chosen)}
     rows = [
-        [str(one.get("method", "")), Cell(str(one["fold"])), *(_cell(one.get(key)) for key in keys)]
+        [method_named(str(one.get("method", ""))), Cell(str(one["fold"])), *(_cell(one.get(key)) for key in shown)]
         for one in sorted(chosen, key=lambda one: str(one.get("method", "")))
     ]
-    header = ["method", "fold", *(key.replace("_", " ") for key in keys)]
+    header = ["method", "fold", *shown.values()]
     table(page, header, rows, "What each fold chose")
 
 
 def _cell(value: Any) -> Cell:
     if value is None:
         return GAP
+    if isinstance(value, list):
+        return Cell(listed(value) if value else "none")
     return Cell(f"{value:g}" if isinstance(value, float) else str(value))

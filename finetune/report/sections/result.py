@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from finetune.config import KEPT
-from finetune.report.answer import THIS_MODEL, Entry, measure_of, method_named, of_kept, subject
+from finetune.report.answer import THIS_MODEL, Entry, made_of, measure_of, method_named, of_kept, subject
 from finetune.report.figures.forest import Row, forest
 from finetune.tasks.base import IDEAL, LOWER_IS_BETTER
 from foundation.metrics.names import plain_name
@@ -85,7 +85,7 @@ def _baselines(page: Page, entry: Entry) -> None:
         p_value = less.get("p_value")
         rows.append(
             [
-                name,
+                f"{name} (reads what is left out)" if score.get("reads_left_out") else name,
                 Cell(decimal(score.get("mean"))),
                 Cell(interval(score.get("ci95"))),
                 Cell(decimal(less.get("value"), signed=True)),
@@ -94,9 +94,10 @@ def _baselines(page: Page, entry: Entry) -> None:
             ]
         )
     page.table(
-        ["model", "value", "95 % interval", f"{first} less it", "95 % interval", "p"],
+        ["model", "value", "95 % interval", f"{first} minus it", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}; a difference above 0 favours {subject(entry)}; both are scored on the same patients",
+        f"{measure_of(entry)}, in the mean over folds, each of the same patients for all; a difference above 0 favours "
+        f"{subject(entry)}",
     )
 
 
@@ -130,8 +131,10 @@ def _kept(page: Page, kept: Entry) -> None:
     page.table(
         ["method", "log-likelihood on inner folds", "weight"],
         rows,
-        "What was chosen among, in the mean over folds; a method that says what one before it says is not among them",
+        "What was chosen among, in the mean over folds; of methods that predict the same, only the first",
     )
+    if kept.get("for_new_patients"):
+        page.text(f"For new patients, {made_of(kept['for_new_patients'])} was chosen, in the same way on all patients.")
 
 
 def _blocks(page: Page, blocks: Entry) -> None:

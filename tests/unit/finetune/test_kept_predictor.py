@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from finetune.methods.held_out import TESTED, HeldOut
 from finetune.methods.linear import MODELS
 from finetune.methods.linear_model import LinearModel
 from finetune.predictor import Predictor
+from finetune.report.answer import named
 from finetune.run import finetune
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import CheckpointError
@@ -67,6 +69,11 @@ def test_what_is_kept_is_reported_on_the_outer_folds_as_one_more_method(run, coh
         assert fold["value"] == pytest.approx(right)
     assert kept["mean"] == pytest.approx(np.mean([fold["value"] for fold in kept["folds"]]))
     networks = {"ours", "frozen probe", "from scratch"}
+    documents = [json.loads((run / "folds" / fold / "kept" / "kept.json").read_text()) for fold in ("0", "1", FINAL)]
+    made = [named(document["subtype"]["weights"]) for document in documents]
+    assert sum(choice["folds"] for choice in kept["choices"]) == 2
+    assert all(choice["folds"] == made[:2].count(choice["methods"]) for choice in kept["choices"])
+    assert kept["for_new_patients"] == made[2]
     assert set(kept["of"]) <= networks | {"clinical", "omics", "clinical + omics"} and kept["of"]
     without = json.loads((run / "folds" / "0" / "kept-without-pretraining" / "kept.json").read_text())["subtype"]
     assert (
@@ -110,6 +117,19 @@ def test_it_predicts_as_the_sum_of_its_methods(mixed, cohort):
     np.testing.assert_allclose(found["os/risk"], expected, rtol=1e-6)
     free = found[[name for name in found.columns if "survival_probability" in name]].to_numpy()
     assert ((free > 0) & (free < 1)).all() and (np.diff(free, axis=1) <= 0).all()
+
+
+def test_nothing_is_said_of_who_has_nothing_that_may_be_read(mixed, cohort):
+    kept = replace(KeptPredictor.read(mixed, torch.device("cpu")), modalities=("rna",))
+    rows = np.arange(len(cohort))
+    has_N = cohort.present_NM[:, cohort.modalities.index("rna")]
+    found = kept.predict(cohort, rows)
+    assert 0 < has_N.sum() < len(rows)
+    np.testing.assert_array_equal(found["patient"], cohort.patients.astype(str))
+    assert set(found["modalities"][has_N]) == {"rna"} and set(found["modalities"][~has_N]) == {"none"}
+    said = found.filter(like="/")
+    assert said[has_N].notna().all(axis=None) and said[~has_N].isna().all(axis=None)
+    assert f"{(~has_N).sum()} records cannot be predicted: nothing that may be read is there." in kept.sentences(cohort)
 
 
 def test_only_what_is_used_is_kept(mixed, run):

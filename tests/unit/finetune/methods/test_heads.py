@@ -164,6 +164,19 @@ def test_a_head_that_reads_much_learns_slowly_and_what_is_off_does_not_count():
     assert head.pace == pytest.approx(0.5)
 
 
+def test_a_block_that_says_the_same_of_everybody_does_not_vary_and_a_head_of_none_says_nothing(x_NE, truth):
+    made = tasks.build(tasks["survival"].Config(endpoint="os"), DECLARED)
+    made.fit(truth, np.full(PATIENTS, ""))
+    labels = {"os": {part: torch.from_numpy(values.astype(np.float32)) for part, values in truth["os"].items()}}
+    x_NE[:, 3:5] = 7.0
+    fit = RidgeFit(Head(made, BLOCKS), x_NE, made.loss_of(labels, [""] * PATIENTS))
+    assert fit.varying() == {"fused", "off"}
+    fit.under({"fused": OFF, "values": 0.1, "off": OFF})
+    assert not said(fit.head, x_NE).any()
+    fit.under({"fused": 0.1, "values": 0.1, "off": OFF})
+    assert said(fit.head, x_NE).std() > 0.1
+
+
 def test_a_penalty_however_large_leaves_what_there_is_without_the_block(x_NE, truth):
     made = tasks.build(tasks["survival"].Config(endpoint="os"), DECLARED)
     made.fit(truth, np.full(PATIENTS, ""))

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from finetune.report.answer import headline, headlines
+from finetune.report.answer import headline, headlines, named
 from finetune.report.figures.classes import binary_figures
 from finetune.report.figures.survival import risk_groups
 from finetune.report.page import write_report
@@ -305,6 +305,8 @@ def with_kept(entry, mean, of):
         **score(mean),
         "folds": folds(mean),
         "of": of,
+        "choices": [{"methods": named(of), "folds": 5}],
+        "for_new_patients": ["omics"],
         "cv_log_likelihood": {fold: dict.fromkeys([*of, "stack"], value) for fold, value in (("0", -1.5), ("1", -0.5))},
         "differences": {name: against(mean, v)["difference"] for name, v in others.items() if v is not None},
         "by_group": entry.get("by_group") or {},
@@ -329,8 +331,34 @@ def test_where_something_is_kept_the_lead_is_about_that_and_names_what_is_in_it(
     assert row(page, "stack") == [["stack", "−1.000", "–"]]
     forest = next(alt for alt in page.alts if "kept 0.724" in alt)
     assert forest.index("kept 0.724") < forest.index("this model 0.716") < forest.index("clinical + omics 0.700")
+    assert "For new patients, omics alone was chosen, in the same way on all patients." in page.text
     alone = headline(with_kept(response(), 0.6, {"omics": 1.1}))
     assert "the kept predictor (omics alone) is 0.600" in alone
+
+
+def test_where_folds_keep_different_methods_the_lead_names_no_stack_that_none_of_them_has():
+    entry = with_kept(response(), 0.6, {"omics": 1.1})
+    entry["kept"]["choices"] = [{"methods": ["omics"], "folds": 3}, {"methods": ["ours", "clinical"], "folds": 2}]
+    assert "the kept predictor (omics alone in 3 of 5 folds, other choices in the rest) is" in headline(entry)
+    entry["kept"]["choices"] = [{"methods": ["omics"], "folds": 1}, {"methods": ["ours", "clinical"], "folds": 1}]
+    assert "the kept predictor (another choice in each fold) is" in headline(entry)
+
+
+def test_a_baseline_that_reads_what_the_run_leaves_out_is_told_and_not_compared(tmp_path, metrics):
+    read, left_out = response(), response()
+    read["baselines"] |= {"clinical": against(read["mean"], 0.99)}
+    left_out["baselines"] |= {"clinical": {**against(read["mean"], 0.99), "reads_left_out": True}}
+    assert headline(read).startswith("A baseline does better") and " for clinical and " in headline(read)
+    assert not headline(left_out).startswith("A baseline")
+    assert headline(left_out).endswith("; of what this run leaves out, clinical has 0.990.")
+    page = write(tmp_path, metrics | {"baselines": left_out["baselines"]})
+    assert row(page, "clinical (reads what is left out)")
+
+
+def test_where_the_best_baseline_is_no_better_than_chance_either_this_is_said_first():
+    entry = response() | score(0.46, 0.1)
+    entry["baselines"] = {"image": against(0.46, 0.47)}
+    assert headline(entry).startswith("Nothing is better than chance, this model and its baselines: for response")
 
 
 def test_a_method_that_is_not_chosen_among_in_every_fold_has_the_mean_of_the_others(tmp_path, metrics):
