@@ -149,11 +149,14 @@ def _made_of(kept: Entry | None) -> str:
 
 
 def _beyond(entry: Entry) -> str:
-    """Baselines that score higher and read what the run leaves out."""
+    """Baselines that read what the run leaves out, and score higher than all that does not."""
+    baselines = entry.get("baselines") or {}
+    best = best_baseline(entry)
+    most = max(entry["mean"], baselines[best]["mean"] if best else entry["mean"])
     better = {
         name: score["mean"]
-        for name, score in (entry.get("baselines") or {}).items()
-        if score.get("reads_left_out") and (score.get("mean") or 0) > entry["mean"]
+        for name, score in baselines.items()
+        if score.get("reads_left_out") and (score.get("mean") or 0) > most
     }
     told = [f"{name} has {decimal(mean)}" for name, mean in better.items()]
     return f"; of what this run leaves out, {listed(told)}" if told else ""

@@ -351,6 +351,9 @@ def test_a_baseline_that_reads_what_the_run_leaves_out_is_told_and_not_compared(
     assert headline(read).startswith("A baseline does better") and " for clinical and " in headline(read)
     assert not headline(left_out).startswith("A baseline")
     assert headline(left_out).endswith("; of what this run leaves out, clinical has 0.990.")
+    worse = response()
+    worse["baselines"] |= {"clinical": {**against(0.53, 0.535), "reads_left_out": True}, "image": against(0.53, 0.54)}
+    assert "leaves out" not in headline(worse)
     page = write(tmp_path, metrics | {"baselines": left_out["baselines"]})
     assert row(page, "clinical (reads what is left out)")
 
