@@ -167,7 +167,7 @@ def _lost(entry: Entry, best: str, who: str) -> str:
     failed = "" if beats_chance(entry, entry["chance"]) else f", and {subject(entry)} is not better than chance"
     first = f"A baseline does better{failed}"
     if failed and not beats_chance(theirs, entry["chance"]):
-        first = f"Nothing is better than chance, {subject(entry)} and its baselines"
+        first = f"Neither {subject(entry)} nor a baseline is better than chance"
     return (
         f"{first}: for {entry['endpoint']} in {_patients(entry)}, where chance is "
         f"{entry['chance']:.3g}, the {measure_of(entry)} is {_value(theirs)} for {best} and {_value(entry)} for "

@@ -361,7 +361,7 @@ def test_a_baseline_that_reads_what_the_run_leaves_out_is_told_and_not_compared(
 def test_where_the_best_baseline_is_no_better_than_chance_either_this_is_said_first():
     entry = response() | score(0.46, 0.1)
     entry["baselines"] = {"image": against(0.46, 0.47)}
-    assert headline(entry).startswith("Nothing is better than chance, this model and its baselines: for response")
+    assert headline(entry).startswith("Neither this model nor a baseline is better than chance: for response")
 
 
 def test_a_method_that_is_not_chosen_among_in_every_fold_has_the_mean_of_the_others(tmp_path, metrics):
