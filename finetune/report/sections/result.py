@@ -94,9 +94,9 @@ def _baselines(page: Page, entry: Entry) -> None:
             ]
         )
     page.table(
-        ["model", "value", "95 % interval", f"{first} minus it", "95 % interval", "p"],
+        ["model", "value", "95 % interval", f"{first} minus this one", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}, in the mean over folds, each of the same patients for all; a difference above 0 favours "
+        f"{measure_of(entry)}, the mean over folds; all are scored on the same patients, and a difference above 0 favours "
         f"{subject(entry)}",
     )
 
