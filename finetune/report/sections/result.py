@@ -96,8 +96,8 @@ def _baselines(page: Page, entry: Entry) -> None:
     page.table(
         ["model", "value", "95 % interval", f"{first} minus this one", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}, the mean over folds; all are scored on the same patients, and a difference above 0 favours "
-        f"{subject(entry)}",
+        f"{measure_of(entry)}, the mean over folds; all are scored on the same patients, and above 0 {subject(entry)} is "
+        "better",
     )
 
 
