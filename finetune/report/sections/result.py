@@ -96,8 +96,7 @@ def _baselines(page: Page, entry: Entry) -> None:
     page.table(
         ["model", "value", "95 % interval", f"{first} minus this one", "95 % interval", "p"],
         rows,
-        f"{measure_of(entry)}, the mean over folds; all are scored on the same patients, and above 0 {subject(entry)} is "
-        "better",
+        f"{measure_of(entry)}, the mean over folds, on the same patients for all; above 0 {subject(entry)} is better",
     )
 
 

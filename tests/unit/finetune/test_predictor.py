@@ -391,7 +391,7 @@ REFUSED = {
     "no document": (lambda run: (run / ADAPTER / "adapter.json").unlink(), "has no adapter.json", "adapter"),
     "document cut": (lambda run: (run / ADAPTER / "adapter.json").write_text("{"), "adapter.json is damaged", "copy"),
     "other tasks": (change_tasks, "does not fit", "the version of chiasma that wrote it"),
-    "another base": (another_base, "was trained on another base model", "load the model it was made from"),
+    "another base": (another_base, "belongs to another model", "load the model that it was made from"),
     "no model": (lambda run: shutil.rmtree(run / MODEL), "it has no folder `model`", "final: true"),
     "no adapter": (lambda run: shutil.rmtree(run / ADAPTER), "it has no folder `adapter`", "final: true"),
     "no run": (shutil.rmtree, "it has no folder `model`", "name the folder of a fine-tuning run"),

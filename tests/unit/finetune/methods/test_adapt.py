@@ -388,12 +388,12 @@ def test_writing_again_replaces_the_folder_and_failing_leaves_it(base, batch, tm
 
 def test_another_base_is_refused(base, tmp_path):
     write(tmp_path / "adapter", adapt(base, LORAS["lora"], make_heads()))
-    with pytest.raises(CheckpointError, match="another base model"):
+    with pytest.raises(CheckpointError, match="belongs to another model"):
         read(tmp_path / "adapter", make_model(seed=1))
     almost = copy.deepcopy(base)
     with torch.no_grad():
         almost.towers["omics"].summary[3] += 1e-6
-    with pytest.raises(CheckpointError, match="another base model"):
+    with pytest.raises(CheckpointError, match="belongs to another model"):
         read(tmp_path / "adapter", almost)
 
 
