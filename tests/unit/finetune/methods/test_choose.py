@@ -68,6 +68,20 @@ def test_penalties_are_those_under_which_held_out_patients_are_most_likely(workp
         assert all(lost(name, other) >= best - 5e-3 for other in others)
 
 
+def test_what_nobody_has_is_not_read(workplace):
+    config = load_config(
+        FinetuneConfig, workplace / "config.yaml", ["modalities=[rna]", "reads=[towers, modalities, values]"]
+    )
+    study = make_study(config)
+    model, preprocessing = model_folder.read(config.pretrain)
+    fold = study.folds.folds[0]
+    learning = Learning(study, model, align(preprocessing, study.cohort).only(study.modalities), config.adapt, 1)
+    for found in learning.begin(fold, learning.read(fold)).penalties.values():
+        absent = [block for block in found.of_block if block.startswith(("mutation", "clinical"))]
+        assert absent and all(found.of_block[block] == OFF for block in absent)
+        assert any(map(math.isfinite, found.of_block.values()))
+
+
 def test_heads_begin_with_views_of_all_that_there_is_and_of_less(workplace):
     """The first views are of all that a record has; the others hide what modality dropout would, and are drawn anew."""
     config = load_config(FinetuneConfig, workplace / "config.yaml", ["dropout={default: 0.5}"])
