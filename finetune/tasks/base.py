@@ -46,7 +46,7 @@ class Calibration:
     """How well predictions agree with what happened, of patients whom all folds together tested.
 
     Attributes:
-        scores: Name, to score over weights of all patients.
+        scores: Name, in `IDEAL` or `LOWER_IS_BETTER`, to score over weights of all patients.
         p_values: Name to the p-value of a test; small where predictions do not agree.
         counts: What is counted or averaged, such as a class, to how much was ``observed`` and ``expected`` of it.
     """

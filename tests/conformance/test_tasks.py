@@ -237,7 +237,7 @@ def test_calibration_sees_only_the_labelled_and_worsens_where_patients_are_excha
     unlabelled = ~task.labelled(endpoints)
     spoilt = {name: np.where(unlabelled, np.nan, values) for name, values in predicted.items()}
     found, again, other = (task.calibration(endpoints, p, groups, folds) for p in (predicted, spoilt, shuffled))
-    assert {name.split("/")[0] for name in found.scores} <= IDEAL.keys() and found.counts
+    assert {name.split("/")[0] for name in found.scores} <= {*IDEAL, *LOWER_IS_BETTER} and found.counts
     assert (found.p_values, found.counts) == (again.p_values, again.counts)
     weights = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=4).astype(float)
     for name, score in found.scores.items():
