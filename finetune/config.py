@@ -105,6 +105,13 @@ class Search(Config):
     )
 
 
+NEEDED = {
+    "per_fold": ("pretraining", "the YAML of `chiasma pretrain`"),
+    "none": ("network", "`towers`, `fusion` and `width`, as such a YAML has them"),
+}
+"""In place of a model folder, to the key that must stand beside it, and what that holds."""
+
+
 class FinetuneConfig(Config):
     """A fine-tuning run: one model per fold, for one or several tasks."""
 
@@ -157,11 +164,7 @@ class FinetuneConfig(Config):
 
     @model_validator(mode="after")
     def _has_what_it_starts_from(self) -> FinetuneConfig:
-        pretraining, network = (
-            "the YAML of `chiasma pretrain`",
-            "`towers`, `fusion` and `width`, as such a YAML has them",
-        )
-        for needs, key, what in (("per_fold", "pretraining", pretraining), ("none", "network", network)):
+        for needs, (key, what) in NEEDED.items():
             if self.pretrain == needs and getattr(self, key) is None:
                 raise ValueError(f"`pretrain: {needs}` needs the key `{key}`: {what}")
             if self.pretrain != needs and getattr(self, key) is not None:

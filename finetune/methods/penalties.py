@@ -130,7 +130,8 @@ class _Search:
             return False
         gain_K = found_K - self.best_K
         error = gain_K.std(ddof=1) / np.sqrt(len(gain_K)) if surely and len(gain_K) > 1 else 0.0
-        gains = bool(gain_K.mean() > error)
+        # The first is taken whatever it is worth, so that there is always one.
+        gains = not self.current or bool(gain_K.mean() > error)
         if gains:
             self.current, self.best_K = penalties, found_K
         return gains

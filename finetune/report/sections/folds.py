@@ -90,10 +90,7 @@ def _how(counts: Entry) -> str:
     seen = counts.get("seen_train_only") or 0
     known = f"{counted(seen, 'patient')} whom the model saw in pretraining are used for training only. " if seen else ""
     repeats = counts.get("repeats") or 1
-    again = (
-        f"Patients were split {repeats} times, each time in another order: fold 1.0 is the first of the second time, "
-    )
-    again = f"{again}and scores are means over all folds. " if repeats > 1 else ""
+    again = f"They were split {repeats} times: fold 1.0 is the first of the second time. " if repeats > 1 else ""
     return (
         f"{used} take part and {out}. {known}{again}The folds are {made}, and no "
         f"{unit} is in both training and test of a fold. The SHA-256 of the folds begins with "

@@ -139,3 +139,7 @@ def test_a_block_that_gains_by_a_larger_penalty_is_not_asked_under_a_smaller_one
     assert choose_penalties(BLOCKS, one_fold(value)).of_block == {"a": 3.0, "b": 30.0, "c": 3.0}
     under = [penalties["b"] for penalties in asked if len(set(penalties.values()) - {OFF}) == 2]
     assert 30.0 in under and 300.0 in under and 0.3 not in under
+
+
+def test_where_nothing_can_be_told_the_most_cautious_is_taken():
+    assert set(choose_penalties(BLOCKS, one_fold(lambda _: math.nan)).of_block.values()) == {COMMON[0]}
