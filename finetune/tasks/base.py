@@ -201,6 +201,17 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
+    def scores(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What an explanation is of: numbers linear in outputs, so that those of a stack are the sum of its methods'.
+
+        Args:
+            outputs: [N, ...] of the head; gradients flow through.
+
+        Returns:
+            Name, such as a class or ``risk``, to [N]; more of it the higher.
+        """
+
+    @abstractmethod
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Name to score, over weights of all N patients, of whom those not labelled are not counted."""
 

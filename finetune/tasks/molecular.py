@@ -126,6 +126,10 @@ class Molecular(Task):
         """The log odds of yes [N, endpoints]."""
         return torch.stack([log_odds(predicted[name]["probability"][:, 1]) for name in self.endpoints], dim=1)
 
+    def scores(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The log odds of yes, for each endpoint."""
+        return dict(zip(self.endpoints, outputs.unbind(dim=1), strict=True))
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of each endpoint, over those who have it, and the mean AUROC."""
         scores, areas = {}, []

@@ -104,6 +104,10 @@ class Regression(Task):
         value_N = torch.from_numpy(np.asarray(predicted[self.name]["value"], dtype=np.float64))
         return ((value_N - self.centre.cpu()) / self.scale.cpu())[:, None]
 
+    def scores(self, outputs: Tensor) -> dict[str, Tensor]:
+        """How far the value is from the mean of training patients, in its own unit."""
+        return {"value": outputs[:, 0] * self.scale.to(outputs.dtype)}
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the value."""
         known = self.labelled(truth)

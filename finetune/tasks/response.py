@@ -157,6 +157,10 @@ class Response(Task):
         columns = {f"probability/{name}": probability_NK[:, k] for k, name in enumerate(self.classes)}
         return {"probability/responder": responds, **columns}
 
+    def scores(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The log odds of responding, or of being above a threshold in the mean of all."""
+        return {"responder": outputs.mean(dim=1)}
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of responder or not, and of the classes in the ordinal form."""
         known, code_N, probability_N = self._known(truth, predicted)

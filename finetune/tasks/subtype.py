@@ -109,6 +109,11 @@ class Subtype(Task):
         """The logarithm of the probability of each class [N, K]."""
         return torch.from_numpy(np.log(np.maximum(predicted[self.name]["probability"], LEAST_PROBABILITY)))
 
+    def scores(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The log probability of each class beyond the mean of all classes."""
+        beyond_NK = outputs - outputs.mean(dim=1, keepdim=True)
+        return dict(zip(self.classes, beyond_NK.unbind(dim=1), strict=True))
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """Of the likeliest class and of the probabilities."""
         known, code_N, probability_NK = self._known(truth, predicted)

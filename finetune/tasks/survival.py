@@ -254,6 +254,11 @@ class Survival(Task):
         each = 1 if self.config.form == "cox" else len(self.cuts) - 1
         return torch.from_numpy(risk_NC).repeat_interleave(each, dim=1)
 
+    def scores(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The log hazard of each kind of event, in the mean of intervals."""
+        log_hazard_NC = outputs.reshape(len(outputs), len(self.causes), -1).mean(dim=2)
+        return dict(zip(self._risks(), log_hazard_NC.unbind(dim=1), strict=True))
+
     def metrics(self, truth: Truth, predicted: Predicted, groups: np.ndarray) -> dict[str, Score]:
         """C of Harrell and of Uno for each kind of event; AUC and Brier scores at times, where curves are predicted.
 

@@ -314,3 +314,18 @@ def test_what_a_linear_model_predicts_is_told_as_outputs_that_predict_the_same(c
             np.testing.assert_allclose(found.get("probability/responder", upper), upper, rtol=1e-6)
             if told is not None:
                 np.testing.assert_allclose(told, parts["probability"], rtol=1e-6)
+
+
+@every_task
+def test_scores_are_linear_in_outputs_and_more_is_more_of_what_is_predicted(trained, config):
+    task, outputs, before, _ = trained[config]
+    other = outputs.flip(0)
+    together, apart = task.scores(2 * outputs + 3 * other), (task.scores(outputs), task.scores(other))
+    for name, score_N in together.items():
+        assert score_N.shape == (PATIENTS,)
+        torch.testing.assert_close(score_N, 2 * apart[0][name] + 3 * apart[1][name])
+        moved = outputs.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(task.scores(moved)[name].sum(), moved)
+        column = name if name in before else f"probability/{name}"
+        after = task.predict(outputs + 1e-2 * slope, cohort()[2])
+        assert (after[column] - before[column]).min() >= -1e-7 and (after[column] > before[column]).mean() > 0.9
