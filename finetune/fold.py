@@ -18,6 +18,7 @@ from finetune.methods.kept import write_kept
 from finetune.methods.linear import readable, write_linear
 from finetune.methods.modes import AdaptConfig, leaving_blind
 from finetune.methods.network import HELD_OUT, Beginnings, NetworkMethod
+from finetune.predictor import MODEL
 from finetune.resuming import is_done, seal
 from finetune.splits import Fold
 from finetune.study import Study
@@ -88,7 +89,8 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
                 write_linear(study, few, partial, keep=fold.name == FINAL)
             elif method.name in (KEPT, UNPRETRAINED):
                 said = _said(study, folder, pretrained=method.name == KEPT)
-                write_kept(study, fold, said, partial, keep=fold.name == FINAL)
+                final = folder / Method(OURS).folder / MODEL if fold.name == FINAL else None
+                write_kept(study, fold, said, partial, model=final)
             else:
                 assert method.adapt is not None
                 base = base or base_model(study, fold, folder, pretrain)

@@ -21,15 +21,29 @@ from finetune.config import FROM_SCRATCH, FROZEN_PROBE, KEPT, OURS
 from finetune.methods.fitted_tasks import learned, rebuild, told
 from finetune.methods.linear_model import LinearModel
 from finetune.methods.sealed import Sealed
-from finetune.predictor import ADAPTER, NOTHING, Predictor, patterns
+from finetune.predictor import ADAPTER, MODEL, NOTHING, Predictor, patterns, read_several
 from finetune.tasks.base import Task, tasks
+from finetune.uncertainty.base import LEVEL, Uncertain, joined, parted
+from finetune.uncertainty.novelty import FAR, Novelty
+from finetune.uncertainty.of_task import predictions, restored, states
 from foundation.cohort.store import PreparedCohort
+from foundation.data.alignment import align
+from foundation.data.batch import Batch
+from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
+from foundation.hub.seen_patients import FILE as PATIENTS
 from foundation.progress import Progress
 from foundation.wording import counted
 
 DOCUMENT, TENSORS = "predictor.json", "predictor.safetensors"
+UNCERTAIN = "uncertain."
+"""What the names of tensors begin with that tell how far predictions can be off."""
+
+NOVELTY = "novelty."
+"""And of those that tell what is ordinary."""
+
+OBSERVED = "observed"
 LINEAR = "linear"
 """Folder of linear models, by baseline and endpoint."""
 
@@ -45,13 +59,15 @@ class Document(Sealed):
         modalities: That may be seen of a patient.
         tasks: Config of each task.
         endpoints: Name to its kind, classes, unit and causes.
+        novelty: Unit to how well its score sees faults.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     weights: dict[str, dict[str, float]]
     modalities: tuple[str, ...]
     tasks: list[tasks.configs()]  # type: ignore[valid-type]
     endpoints: dict[str, dict[str, Any]]
+    novelty: dict[str, dict[str, Any]]
 
     def methods(self) -> list[str]:
         """Those that any task uses."""
@@ -61,6 +77,8 @@ class Document(Sealed):
 def write(
     folder: Path,
     fitted: Mapping[str, Task],
+    uncertain: Mapping[str, Sequence[Uncertain]],
+    novelty: Novelty,
     weights: Mapping[str, Mapping[str, float]],
     modalities: Sequence[str],
     declared: Mapping[str, Mapping[str, Any]],
@@ -70,16 +88,23 @@ def write(
     Args:
         folder: Gets `DOCUMENT` and `TENSORS`.
         fitted: Name to task, finished.
+        uncertain: Task to what was learned of how far its predictions can be off.
+        novelty: What was learned of which values are ordinary.
         weights: Task to method to the weight of its outputs.
         modalities: That may be seen of a patient.
         declared: Endpoint to its entry in the cohort's manifest.
     """
-    save_file(learned(fitted), folder / TENSORS)
+    known = joined({name: states(of_task) for name, of_task in uncertain.items()})
+    arrays = {f"{UNCERTAIN}{key}": v for key, v in known.items()}
+    arrays |= {f"{NOVELTY}{key}": v for key, v in novelty.state().items()}
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(v)) for key, v in arrays.items()}
+    save_file({**learned(fitted), **tensors}, folder / TENSORS)
     document = Document(
         weights={name: dict(of_task) for name, of_task in weights.items()},
         modalities=tuple(modalities),
         tasks=[task.config for task in fitted.values()],
         endpoints=told(fitted, declared),
+        novelty={unit: validity.document() for unit, validity in novelty.validity.items()},
         tensors=sha256_of(folder / TENSORS),
     )
     document.write(folder / DOCUMENT)
@@ -97,7 +122,7 @@ def gather(run: Path, kept: Path, networks: Mapping[str, Path], linear: Path) ->
     document = _read_document(kept)
     used = document.methods()
     with replacing(run / KEPT) as partial:
-        for name in (DOCUMENT, TENSORS):
+        for name in (DOCUMENT, TENSORS, PATIENTS):
             shutil.copy(kept / name, partial / name)
         for method in used:
             if method not in NETWORKS:
@@ -116,6 +141,8 @@ class KeptPredictor:
         networks: Method to the network that it is.
         linear: Method to endpoint to the linear model.
         modalities: That may be seen of a patient.
+        uncertain: Task to what was learned of how far its predictions can be off.
+        novelty: How unlike the training patients somebody is.
     """
 
     weights: Mapping[str, Mapping[str, float]]
@@ -123,6 +150,9 @@ class KeptPredictor:
     networks: Mapping[str, Predictor]
     linear: Mapping[str, Mapping[str, LinearModel]]
     modalities: tuple[str, ...]
+    uncertain: Mapping[str, Sequence[Uncertain]]
+
+    novelty: Novelty
 
     @classmethod
     def read(cls, run: Path, device: torch.device | None = None) -> KeptPredictor:
@@ -137,7 +167,14 @@ class KeptPredictor:
         """
         folder = run / KEPT
         document = _read_document(folder)
-        fitted = rebuild(document.tasks, document.endpoints, load_file(folder / TENSORS), folder, torch.device("cpu"))
+        stored = load_file(folder / TENSORS)
+        fitted = rebuild(document.tasks, document.endpoints, stored, folder, torch.device("cpu"))
+        known = {key.removeprefix(UNCERTAIN): v.numpy() for key, v in stored.items() if key.startswith(UNCERTAIN)}
+        preprocessing = Preprocessing.read(run / MODEL)
+        novelty = Novelty(preprocessing)
+        ordinary = {key.removeprefix(NOVELTY): v.numpy() for key, v in stored.items() if key.startswith(NOVELTY)}
+        novelty.restore(ordinary, document.novelty)
+        uncertain = {name: restored(task, parted(known, name)) for name, task in fitted.items()}
         used = document.methods()
         networks = {m: Predictor.read(run, device, adapter=NETWORKS[m]) for m in used if m in NETWORKS}
         linear = {
@@ -145,38 +182,51 @@ class KeptPredictor:
             for method in used
             if method not in NETWORKS
         }
-        return cls(document.weights, fitted, networks, linear, document.modalities)
+        return cls(document.weights, fitted, networks, linear, document.modalities, uncertain, novelty)
 
     def predict(
-        self, cohort: PreparedCohort, rows: np.ndarray | None = None, progress: Progress | None = None
+        self,
+        cohort: PreparedCohort,
+        rows: np.ndarray | None = None,
+        progress: Progress | None = None,
+        level: float = LEVEL,
     ) -> pd.DataFrame:
         """Predict records with all that each has.
 
         Args:
             cohort: A prepared cohort.
             rows: Of the cohort; all by default.
-            progress: Told of records, by each network.
+            progress: Told of records.
+            level: Share of patients whose outcome should be within the sets, intervals and bounds that are told.
 
         Returns:
             Columns ``patient``; ``row`` of the cohort; ``modalities`` that may be read and that the patient has, as
-            ``mri+rna``; and those of each task behind its name, NaN for patients who have none of these modalities.
+            ``mri+rna``; those of each task behind its name, NaN for patients who have none of these modalities;
+            ``observed/…``, the share of the features that are read of a modality; ``novelty/…``, how unlike training
+            patients each modality is (1: as one in a hundred of them); and ``abstain``, why not to rely on the
+            prediction, empty where nothing speaks against it.
 
         Raises:
             DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
         """
         rows = np.arange(len(cohort)) if rows is None else rows
-        said = {m: network.outputs(network.align(cohort), rows, progress) for m, network in self.networks.items()}
+        said = self._of_networks(cohort, rows, progress)
+        novelty = {f"novelty/{unit}": far_N.numpy() for unit, far_N in said.pop(NOVELTY).items()}
+        observed = {f"observed/{name}": share_N.numpy(force=True) for name, share_N in said.pop(OBSERVED).items()}
         said |= {method: self._of_linear(models, cohort, rows) for method, models in self.linear.items()}
-        groups, modalities = cohort.groups[rows].astype(str), self._has(cohort, rows)
+        groups, modalities = cohort.groups[rows].astype(str), readable(cohort, rows, self.modalities)
         columns: dict[str, np.ndarray] = {}
         for name, task in self.tasks.items():
             each = [weight * said[method][name].cpu().double() for method, weight in self.weights[name].items()]
-            predicted = task.predict(torch.stack(each).sum(dim=0), groups)
-            columns |= {f"{name}/{column}": values for column, values in predicted.items()}
+            outputs = torch.stack(each).sum(dim=0)
+            columns |= predictions(task, self.uncertain[name], outputs, groups, modalities, level)
         table = pd.DataFrame(columns)
-        table.loc[modalities == NOTHING] = np.nan
-        patients = cohort.patients[rows].astype(str)
-        return pd.concat([pd.DataFrame({"patient": patients, "row": rows, "modalities": modalities}), table], axis=1)
+        nothing = modalities == NOTHING
+        for column, values in table.items():
+            table.loc[nothing, column] = "" if values.dtype == object else np.nan
+        first = {"patient": cohort.patients[rows].astype(str), "row": rows, "modalities": modalities}
+        last = {**observed, **novelty, "abstain": _reasons(novelty, nothing)}
+        return pd.concat([pd.DataFrame(first), table, pd.DataFrame(last)], axis=1)
 
     def sentences(self, cohort: PreparedCohort) -> list[str]:
         """What a cohort and the methods do not share, and what follows, for whoever predicts.
@@ -188,14 +238,27 @@ class KeptPredictor:
         linear = [model for models in self.linear.values() for model in models.values()]
         told = [sentence for network in self.networks.values() for sentence in network.align(cohort).sentences()]
         told += [sentence for model in linear for sentence in model.sentences(cohort, rows)]
-        if nothing := int((self._has(cohort, rows) == NOTHING).sum()):
+        if nothing := int((readable(cohort, rows, self.modalities) == NOTHING).sum()):
             told.append(f"{counted(nothing, 'record')} cannot be predicted: nothing that may be read is there.")
         return list(dict.fromkeys(told))
 
-    def _has(self, cohort: PreparedCohort, rows: np.ndarray) -> np.ndarray:
-        """[N] modalities that may be read and that a record has."""
-        here = [name for name in self.modalities if name in cohort.modalities]
-        return patterns(cohort.present_NM[rows][:, [cohort.modalities.index(name) for name in here]], here)
+    def _of_networks(
+        self, cohort: PreparedCohort, rows: np.ndarray, progress: Progress | None
+    ) -> dict[str, dict[str, Tensor]]:
+        """Method to task to outputs of a network, `NOVELTY` and `OBSERVED`; networks that read alike share one pass."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for network in self.networks.values():
+            alike = {m: p for m, p in self.networks.items() if p.preprocessing == network.preprocessing}
+            if alike.keys() <= found.keys():
+                continue
+            also = {NOVELTY: self.novelty, OBSERVED: _observed} if self.novelty.reads(network.preprocessing) else {}
+            found |= read_several({**also, **alike}, network.align(cohort), rows, progress, network.device)
+            progress = None
+        if NOVELTY not in found:
+            aligned = align(self.novelty.preprocessing, cohort).only(self.modalities)
+            also = {NOVELTY: self.novelty, OBSERVED: _observed}
+            found |= read_several(also, aligned, rows, progress, torch.device("cpu"))
+        return found
 
     def _of_linear(
         self, models: Mapping[str, LinearModel], cohort: PreparedCohort, rows: np.ndarray
@@ -206,6 +269,26 @@ class KeptPredictor:
             name: task.outputs_of({endpoint: predicted[endpoint] for endpoint in task.endpoints})
             for name, task in self.tasks.items()
         }
+
+
+def _observed(batch: Batch) -> dict[str, Tensor]:
+    """Omics modality to the share [B] of the features that are read which were observed."""
+    return {name: observed_BF.float().mean(dim=1) for name, observed_BF in batch.observed.items()}
+
+
+def _reasons(novelty: Mapping[str, np.ndarray], nothing: np.ndarray) -> np.ndarray:
+    """[N] why not to rely on what is predicted."""
+    told = [["nothing that may be read is there"] if none else [] for none in nothing]
+    for unit, far_N in novelty.items():
+        for n in np.flatnonzero(far_N > FAR):
+            told[n].append(f"{unit.partition('/')[2]} is unlike that of training patients ({far_N[n]:.1f})")
+    return np.array(["; ".join(reasons) for reasons in told], dtype=object)
+
+
+def readable(cohort: PreparedCohort, rows: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+    """[N] modalities, of some that may be read, that each record has: as ``mri+rna``."""
+    here = [name for name in modalities if name in cohort.modalities]
+    return patterns(cohort.present_NM[rows][:, [cohort.modalities.index(name) for name in here]], here)
 
 
 def _read_document(folder: Path) -> Document:

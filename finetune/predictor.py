@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.adapter import read as read_adapter
@@ -80,15 +80,18 @@ class Predictor:
         """
         return align(self.preprocessing, cohort).only(self.modalities)
 
-    @torch.no_grad()
     def outputs(self, aligned: Aligned, rows: np.ndarray, progress: Progress | None = None) -> dict[str, Tensor]:
         """Outputs [N, ...] of every head for some records, with all that each has; `progress` is told of records."""
-        found: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
-        data = CohortDataset(aligned, rows)
-        for batch in batches(self.adapted, data, rows, progress=progress, label="predicting"):
-            for name, output in self.adapted(batch)[EVERYTHING].items():
-                found[name].append(output)
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        return read_several({"": self}, aligned, rows, progress)[""]
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs [B, ...] of every head for a batch, with all that each record has."""
+        return self.adapted(batch)[EVERYTHING]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.adapted.parameters()).device
 
     @torch.no_grad()
     def predict(
@@ -146,6 +149,36 @@ class Predictor:
             predicted = task.predict(outputs[name], groups)
             columns |= {f"{name}/{column}": values for column, values in predicted.items()}
         return pd.DataFrame(columns)
+
+
+@torch.no_grad()
+def read_several(
+    readers: Mapping[str, Callable[[Batch], Mapping[str, Tensor]]],
+    aligned: Aligned,
+    rows: np.ndarray,
+    progress: Progress | None = None,
+    device: torch.device | None = None,
+) -> dict[str, dict[str, Tensor]]:
+    """What several make of some records, each of which is read once.
+
+    Args:
+        readers: By name: predictors, and whatever else makes tensors [B, ...] by name of a batch.
+        aligned: The cohort as all of them read it.
+        rows: Of the cohort.
+        progress: Told of records.
+        device: Where batches go; by default where the predictors are.
+
+    Raises:
+        DataError: A record is damaged: nobody else can stand for a patient who is predicted.
+    """
+    models = nn.ModuleList(one.adapted for one in readers.values() if isinstance(one, Predictor))
+    parts: dict[str, dict[str, list[Tensor]]] = {name: {} for name in readers}
+    data = CohortDataset(aligned, rows, stop_above=0.0)
+    for batch in batches(models, data, rows, progress=progress, label="predicting", device=device):
+        for name, read in readers.items():
+            for key, values in read(batch).items():
+                parts[name].setdefault(key, []).append(values)
+    return {name: {key: torch.cat(found) for key, found in of.items()} for name, of in parts.items()}
 
 
 def patterns(present_BM: np.ndarray, modalities: Sequence[str]) -> np.ndarray:

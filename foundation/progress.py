@@ -38,3 +38,24 @@ class Silent:
 
     def finish(self) -> None:
         """Ignore it."""
+
+
+class Within:
+    """Pieces of work that are parts of one piece: of each, what is done counts for the whole.
+
+    Args:
+        whole: The listener, told by somebody else when the whole begins and ends.
+    """
+
+    def __init__(self, whole: Progress) -> None:
+        self._whole = whole
+
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        """Ignore it."""
+
+    def advance(self, n: int = 1, bytes: int = 0) -> None:
+        """Pass it on."""
+        self._whole.advance(n, bytes)
+
+    def finish(self) -> None:
+        """Ignore it."""

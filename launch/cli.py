@@ -13,9 +13,12 @@ import click
 from foundation.errors import ChiasmaError, ToldByAnother, WriteError
 from launch.command import Call, Group
 from launch.commands.describe import describe
+from launch.commands.describe_model import describe_model
 from launch.commands.doctor import doctor
+from launch.commands.embed import embed
 from launch.commands.finetune import finetune
 from launch.commands.launch import launch
+from launch.commands.predict import predict
 from launch.commands.prepare import prepare
 from launch.commands.pretrain import pretrain
 from launch.commands.simulate import simulate
@@ -33,7 +36,7 @@ def cli() -> None:
     """Join what a scan shows with what the genome says, for patients of whom most lack something."""
 
 
-for command in (simulate, describe, prepare, pretrain, finetune, launch, doctor):
+for command in (simulate, describe, prepare, pretrain, finetune, embed, predict, describe_model, launch, doctor):
     cli.add_command(command)
 
 

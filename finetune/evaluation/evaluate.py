@@ -19,8 +19,8 @@ import pandas as pd
 from finetune.evaluation.compare import averaged, compare
 from finetune.methods.adapted import EVERYTHING
 from finetune.study import Study
-from finetune.tasks.base import LOWER_IS_BETTER, Task, Truth, of_rows
-from foundation.metrics.score import Score, with_interval
+from finetune.tasks.base import LOWER_IS_BETTER, Task, Truth
+from foundation.metrics.score import Score, of_rows, with_interval
 from foundation.report.page import Picture
 
 FEWEST = 10
@@ -220,7 +220,10 @@ class TaskEvaluation:
         if not len(rows) or not predicted:
             return {}
         groups, folds = self.study.groups(rows), frame["fold"].to_numpy().astype(str)
-        found = self.task.calibration(self.study.truth(rows), predicted, groups, folds)
+        truth = self.study.truth(rows)
+        found = self.task.calibration(truth, predicted, groups, folds)
+        within = {f"coverage{one.ending}": one.coverage(predicted, truth) for one in self.task.uncertain()}
+        found.scores.update({name: score for name, score in within.items() if score is not None})
         if not found.scores:
             return {}
         few, at, scores = len(rows) < FEWEST, np.searchsorted(self.study.tested, rows), {}

@@ -17,12 +17,20 @@ from finetune.methods.stack import InnerFold, Stacked, choose
 from finetune.splits import Fold
 from finetune.study import Study
 from finetune.tasks.base import Task
+from finetune.uncertainty.base import Known, Uncertain
+from finetune.uncertainty.novelty import Novelty
+from finetune.uncertainty.of_task import learn, predictions
+from foundation.data.alignment import align
+from foundation.data.preprocessing import Preprocessing
+from foundation.hub.seen_patients import SeenPatients
 
 FILE = "kept.json"
 PREDICTIONS = "predictions.parquet"
 
 
-def write_kept(study: Study, fold: Fold, methods: Mapping[str, Path], folder: Path, *, keep: bool) -> None:
+def write_kept(
+    study: Study, fold: Fold, methods: Mapping[str, Path], folder: Path, *, model: Path | None = None
+) -> None:
     """Choose what is kept of the methods of a fold, and write what it predicts of the test patients, if there are any.
 
     Args:
@@ -30,25 +38,38 @@ def write_kept(study: Study, fold: Fold, methods: Mapping[str, Path], folder: Pa
         fold: Of the study.
         methods: Name to the file of what each says of patients who did not teach it, the most cautious method first.
         folder: Gets `FILE` and `PREDICTIONS`.
-        keep: Whether to write also what predicts for new patients, beside the methods themselves.
+        model: Folder of the model that ours stands on, where what predicts for new patients is wanted too, beside the
+            methods themselves.
     """
     said = {name: HeldOut.read(path) for name, path in methods.items()}
     test, tasks = study.one_each(fold.test), study.tasks(fold.train)
     columns: dict[str, np.ndarray] = {}
-    document = {}
+    document, uncertain = {}, {}
     for name, task in tasks.items():
         stacked, held_out = choose_kept(study, task, said)
         document[name] = {"weights": stacked.weights, "cv_log_likelihood": stacked.cv_log_likelihood}
         finish(task, study, held_out)
+        uncertain[name] = _uncertainty(study, task, held_out)
         if len(test):
-            predicted = task.predict(held_out.at(name, test), study.groups(test))
-            columns |= {f"{name}/{column}": values for column, values in predicted.items()}
+            has = kept_predictor.readable(study.cohort, test, study.modalities)
+            columns |= predictions(task, uncertain[name], held_out.at(name, test), study.groups(test), has)
     (folder / FILE).write_text(json.dumps(document, indent=2), encoding="utf-8")
-    if keep:
+    if model is not None:
+        aligned = align(Preprocessing.read(model), study.cohort).only(study.modalities)
+        novelty = Novelty.learn(aligned, fold.train)
+        declared = study.cohort.manifest.endpoints
         weights = {name: found["weights"] for name, found in document.items()}
-        kept_predictor.write(folder, tasks, weights, study.modalities, study.cohort.manifest.endpoints)
+        kept_predictor.write(folder, tasks, uncertain, novelty, weights, study.modalities, declared)
+        SeenPatients.of(study.cohort.patients[fold.train]).write(folder)
     if len(test):
         pd.DataFrame({"row": test, "seen": EVERYTHING, **columns}).to_parquet(folder / PREDICTIONS, index=False)
+
+
+def _uncertainty(study: Study, task: Task, held_out: HeldOut) -> list[Uncertain]:
+    """Learned from training patients of whom something is said by what they did not teach."""
+    rows, inner = held_out.taught_none(task.name)
+    has = kept_predictor.readable(study.cohort, rows, study.modalities)
+    return learn(task, held_out.at(task.name, rows), Known({}, study.truth(rows), has, inner), study.groups(rows))
 
 
 def choose_kept(study: Study, task: Task, said: Mapping[str, HeldOut]) -> tuple[Stacked, HeldOut]:

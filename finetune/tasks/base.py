@@ -13,13 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from finetune.uncertainty.base import LEVEL, Uncertain
 from foundation.collectives import sum_over_processes
 from foundation.config import Config
 from foundation.errors import ConfigError, nearest
 from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.calibration import logistic_intercept, logistic_slope
 from foundation.metrics.class_scores import calibration_error
-from foundation.metrics.score import Score
+from foundation.metrics.score import Score, of_rows
 from foundation.registry import Registry
 from foundation.report.page import Picture
 
@@ -37,7 +38,7 @@ Predicted = Mapping[str, np.ndarray]
 LOWER_IS_BETTER = ("brier", "integrated_brier", "calibration_error", "absolute_error")
 """What comes before the first ``/`` in the names of metrics that are better when lower."""
 
-IDEAL = {"calibration_slope": 1, "calibration_intercept": 0, "observed_by_expected": 1}
+IDEAL = {"calibration_slope": 1, "calibration_intercept": 0, "observed_by_expected": 1, "coverage": LEVEL}
 """Likewise, of metrics that are neither: to the value that they should have."""
 
 
@@ -201,6 +202,10 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
+    def uncertain(self) -> list[Uncertain]:
+        """What can be off of what it predicts, each with nothing learned yet."""
+
+    @abstractmethod
     def scores(self, outputs: Tensor) -> dict[str, Tensor]:
         """What an explanation is of: numbers linear in outputs, so that those of a stack are the sum of its methods'.
 
@@ -255,11 +260,6 @@ def declared_as(declared: Mapping[str, Mapping[str, Any]], endpoint: str, *kinds
             fix=f"use the task `{entry['kind']}`, or choose another endpoint",
         )
     return entry
-
-
-def of_rows(score: Score, rows: np.ndarray) -> Score:
-    """A score of some patients, over weights of all: `rows` is a mask or positions."""
-    return lambda weights_RN: score(weights_RN[:, rows])
 
 
 def constant_probabilities(code_N: np.ndarray, classes: int) -> np.ndarray:

@@ -23,15 +23,16 @@ from finetune.tasks.base import (
     constant_probabilities,
     declared_as,
     log_odds,
-    of_rows,
     only_class,
     share_of_mean,
     tasks,
     to_numpy,
 )
+from finetune.uncertainty.base import Uncertain
+from finetune.uncertainty.classes import OfClasses
 from foundation.errors import ConfigError
 from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy
-from foundation.metrics.score import Score, average
+from foundation.metrics.score import Score, average, of_rows
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
@@ -125,6 +126,15 @@ class Molecular(Task):
     def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
         """The log odds of yes [N, endpoints]."""
         return torch.stack([log_odds(predicted[name]["probability"][:, 1]) for name in self.endpoints], dim=1)
+
+    def uncertain(self) -> list[Uncertain]:
+        """The class of each endpoint."""
+
+        def of(name: str) -> OfClasses:
+            columns, code = [f"probability/{name}"], lambda truth: truth[name]["code"]
+            return OfClasses(name, self.classes[name], columns, code, ending=f"/{name}")
+
+        return [of(name) for name in self.endpoints]
 
     def scores(self, outputs: Tensor) -> dict[str, Tensor]:
         """The log odds of yes, for each endpoint."""

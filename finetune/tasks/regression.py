@@ -18,14 +18,15 @@ from finetune.tasks.base import (
     Task,
     Truth,
     declared_as,
-    of_rows,
     share_of_mean,
     tasks,
     to_numpy,
 )
+from finetune.uncertainty.base import Uncertain
+from finetune.uncertainty.numbers import OfNumber
 from foundation.metrics.calibration import linear_intercept, linear_slope
 from foundation.metrics.number_scores import absolute_error, pearson, r_squared, spearman
-from foundation.metrics.score import Score
+from foundation.metrics.score import Score, of_rows
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
@@ -103,6 +104,10 @@ class Regression(Task):
         """The standardised value [N, 1]."""
         value_N = torch.from_numpy(np.asarray(predicted[self.name]["value"], dtype=np.float64))
         return ((value_N - self.centre.cpu()) / self.scale.cpu())[:, None]
+
+    def uncertain(self) -> list[Uncertain]:
+        """The value."""
+        return [OfNumber(self.name)]
 
     def scores(self, outputs: Tensor) -> dict[str, Tensor]:
         """How far the value is from the mean of training patients, in its own unit."""

@@ -23,20 +23,23 @@ from finetune.tasks.base import (
     constant_probabilities,
     declared_as,
     log_odds,
-    of_rows,
     only_class,
     share_of_mean,
     tasks,
     to_numpy,
 )
+from finetune.uncertainty.base import Uncertain
+from finetune.uncertainty.classes import OfClasses
 from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.class_scores import auprc, auroc, balanced_accuracy, quadratic_kappa
-from foundation.metrics.score import Score
+from foundation.metrics.score import Score, of_rows
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
 LEAST_STEP = 1e-3
 """Between two thresholds, in log odds: a class that nobody has in training must not become impossible."""
+
+RESPONDS = ("no responder", "responder")
 
 
 class ResponseConfig(OneEndpoint):
@@ -104,8 +107,7 @@ class Response(Task):
     def untaught(self, endpoints: Truth) -> str:
         """Whether there are two classes, and some of them respond and others do not."""
         code_N = endpoints[self.name]["code"]
-        responds_N = np.where(code_N >= 0, self._responds(code_N), -1)
-        return only_class(code_N, self.classes) or only_class(responds_N, ["no responder", "responder"])
+        return only_class(code_N, self.classes) or only_class(self._responding(endpoints), RESPONDS)
 
     def constants(self, endpoints: Truth) -> list[dict[str, np.ndarray]]:
         """The shares of the classes in training, and each class for certain."""
@@ -156,6 +158,18 @@ class Response(Task):
         responds = probability_NK[:, self._responds(np.arange(len(self.classes)))].sum(axis=1)
         columns = {f"probability/{name}": probability_NK[:, k] for k, name in enumerate(self.classes)}
         return {"probability/responder": responds, **columns}
+
+    def uncertain(self) -> list[Uncertain]:
+        """The class, or whether it is one of the upper half."""
+        if self.ordinal:
+            columns = [f"probability/{name}" for name in self.classes]
+            return [OfClasses(self.name, self.classes, columns, lambda truth: truth[self.name]["code"], ordered=True)]
+        return [OfClasses(self.name, RESPONDS, ["probability/responder"], self._responding)]
+
+    def _responding(self, truth: Truth) -> np.ndarray:
+        """[N] 1 for a responder, 0 for none, -1 where not known."""
+        code_N = truth[self.name]["code"]
+        return np.where(code_N >= 0, self._responds(code_N), -1)
 
     def scores(self, outputs: Tensor) -> dict[str, Tensor]:
         """The log odds of responding, or of being above a threshold in the mean of all."""

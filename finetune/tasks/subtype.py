@@ -22,15 +22,16 @@ from finetune.tasks.base import (
     calibration_of_classes,
     constant_probabilities,
     declared_as,
-    of_rows,
     only_class,
     share_of_mean,
     tasks,
     to_numpy,
 )
+from finetune.uncertainty.base import Uncertain
+from finetune.uncertainty.classes import OfClasses
 from foundation.linear.learners import LEAST_PROBABILITY
 from foundation.metrics.class_scores import balanced_accuracy, macro_auprc, macro_auroc, macro_f1
-from foundation.metrics.score import Score
+from foundation.metrics.score import Score, of_rows
 from foundation.model.layers.values import at_least_single
 from foundation.report.page import Picture
 
@@ -108,6 +109,11 @@ class Subtype(Task):
     def outputs_of(self, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> Tensor:
         """The logarithm of the probability of each class [N, K]."""
         return torch.from_numpy(np.log(np.maximum(predicted[self.name]["probability"], LEAST_PROBABILITY)))
+
+    def uncertain(self) -> list[Uncertain]:
+        """The class."""
+        columns = [f"probability/{name}" for name in self.classes]
+        return [OfClasses(self.name, self.classes, columns, lambda truth: truth[self.name]["code"])]
 
     def scores(self, outputs: Tensor) -> dict[str, Tensor]:
         """The log probability of each class beyond the mean of all classes."""

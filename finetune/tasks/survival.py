@@ -23,7 +23,6 @@ from finetune.tasks.base import (
     Task,
     Truth,
     declared_as,
-    of_rows,
     share_of_mean,
     tasks,
     to_numpy,
@@ -37,9 +36,11 @@ from finetune.tasks.survival_losses import (
     observed_logits,
     remember,
 )
+from finetune.uncertainty.base import Uncertain
+from finetune.uncertainty.times import OfTime
 from foundation.collectives import name_hashes
 from foundation.errors import ConfigError
-from foundation.metrics.score import Score, average
+from foundation.metrics.score import Score, average, of_rows
 from foundation.metrics.survival_calibration import (
     d_calibration,
     events_by,
@@ -253,6 +254,10 @@ class Survival(Task):
         risk_NC = np.stack([predicted[self.name][risk] for risk in self._risks()], axis=1).astype(np.float64)
         each = 1 if self.config.form == "cox" else len(self.cuts) - 1
         return torch.from_numpy(risk_NC).repeat_interleave(each, dim=1)
+
+    def uncertain(self) -> list[Uncertain]:
+        """The time until any event."""
+        return [OfTime(self.name, self.grid)]
 
     def scores(self, outputs: Tensor) -> dict[str, Tensor]:
         """The log hazard of each kind of event, in the mean of intervals."""

@@ -14,6 +14,7 @@ NAMES = {
     "calibration_error": "calibration error (ECE)",
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope",
+    "coverage": "coverage of sets and bounds",
     "d_calibration": "D-calibration",
     "integrated_brier": "integrated Brier score",
     "macro_auroc": "macro AUROC",

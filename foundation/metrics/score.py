@@ -57,3 +57,8 @@ def average(scores: Sequence[Score]) -> Score:
         return mean_of_shares(np.nan_to_num(each_RK), np.isfinite(each_RK).astype(np.float64))
 
     return score
+
+
+def of_rows(score: Score, rows: np.ndarray) -> Score:
+    """A score of some patients, over weights of all: `rows` is a mask or positions."""
+    return lambda weights_RN: score(weights_RN[:, rows])

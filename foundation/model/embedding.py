@@ -79,12 +79,15 @@ def batches(
     progress: Progress | None = None,
     label: str = "embedding",
     shared: bool = False,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
     """Batches of records on the device of a model, which is in evaluation as long as they last.
 
-    Arguments are those of `embed`; where batches are `shared` each process gets its part of every one.
+    Arguments are those of `embed`; where batches are `shared` each process gets its part of every one. Without a
+    `device` they go to that of the model.
     """
-    device, was_training, progress = next(model.parameters()).device, model.training, progress or Silent()
+    was_training, progress = model.training, progress or Silent()
+    device = next(model.parameters()).device if device is None else device
     wholes = [part for part in np.split(rows, range(batch_size, len(rows), batch_size)) if len(part)]
     parts = [part[piece(len(part), rank(), world_size())] for part in wholes] if shared else wholes
     keys = [BatchKey(part, np.full(len(part), epoch, dtype=np.int64)) for part in parts]

@@ -24,7 +24,13 @@ modalities:
   mutation:
     kind: omics
     # A sequenced patient without a hit is 0 everywhere; one who was not sequenced is absent.
-    source: {{format: maf, files: mutations.maf.gz, min_patients: 3, sequenced: sequenced_samples.txt}}
+    # New patients for a trained model need `min_patients: 0`: a gene that none of them has hit is 0 too, not absent.
+    source:
+      format: maf
+      files: mutations.maf.gz
+      sequenced: sequenced_samples.txt
+      genes: covered_genes.txt
+      min_patients: 3
     values: binary
   cnv:
     kind: omics
@@ -95,7 +101,7 @@ truth.
 |---|---|
 | `cohort.yaml` | the cohort for `chiasma prepare` |
 {scans}| `rna.tsv.gz` | genes x samples, transcripts per million; some normals (11), second vials and recurrences (02) |
-| `mutations.maf.gz`, `sequenced_samples.txt` | mutations, and every sample that was sequenced |
+| `mutations.maf.gz`, `sequenced_samples.txt`, `covered_genes.txt` | mutations; samples and genes that were sequenced |
 | `segments.seg.gz` | copy-number segments, log2 ratio, hg38; some blood samples (10) |
 | `protein.h5ad` | AnnData, samples x proteins, a few not measured |
 | `clinical.tsv` | one row per patient: site, age, sex, stage, subtype, response, survival, toxicity, first seizure |

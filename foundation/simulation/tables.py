@@ -44,7 +44,10 @@ def write_rna(out: Path, seed: int, biology: Biology, subjects: Sequence[Subject
 
 
 def write_mutations(out: Path, seed: int, biology: Biology, subjects: Sequence[Subject]) -> None:
-    """Write ``mutations.maf.gz``, and ``sequenced_samples.txt``: who was sequenced, with or without a hit."""
+    """Write ``mutations.maf.gz``, and who and what was sequenced, with or without a hit.
+
+    These are ``sequenced_samples.txt`` and ``covered_genes.txt``.
+    """
     sequenced = [s for s in subjects if "mutation" in s.presence.assays]
     rows = (
         _maf_row(biology, hit, subject)
@@ -53,6 +56,7 @@ def write_mutations(out: Path, seed: int, biology: Biology, subjects: Sequence[S
     )
     write_table(out / "mutations.maf.gz", MAF_COLUMNS, rows)
     (out / "sequenced_samples.txt").write_text("".join(f"{s.barcode(PRIMARY)}\n" for s in sequenced))
+    (out / "covered_genes.txt").write_text("".join(f"{gene}\n" for gene in biology.genes))
 
 
 def _maf_row(biology: Biology, hit: assays.Hit, subject: Subject) -> list[object]:

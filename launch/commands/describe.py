@@ -15,7 +15,7 @@ from launch.command import Command
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.  [default: FOLDER/cohort.yaml]"
 )
 def describe(folder: Path, out: Path | None) -> None:
-    """Look at source files, and write a cohort.yaml to start from.
+    """Draft a cohort.yaml from source files.
 
     Knows the layouts of cBioPortal, the GDC and Xena, folders of DICOM and NIfTI, and tables of most kinds. The file
     says in comments what it guessed. It is never written over another; where FOLDER cannot be written it is printed.

@@ -27,7 +27,7 @@ from launch.command import Command
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that read images; by default one per core.")
 def prepare(cohort: Path, overrides: Sequence[str], out: Path, root: Path | None, workers: int | None) -> None:
-    """Turn the source files of a COHORT.yaml into a prepared cohort.
+    """Turn source files into a prepared cohort.
 
     Interrupted and started again, it goes on where it stopped. A key=value changes a key of the YAML, such as
     quarantine.stop_above=0.2 or modalities.mri.size=[64,64,64].

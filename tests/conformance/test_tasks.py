@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import finetune.tasks  # noqa: F401  registers them
 from finetune.tasks.base import IDEAL, LOWER_IS_BETTER, tasks
+from finetune.uncertainty.base import Known
+from finetune.uncertainty.of_task import learn, predictions, restored, states
 from foundation.errors import ConfigError
 
 PATIENTS, WIDTH = 120, 6
@@ -329,3 +331,25 @@ def test_scores_are_linear_in_outputs_and_more_is_more_of_what_is_predicted(trai
         column = name if name in before else f"probability/{name}"
         after = task.predict(outputs + 1e-2 * slope, cohort()[2])
         assert (after[column] - before[column]).min() >= -1e-7 and (after[column] > before[column]).mean() > 0.9
+
+
+@every_task
+def test_what_is_uncertain_is_told_beside_predictions_and_is_stored(trained, config):
+    task, outputs, before, _ = trained[config]
+    _, truth, groups = cohort()
+    patterns = np.full(PATIENTS, "mri+rna", dtype=object)
+    uncertain = learn(task, outputs, Known({}, truth, patterns, np.arange(PATIENTS) % 3), groups)
+    told = predictions(task, uncertain, outputs, groups, patterns)
+    assert {f"{task.name}/{column}" for column in before} < told.keys()
+    stored = {key: np.array(values) for key, values in states(uncertain).items()}
+    again = predictions(task, restored(task, stored), outputs, groups, patterns)
+    assert again.keys() == told.keys()
+    for column, values in told.items():
+        assert len(values) == PATIENTS
+        np.testing.assert_array_equal(again[column], values)
+    own = {column.removeprefix(f"{task.name}/"): values for column, values in told.items()}
+    for one in uncertain:
+        # Of the patients who were learned from, as many as was asked for, and one more or less.
+        share = one.coverage(own, truth)(ONE)[0]
+        assert 0.88 < share <= 1
+        assert one.coverage({}, truth) is None

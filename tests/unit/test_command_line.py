@@ -93,7 +93,10 @@ def test_version(capsys):
     ("args", "expected"),
     [
         (["prepar"], "No such command 'prepar'; did you mean 'prepare'?"),
-        (["zzz"], "known: describe, doctor, finetune, launch, prepare, pretrain, simulate"),
+        (
+            ["zzz"],
+            "known: describe, describe-model, doctor, embed, finetune, launch, predict, prepare, pretrain, simulate",
+        ),
         (["prepare", "c.yaml", "--ot", "x"], "--out"),
         (["prepare", "c.yaml"], "Missing option '--out'"),
         (["prepare"], "Missing argument 'COHORT.yaml'"),

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foundation.cohort.barcodes import only_new
 from foundation.cohort.reading.cells import Column, mark_missing
 from foundation.cohort.reading.damage import reading
-from foundation.cohort.reading.feature_names import UNNAMED, dates_among, remark_on_dates
+from foundation.cohort.reading.feature_names import UNNAMED, dates_among, match_names, remark_on_dates
 from foundation.cohort.reading.features import several_versions
 from foundation.cohort.reading.positions import SampleRows
 from foundation.cohort.reading.tables import Frame, read_comments, read_frames
@@ -50,12 +50,25 @@ class MafConfig(TableConfig):
     silent: list[str] = Field(
         list(SILENT), description="Variant classes that do not; one in neither list is not counted, and named."
     )
-    min_patients: int = Field(1, ge=1, description="A gene becomes a feature when hit in at least so many patients.")
+    min_patients: int = Field(
+        1, ge=0, description="A gene becomes a feature when hit in at least so many patients; 0 needs `genes`."
+    )
+    genes: str | None = Field(
+        None,
+        description="File beside the MAF: genes that the assay covers, first in each line. No other is a feature; with "
+        "`min_patients: 0` each is one, 0 of who was sequenced without a hit, as a model wants of new patients.",
+    )
     sequenced: str | None = Field(
         None,
         description="File beside the MAF, a barcode first in each line or a case list of cBioPortal: also sequenced, "
         "though no variant of theirs is listed. `#sequenced_samples: …` in the MAF itself is read without this key.",
     )
+
+    @model_validator(mode="after")
+    def _genes_without_a_hit_are_listed(self) -> MafConfig:
+        if self.min_patients == 0 and self.genes is None:
+            raise ValueError("min_patients: 0 keeps genes that nobody has hit: list them in a file, `genes: FILE`")
+        return self
 
 
 @table_sources.register("maf")
@@ -73,7 +86,7 @@ class MafSource(TableSource):
     @property
     def companions(self) -> list[Path]:
         """Files read beside the table itself."""
-        return [self.path.parent / self.config.sequenced] if self.config.sequenced else []
+        return [self.path.parent / name for name in (self.config.sequenced, self.config.genes) if name]
 
     def frames(self, columns: Sequence[str]) -> Iterator[Frame]:
         """Pieces of the table; of several files where a source joins them."""
@@ -90,15 +103,14 @@ class MafSource(TableSource):
         if inside:
             self.remarks["samples without a variant, listed as sequenced in the comments of the MAF"] = len(inside)
         barcodes |= dict.fromkeys(inside)
-        for path in self.companions:
-            with reading(path):
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            barcodes |= dict.fromkeys(only_new(_sequenced(lines), list(barcodes)))
+        if self.config.sequenced:
+            listed = _sequenced(_lines(self.path.parent / self.config.sequenced))
+            barcodes |= dict.fromkeys(only_new(listed, list(barcodes)))
         return list(barcodes)
 
     def read(self, samples: Sequence[str]) -> Table:
         """Open the file for these samples; a gene is hit as often as they are."""
-        genes, pairs = self._features(*self._hits(samples))
+        genes, pairs = self._covered(*self._features(*self._hits(samples)))
         hits_of_gene = np.bincount(pairs % max(1, len(genes)), minlength=len(genes))
         frequent = [place for place in range(len(genes)) if hits_of_gene[place] >= self.config.min_patients]
         if not frequent:
@@ -165,6 +177,23 @@ class MafSource(TableSource):
         columns = np.array([column.get(gene, -1) for gene in listed], dtype=np.int64)[places]
         return names, np.unique(rows[columns >= 0] * len(names) + columns[columns >= 0])
 
+    def _covered(self, genes: list[str], pairs: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Without a list of covered genes those that are hit; with one, all that it has, and the hits among them."""
+        if self.config.genes is None:
+            return genes, pairs
+        path = self.path.parent / self.config.genes
+        listed = [*dict.fromkeys(re.split(r"[\t,;]", line)[0].strip() for line in _lines(path))]
+        listed = [gene for gene in listed if gene and not gene.startswith("#")]
+        if not listed:
+            raise DataError("lists no gene", where=str(path), fix="write the genes that the assay covers, one a line")
+        place = match_names(listed, genes)
+        column = np.full(len(genes), -1)
+        column[place[place >= 0]] = np.flatnonzero(place >= 0)
+        if strangers := int((column < 0).sum()):
+            self.remarks["genes with a hit that `genes` does not list, left out"] = strangers
+        rows, columns = pairs // len(genes), column[pairs % len(genes)]
+        return listed, np.unique(rows[columns >= 0] * len(listed) + columns[columns >= 0])
+
     def _refuse_no_hit(self, found: Counter[str], unknown: Counter[str]) -> None:
         absent = [name for name in self.config.non_silent if name not in found]
         hint = f" ('{absent[0]}': {nearest(absent[0], found)})" if absent else ""
@@ -204,6 +233,11 @@ def _sequenced(lines: Sequence[str], *, in_comments: bool = False) -> list[str]:
         return [barcode for text in listed or plain for barcode in re.split(r"[\s,;\"]+", text) if barcode]
     first = [re.split(r"[\t,;]", line)[0].strip().strip("\"'") for line in plain]
     return first[1:] if first and HEADS_SAMPLES.fullmatch(first[0]) else first
+
+
+def _lines(path: Path) -> list[str]:
+    with reading(path):
+        return path.read_text(encoding="utf-8-sig").splitlines()
 
 
 def _named(unknown: Counter[str]) -> str:

@@ -84,8 +84,9 @@ class PerSampleSource(TableSource):
 
     @property
     def companions(self) -> list[Path]:
-        """The files of all samples."""
-        return [file.path for file in self._files]
+        """The files of all samples, and those beside the sheet that their reading needs."""
+        beside = [self.config.each.genes] if isinstance(self.config.each, EachMaf) else []
+        return [*(file.path for file in self._files), *(self.path.parent / name for name in beside if name)]
 
     def list_samples(self) -> list[str]:
         """Samples in the order of the sheet."""

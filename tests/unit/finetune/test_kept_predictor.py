@@ -127,8 +127,12 @@ def test_nothing_is_said_of_who_has_nothing_that_may_be_read(mixed, cohort):
     assert 0 < has_N.sum() < len(rows)
     np.testing.assert_array_equal(found["patient"], cohort.patients.astype(str))
     assert set(found["modalities"][has_N]) == {"rna"} and set(found["modalities"][~has_N]) == {"none"}
-    said = found.filter(like="/")
+    said = found.filter(regex="probability|calibrated|earliest|survival_low")
     assert said[has_N].notna().all(axis=None) and said[~has_N].isna().all(axis=None)
+    assert found["os/median_time"][~has_N].isna().all()
+    assert (found["subtype/set"][has_N] != "").all() and (found["subtype/set"][~has_N] == "").all()
+    assert set(found["abstain"][~has_N]) == {"nothing that may be read is there"}
+    assert set(found["abstain"][has_N]) == {""}
     assert f"{(~has_N).sum()} records cannot be predicted: nothing that may be read is there." in kept.sentences(cohort)
 
 
@@ -174,3 +178,23 @@ def test_a_weight_that_was_changed_is_noticed(mixed, tmp_path):
     path.write_text(path.read_text().replace("0.4", "0.6", 1))
     with pytest.raises(CheckpointError, match=f"{DOCUMENT} is damaged"):
         KeptPredictor.read(copied)
+
+
+def test_values_in_another_unit_are_told_as_unlike_those_of_training(mixed, cohort):
+    """Of 45 patients with RNA: where all genes are tenfold, everybody is far from the training patients."""
+    kept = KeptPredictor.read(mixed, torch.device("cpu"))
+    # One factor moves all genes of this cohort: an order of genes cannot be seen in them, so that nothing is shown.
+    assert not kept.novelty.validity["rna"].shown and "novelty/rna" not in kept.predict(cohort)
+    kept.novelty.validity["rna"].auroc.pop("features in another order")
+    rows = np.flatnonzero(cohort.present_NM[:, cohort.modalities.index("rna")])
+    before = kept.predict(cohort, rows)
+    scaling = kept.novelty.preprocessing.modalities["rna"]
+    tenfold = scaling.model_copy(update={"scale": [scale / 10 for scale in scaling.scale]})
+    wrong = kept.novelty.preprocessing.model_copy(
+        update={"modalities": {**kept.novelty.preprocessing.modalities, "rna": tenfold}}
+    )
+    kept.novelty.preprocessing = wrong
+    after = kept.predict(cohort, rows)
+    assert (before["novelty/rna"] < after["novelty/rna"]).mean() > 0.95
+    assert (before["abstain"] == "").mean() > 0.9
+    assert after["abstain"].str.match(r"rna is unlike that of training patients \(\d+\.\d\)").mean() > 0.9

@@ -111,6 +111,33 @@ def test_the_sequenced_without_a_variant(tmp_path, open_source, assemble):
     assert not np.isnan(values).any()
 
 
+def test_genes_that_the_assay_covers_are_features_hit_or_not(tmp_path, open_source, assemble):
+    """Of new patients a model wants to know that nobody has a hit; a gene outside the list was not looked for."""
+    frame = variants()
+    write(frame, tmp_path / "t.maf")
+    (tmp_path / "panel.txt").write_text("#panel of three\nTP53\nNOBODY\tchr1\r\n\nCIC\nTP53\n")
+    source = open_source(tmp_path / "t.maf", format="maf", genes="panel.txt", min_patients=0)
+    features, values = assemble(source)
+    expected = reference(frame, source.list_samples())
+    assert features == ["CIC", "NOBODY", "TP53"]
+    np.testing.assert_array_equal(values[:, [0, 2]], expected[["CIC", "TP53"]])
+    assert not values[:, 1].any() and not np.isnan(values).any()
+    assert source.remarks["genes with a hit that `genes` does not list, left out"] == len(expected.columns) - 2
+    assert source.companions == [tmp_path / "panel.txt"]
+    hit = open_source(tmp_path / "t.maf", format="maf", genes="panel.txt")
+    assert assemble(hit)[0] == ["CIC", "TP53"]
+
+
+def test_genes_without_a_hit_have_to_be_listed(tmp_path, open_source):
+    write(variants(), tmp_path / "t.maf")
+    with pytest.raises(ValueError, match="list them in a file"):
+        open_source(tmp_path / "t.maf", format="maf", min_patients=0)
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    source = open_source(tmp_path / "t.maf", format="maf", genes="empty.txt", min_patients=0)
+    with pytest.raises(DataError, match="lists no gene"):
+        source.read(source.list_samples())
+
+
 def test_a_patient_is_no_continuation_of_another(tmp_path, open_source):
     path = tmp_path / "t.maf"
     path.write_text("Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\nTP53\tSilent\tP10-01\n")

@@ -1,0 +1,169 @@
+"""`chiasma predict` and `chiasma embed`: a cohort into a table, resumed, with who took part in training named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import chiasma
+from finetune.kept_predictor import KeptPredictor
+from finetune.predict import predict
+from finetune.run import finetune
+from foundation.cohort.records import Record
+from foundation.cohort.spec import CohortSpec
+from foundation.config import load_config
+from foundation.errors import CheckpointError, DataError
+from foundation.files import parts
+from foundation.hub.template import BLANK
+from launch.cli import main
+from pretrain.embed import embed
+
+
+@pytest.fixture(scope="module")
+def run(workplace, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predicting") / "run"
+    finetune(workplace / "config.yaml", [f"out={folder}", "final=true", "compare=[from scratch, frozen probe]"])
+    return folder
+
+
+def test_the_command_writes_what_the_predictor_says(run, workplace, cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parts, "PART", 64)
+    out = tmp_path / "new" / "predictions.parquet"
+    assert main(["predict", str(run), str(workplace / "cohort"), "--out", str(out)]) == 0
+    told, table = capsys.readouterr().out, pd.read_parquet(out)
+    expected = KeptPredictor.read(run, torch.device("cpu")).predict(cohort)
+    pd.testing.assert_frame_equal(
+        table.drop(columns=["time_point", "trained_on"]), expected.drop(columns="row"), check_dtype=False
+    )
+    assert list(table["time_point"]) == list(cohort.time_points.astype(str))
+    assert f"written: {out}" in told and "'rna': this cohort has all 16 features that the model reads." in told
+
+
+def test_who_took_part_in_training_is_named(run, workplace, seen, cohort, tmp_path):
+    out = tmp_path / "predictions.parquet"
+    sentences = predict(run, workplace / "cohort", out)
+    told = pd.read_parquet(out).set_index("patient")["trained_on"]
+    tuned = set(told.index[told.str.contains("fine-tuning")])
+    assert set(told.index[told.str.contains("pretraining")]) == seen
+    # Everybody with a label and something to read taught it; four patients of this cohort did not.
+    assert len(set(cohort.patients) - tuned) == 4
+    assert any("took part in training" in sentence for sentence in sentences)
+
+
+def test_sets_of_a_higher_level_are_larger(run, workplace, tmp_path):
+    for level in (0.6, 0.95):
+        predict(run, workplace / "cohort", tmp_path / f"{level}.parquet", level=level)
+    small, large = (pd.read_parquet(tmp_path / f"{level}.parquet")["subtype/set"] for level in (0.6, 0.95))
+    sizes = [sets[sets != ""].str.split(" | ", regex=False).str.len() for sets in (small, large)]
+    assert (sizes[0] <= sizes[1]).all() and sizes[0].mean() < sizes[1].mean()
+
+
+def test_a_stopped_prediction_goes_on_and_is_the_same(run, workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PART", 16)
+    predict(run, workplace / "cohort", tmp_path / "once.parquet")
+    whole, asked = KeptPredictor.predict, []
+
+    def stops(self, cohort, rows, *rest):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(rows))
+        return whole(self, cohort, rows, *rest)
+
+    monkeypatch.setattr(KeptPredictor, "predict", stops)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, workplace / "cohort", tmp_path / "twice.parquet")
+    assert not (tmp_path / "twice.parquet").exists()
+    monkeypatch.setattr(KeptPredictor, "predict", whole)
+    predict(run, workplace / "cohort", tmp_path / "twice.parquet")
+    assert (tmp_path / "once.parquet").read_bytes() == (tmp_path / "twice.parquet").read_bytes()
+
+
+def test_wrong_input_is_one_message(run, workplace, tmp_path, capsys):
+    out = str(tmp_path / "p.parquet")
+    assert main(["predict", str(run), "--out", out]) == 2
+    assert "name either a prepared COHORT, or --from a cohort.yaml" in capsys.readouterr().err
+    assert main(["predict", str(workplace), str(workplace / "cohort"), "--out", out]) == 2
+    assert "it has no predictor.json" in capsys.readouterr().err
+    assert main(["predict", str(run), str(tmp_path), "--out", out]) == 2
+    assert main(["predict", str(run), str(workplace / "cohort"), "--out", str(tmp_path)]) == 2
+    assert "is a folder, not a file" in capsys.readouterr().err
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_a_damaged_record_is_refused_and_not_replaced_by_another(run, make_cohort, tmp_path):
+    """In training the next record takes its place; a prediction must not be somebody else's."""
+    values = np.ones((70, 16), dtype=np.float32)
+    values[66, 3] = np.inf
+    records = [
+        Record(patient=f"Q{n}", time_point="", site="A", group=None, omics={"rna": values[n]}, endpoints={})
+        for n in range(len(values))
+    ]
+    make_cohort(tmp_path / "cohort", records)
+    with pytest.raises(DataError, match="Q66: 'rna' holds an infinite value"):
+        predict(run, tmp_path / "cohort", tmp_path / "p.parquet")
+
+
+def test_embeddings_are_those_of_the_model_and_none_where_nothing_is_read(workplace, cohort, tmp_path):
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(workplace / "model"), str(workplace / "cohort"), "--out", str(out)]) == 0
+    table = pd.read_parquet(out)
+    assert list(table["patient"]) == list(cohort.patients)
+    lengths = table["embedding"].str.len()
+    assert set(lengths[table["modalities"] == ""]) <= {0} and set(lengths[table["modalities"] != ""]) == {8}
+    norms = [np.linalg.norm(z) for z in table["embedding"][lengths > 0]]
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)
+    assert embed(workplace / "model", workplace / "cohort", tmp_path / "again.parquet")
+    pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "again.parquet"))
+
+
+def test_a_folder_that_is_no_model_is_refused(workplace, tmp_path):
+    with pytest.raises(CheckpointError, match="is no model folder"):
+        embed(workplace, workplace / "cohort", tmp_path / "e.parquet")
+
+
+def test_in_python_it_is_three_lines(run, workplace, cohort, tmp_path):
+    loaded = chiasma.load(run)
+    predict(run, workplace / "cohort", tmp_path / "p.parquet", level=0.8)
+    pd.testing.assert_frame_equal(
+        loaded.predict(cohort, level=0.8), pd.read_parquet(tmp_path / "p.parquet"), check_dtype=False
+    )
+    model = chiasma.load(workplace / "model").embed(workplace / "cohort")
+    assert list(model["patient"]) == list(cohort.patients)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        chiasma.load(tmp_path / "nothing")
+
+
+def test_importing_it_reads_no_heavy_library():
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, chiasma; print(sorted({'torch', 'pandas', 'numpy'} & sys.modules.keys()))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "[]"
+
+
+def test_the_model_says_which_cohort_it_wants(run, tmp_path, capsys):
+    out = tmp_path / "new.yaml"
+    assert main(["describe-model", str(run), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert "rna" in text and BLANK in text and "at least 50% of them have to be there" in text
+    (tmp_path / "my.tsv").write_text("x")
+    spec = load_config(CohortSpec, out)
+    assert set(spec.modalities) == set(KeptPredictor.read(run).modalities)
+    assert main(["describe-model", str(run), "--out", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["describe-model", str(run)]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_who_lacks_features_is_read_from_the_rest_and_it_is_told(run, workplace, cohort):
+    table = chiasma.load(run).predict(cohort)
+    shares = table["observed/rna"]
+    has = table["modalities"].str.contains("rna")
+    assert set(shares[has]) == {1.0} and set(shares[~has]) == {0.0}
