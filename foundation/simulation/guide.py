@@ -30,7 +30,7 @@ modalities:
       files: mutations.maf.gz
       sequenced: sequenced_samples.txt
       genes: covered_genes.txt
-      min_patients: 3
+      min_patients: {min_patients}
     values: binary
   cnv:
     kind: omics
@@ -137,19 +137,24 @@ chance: what lies between them is what can be learned.
 """
 
 
-def cohort_yaml(patients: int, seed: int, *, scans: bool = True) -> str:
+def cohort_yaml(patients: int, seed: int, *, scans: bool = True, after: int = 0) -> str:
     """The text of ``cohort.yaml``."""
     return COHORT.format(
-        patients=patients, seed=seed, mri=MRI if scans else "", option="" if scans else ", without scans"
+        patients=patients,
+        seed=seed,
+        mri=MRI if scans else "",
+        option=("" if scans else ", without scans") + (f", after the first {after}" if after else ""),
+        # To the model they are new: it wants every gene, also those that none of them has hit.
+        min_patients=0 if after else 3,
     )
 
 
-def readme(patients: int, seed: int, *, scans: bool = True) -> str:
+def readme(patients: int, seed: int, *, scans: bool = True, after: int = 0) -> str:
     """The text of ``README.md``."""
     return README.format(
         patients=patients,
         seed=seed,
-        option="" if scans else " --no-scans",
+        option=("" if scans else " --no-scans") + (f" --after {after}" if after else ""),
         scans=SCANS if scans else "",
         about_scans=ABOUT_SCANS if scans else ABOUT_NO_SCANS,
     )

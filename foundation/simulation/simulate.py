@@ -23,7 +23,15 @@ FEWEST_PATIENTS = 10
 ORIENTATIONS = ("RAS", "LPS", "LAS")
 
 
-def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int], None], *, scans: bool = True) -> None:
+def simulate(
+    out: Path,
+    patients: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+    *,
+    scans: bool = True,
+    after: int = 0,
+) -> None:
     """Write a simulated cohort; the same patients and seed give the same bytes.
 
     Everything is written to ``OUT.partial`` and renamed at the end, so that OUT is whole or absent.
@@ -34,6 +42,7 @@ def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int],
         seed: At least 0.
         progress: Called with the patients done and the patients in all.
         scans: Whether anybody is scanned; all else of a patient is the same.
+        after: Patients of the same seed to leave out: those who follow are new to whoever learned from them.
 
     Raises:
         ConfigError: The folder is not empty, or a number does not fit.
@@ -44,7 +53,7 @@ def simulate(out: Path, patients: int, seed: int, progress: Callable[[int, int],
     with writing(out):
         make_folder(partial, named=out, fix="name another folder")
         try:
-            _write(partial, patients, seed, progress, scans)
+            _write(partial, patients, seed, progress, scans, after)
             partial.replace(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -67,10 +76,12 @@ def _check(out: Path, partial: Path, patients: int, seed: int) -> None:
         )
 
 
-def _write(folder: Path, patients: int, seed: int, progress: Callable[[int, int], None], scans: bool) -> None:
+def _write(
+    folder: Path, patients: int, seed: int, progress: Callable[[int, int], None], scans: bool, after: int
+) -> None:
     subjects = []
     for index in range(patients):
-        subject = draw_subject(seed, index)
+        subject = draw_subject(seed, after + index)
         subjects.append(subject)
         if scans and subject.presence.channels:
             _write_scans(folder, seed, subject)
@@ -83,8 +94,8 @@ def _write(folder: Path, patients: int, seed: int, progress: Callable[[int, int]
     tables.write_clinical(folder, subjects)
     tables.write_pathways(folder, biology)
     write_truth(folder / "truth", biology, subjects)
-    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed, scans=scans))
-    (folder / "README.md").write_text(readme(patients, seed, scans=scans))
+    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed, scans=scans, after=after))
+    (folder / "README.md").write_text(readme(patients, seed, scans=scans, after=after))
 
 
 def _write_scans(folder: Path, seed: int, subject: Subject) -> None:

@@ -99,6 +99,21 @@ def test_a_patient_is_the_same_in_a_smaller_cohort(cohort, clinical, tmp_path):
     assert len(scans) > 12 and all(large[name] == digest for name, digest in scans.items())
 
 
+def test_patients_after_others_are_those_of_a_larger_cohort(tmp_path):
+    simulate(tmp_path / "all", 32, SEED, silent)
+    simulate(tmp_path / "last", 12, SEED, silent, after=20)
+    everybody, last = (pd.read_csv(tmp_path / name / "clinical.tsv", sep="\t", dtype=str) for name in ("all", "last"))
+    pd.testing.assert_frame_equal(last, everybody[everybody["patient"].isin(last["patient"])].reset_index(drop=True))
+    assert last["patient"].nunique() == 12
+    scans = [path for path in sorted((tmp_path / "last" / "scans").rglob("*")) if path.is_file()]
+    assert scans and all(
+        path.read_bytes() == (tmp_path / "all" / path.relative_to(tmp_path / "last")).read_bytes() for path in scans
+    )
+    # A model of the first wants every gene of the others, also those that none of them has hit.
+    assert "min_patients: 0" in (tmp_path / "last" / "cohort.yaml").read_text()
+    assert "min_patients: 3" in (tmp_path / "all" / "cohort.yaml").read_text()
+
+
 def test_the_yaml_is_a_valid_cohort_and_names_files_that_exist(cohort):
     spec = load_config(CohortSpec, cohort / "cohort.yaml")
     assert list(spec.modalities) == ["mri", "rna", "mutation", "cnv", "protein", "clinical"]
