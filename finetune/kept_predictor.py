@@ -27,7 +27,7 @@ from finetune.uncertainty.base import LEVEL, Uncertain, joined, parted
 from finetune.uncertainty.novelty import FAR, Novelty
 from finetune.uncertainty.of_task import predictions, restored, states
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import align
+from foundation.data.alignment import align, not_used
 from foundation.data.batch import Batch
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
@@ -236,8 +236,9 @@ class KeptPredictor:
         """
         rows = np.arange(len(cohort))
         linear = [model for models in self.linear.values() for model in models.values()]
-        told = [sentence for network in self.networks.values() for sentence in network.align(cohort).sentences()]
+        told = [sentence for network in self.networks.values() for sentence in network.align(cohort).matched()]
         told += [sentence for model in linear for sentence in model.sentences(cohort, rows)]
+        told += not_used(cohort, self.modalities)
         if nothing := int((readable(cohort, rows, self.modalities) == NOTHING).sum()):
             told.append(f"{counted(nothing, 'record')} cannot be predicted: nothing that may be read is there.")
         return list(dict.fromkeys(told))

@@ -120,7 +120,7 @@ class LinearModel:
             sentence
             for part, _ in parts
             if part.inputs is not None and part.inputs.preprocessing is not None
-            for sentence in align(part.inputs.preprocessing, cohort).only(self.modalities).sentences()
+            for sentence in align(part.inputs.preprocessing, cohort).only(self.modalities).matched()
         ]
         for ending in self.endings:
             alike = [here for part, here in parts if ending not in part.fitted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,7 +54,11 @@ class Aligned:
         return {name: float((position >= 0).mean()) for name, position in self.positions.items() if name in omics}
 
     def sentences(self) -> list[str]:
-        """What the model and the cohort do not share, and what follows; the overlap of every omics modality.
+        """`matched`, and which modalities of the cohort are not used."""
+        return self.matched() + not_used(self.cohort, self.preprocessing.modalities)
+
+    def matched(self) -> list[str]:
+        """What the cohort lacks of what the model reads, and what follows; the overlap of every omics modality.
 
         Returns:
             Sentences of one line each, to be shown to whoever starts a run or a prediction.
@@ -69,8 +73,7 @@ class Aligned:
                 told += _tell_channels(name, [*self.cohort.image(name).channels], scaling.channels)
             else:
                 told.append(_tell_features(name, self.positions[name], scaling.features, self.cohort.features[name]))
-        unknown = [name for name in self.cohort.modalities if name not in self.preprocessing.modalities]
-        return told + [f"'{name}': the model was trained without it, so it is not used." for name in unknown]
+        return told
 
     def presence(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """What records have of what the model knows; whoever counts patients for a model counts these.
@@ -148,6 +151,13 @@ class Aligned:
 
     def _record(self, row: int) -> str:
         return f"{self.cohort.path}, record {row}"
+
+
+def not_used(cohort: PreparedCohort, known: Iterable[str]) -> list[str]:
+    """Of each modality of a cohort that is not among those that are read, a sentence that says so."""
+    known = set(known)
+    unknown = [name for name in cohort.modalities if name not in known]
+    return [f"'{name}': the model was trained without it, so it is not used." for name in unknown]
 
 
 def _tell_channels(name: str, here: Sequence[str], known: Sequence[str]) -> list[str]:
