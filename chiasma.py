@@ -2,7 +2,7 @@
 
 import chiasma
 
-run = chiasma.load("runs/glioma-outcomes")
+run = chiasma.load("runs/glioma-outcomes")  # or "hf://my-group/glioma-outcomes@v1"
 table = run.predict("cohorts/new")
 """
 

@@ -21,6 +21,7 @@ from launch.commands.launch import launch
 from launch.commands.predict import predict
 from launch.commands.prepare import prepare
 from launch.commands.pretrain import pretrain
+from launch.commands.publish import publish
 from launch.commands.simulate import simulate
 from launch.exit_codes import FAILED, INTERRUPTED, START_AGAIN, TERMINATED
 from launch.rank_log import write_if_asked
@@ -36,7 +37,19 @@ def cli() -> None:
     """Join what a scan shows with what the genome says, for patients of whom most lack something."""
 
 
-for command in (simulate, describe, prepare, pretrain, finetune, embed, predict, describe_model, launch, doctor):
+for command in (
+    simulate,
+    describe,
+    prepare,
+    pretrain,
+    finetune,
+    embed,
+    predict,
+    publish,
+    describe_model,
+    launch,
+    doctor,
+):
     cli.add_command(command)
 
 

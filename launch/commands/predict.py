@@ -12,10 +12,11 @@ from launch.command import Command
 @click.command(
     cls=Command,
     example="chiasma predict runs/glioma-outcomes cohorts/new --out new.parquet\n"
+    "chiasma predict hf://my-group/glioma-outcomes@v1 cohorts/new --out new.parquet\n"
     "chiasma predict runs/glioma-outcomes --from new.yaml --out new.parquet",
     goes_on="where it stopped",
 )
-@click.argument("run", metavar="RUN", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("run", metavar="RUN")
 @click.argument("cohort", metavar="[COHORT]", required=False, type=str)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The Parquet file to write.")
 @click.option(
@@ -32,18 +33,19 @@ from launch.command import Command
     show_default=True,
     help="Share of patients whose outcome should be within the sets, intervals and bounds.",
 )
-def predict(run: Path, cohort: str | None, out: Path, source: Path | None, root: Path | None, level: float) -> None:
+def predict(run: str, cohort: str | None, out: Path, source: Path | None, root: Path | None, level: float) -> None:
     """Predict patients with what a RUN kept.
 
     Any subset of the modalities will do, a scan alone too; the training data are not needed. The table says of each
     patient what was read, what is predicted, how far that can be off, and whether to abstain from it.
     """
     from finetune.predict import predict as run_it
+    from foundation.hub.address import local
     from launch.prepared import prepared
     from launch.progress import Progress
 
     with Progress() as progress, prepared(cohort, source, root, beside=out, progress=progress) as folder:
-        sentences = run_it(run, folder, out, progress, level)
+        sentences = run_it(local(run), folder, out, progress, level)
     for sentence in sentences:
         click.echo(sentence)
     click.echo(f"written: {out}")

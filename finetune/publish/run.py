@@ -1,0 +1,197 @@
+"""`chiasma publish`: a folder built, searched for what must not leave, compared with the run; only then it appears."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from finetune.config import KEPT
+from finetune.kept_predictor import KeptPredictor
+from finetune.predict import preprocessing_of
+from finetune.predictor import ADAPTER, MODEL
+from finetune.publish.card import Facts, card
+from finetune.publish.check import told
+from finetune.report.answer import made_of, named, tasks_of
+from finetune.uncertainty.base import LEVEL
+from foundation.cohort.store import PreparedCohort
+from foundation.errors import CheckpointError, ConfigError, DataError
+from foundation.files.whole import replacing, write_json
+from foundation.hub.leaks import leaks
+from foundation.hub.published import Published
+from foundation.wording import counted
+from foundation.yaml_text import parse
+
+CLOSED = re.compile(r"(?:^|-)(?:nc|nd)(?:-|$)|noncommercial|research-only|^other$|^proprietary", re.IGNORECASE)
+"""Of a base's licence: what is made of it may be published under the same licence alone, if at all."""
+
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+
+
+def publish(run: Path, out: Path, licence: str, cohort: Path | str | None = None) -> list[str]:
+    """Build the folder of a fine-tuning run, or of a pretraining run; it appears only after every check was passed.
+
+    Args:
+        run: Folder of the run.
+        out: To write; must not be there, or be an earlier published folder.
+        licence: SPDX identifier, in lower case as hubs have it.
+        cohort: Prepared; whose patients are searched for, and on whom predictions are compared. By default the run's.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        CheckpointError: The run is not complete, or the copy does not predict as the run does.
+        ConfigError: The licence does not allow it, the cohort is not there, or something else is at `out`.
+        DataError: A file holds what must not leave.
+    """
+    _check_licence(run, licence)
+    prepared = _cohort(run, cohort)
+    if out.exists() and not (out / "chiasma.json").is_file():
+        raise ConfigError("is there already, and is no published folder", where=str(out), fix="name a new folder")
+    fine_tuned = (run / KEPT).is_dir()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as partial:
+        if fine_tuned:
+            _copy_fine_tuned(run, partial, out.name, licence)
+        else:
+            _copy_pretrained(run, partial, licence)
+        Published.seal(partial, "fine-tuned" if fine_tuned else "pretrained", licence)
+        _refuse_leaks(partial, prepared)
+        records = _compare(run, partial, prepared)
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    name, patients = prepared.manifest.name, counted(prepared.manifest.patients, "patient")
+    return [
+        f"a fresh process predicts {counted(records, 'record')} of '{name}' from it as the run does, bit for bit",
+        f"none of {patients} is named in it, no secret and no place of this machine",
+        f"written: {out}, {size / 1e6:.1f} MB",
+    ]
+
+
+def _copy_fine_tuned(run: Path, partial: Path, name: str, licence: str) -> None:
+    predictor, preprocessing = KeptPredictor.read(run), preprocessing_of(run)
+    for part in (MODEL, ADAPTER, KEPT):
+        shutil.copytree(run / part, partial / part)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    write_json(partial / "metrics.json", metrics)
+    facts = Facts(
+        name=name,
+        licence=licence,
+        metrics=metrics,
+        preprocessing=preprocessing,
+        methods={task: made_of(named(of_task)) for task, of_task in predictor.weights.items()},
+        novelty={unit: validity.document() for unit, validity in predictor.novelty.validity.items()},
+        level=LEVEL,
+    )
+    (partial / "README.md").write_text(card(facts), encoding="utf-8")
+    _write_eval_results(partial, metrics)
+
+
+def _copy_pretrained(run: Path, partial: Path, licence: str) -> None:
+    model = run / MODEL if (run / MODEL).is_dir() else run
+    if not (model / "config.json").is_file():
+        raise CheckpointError("has neither `kept` nor `model`", where=str(run), fix="name the folder of a finished run")
+    shutil.copytree(model, partial / MODEL)
+    words = _without_front_matter((model / "README.md").read_text(encoding="utf-8"))
+    front = yaml.safe_dump({"license": licence, "library_name": "chiasma", "tags": ["chiasma", "multimodal"]})
+    (partial / "README.md").write_text(f"---\n{front}---\n\n{words}", encoding="utf-8")
+    if (run / "metrics.json").is_file() and model != run:
+        shutil.copy(run / "metrics.json", partial / "metrics.json")
+
+
+def _write_eval_results(partial: Path, metrics: dict[str, Any]) -> None:
+    """What hubs show of a model, a file for each endpoint; see `huggingface_hub.EvalResultEntry`."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    folder = partial / ".eval_results"
+    folder.mkdir()
+    for entry in tasks_of(metrics):
+        kept = entry.get("kept") or entry
+        if kept.get("mean") is None:
+            continue
+        told = EvalResultEntry(
+            dataset_id=f"private/{metrics['cohort']}",
+            task_id=f"{entry['endpoint']}_{entry['metric']}",
+            value=round(float(kept["mean"]), 4),
+            notes=f"out of fold, {entry['n']} patients, chance {entry['chance']:.3f}",
+        )
+        text = yaml.safe_dump(eval_result_entries_to_yaml([told]), sort_keys=False)
+        (folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', entry['endpoint'])}.yaml").write_text(text, encoding="utf-8")
+
+
+def _check_licence(run: Path, licence: str) -> None:
+    """Refuse a licence that is none, or that is freer than that of the base."""
+    if not LICENCE.fullmatch(licence):
+        raise ConfigError(f"'{licence}' is no identifier of a licence", where="--licence", fix="write, say, apache-2.0")
+    base = _front_matter(run / MODEL / "README.md").get("license")
+    if base and CLOSED.search(str(base)) and str(base).lower() != licence.lower():
+        raise ConfigError(
+            f"the model that this one stands on is under {base}, which does not allow {licence}",
+            where="--licence",
+            fix=f"write --licence {base} if it allows that, or ask its authors",
+        )
+
+
+def _front_matter(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    parsed = yaml.safe_load(found[1]) if found else None
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _without_front_matter(text: str) -> str:
+    return re.sub(r"\A---\n.*?\n---\n+", "", text, flags=re.DOTALL)
+
+
+def _cohort(run: Path, cohort: Path | str | None) -> PreparedCohort:
+    """The cohort whose patients are searched for."""
+    place = cohort
+    if place is None:
+        config = run / "config.yaml"
+        place = parse(config.read_text(encoding="utf-8")).get("cohort") if config.is_file() else None
+    fix = "name a prepared cohort of its patients with --cohort: they are searched for in every file"
+    if place is None:
+        raise ConfigError("does not say which cohort it was trained on", where=str(run), fix=fix)
+    try:
+        return PreparedCohort(place)
+    except DataError:
+        raise ConfigError("no prepared cohort is there", where=str(place), fix=fix) from None
+
+
+def _refuse_leaks(partial: Path, cohort: PreparedCohort) -> None:
+    found = leaks(partial, cohort.patients)
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise DataError(
+            f"{found[0].file} holds {found[0].what}{more}; nothing was published",
+            where="publish",
+            fix="remove it from the run folder, or fine-tune again without it",
+        )
+
+
+def _compare(run: Path, partial: Path, cohort: PreparedCohort) -> int:
+    """Refuse a copy that predicts otherwise; returns how many records were compared."""
+    expected = told(run, cohort)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "told.parquet"
+        command = [sys.executable, "-m", "finetune.publish.check", str(partial), str(cohort.path), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+            raise CheckpointError(f"the copy cannot be read: {last}", where=str(run), fix="publish again")
+        found = pd.read_parquet(out)
+    written = Path(tempfile.mkdtemp()) / "expected.parquet"
+    expected.to_parquet(written, index=False)
+    same = pd.read_parquet(written).equals(found)
+    shutil.rmtree(written.parent)
+    if not same:
+        raise CheckpointError("the copy predicts otherwise than the run", where=str(run), fix="publish again")
+    return len(found)

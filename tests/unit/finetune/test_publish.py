@@ -1,0 +1,129 @@
+"""`chiasma publish`: a folder that predicts as its run does, tells what was recorded, and names nobody."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import chiasma
+from finetune.publish import run as module
+from finetune.run import finetune
+from foundation.errors import CheckpointError, ConfigError, DataError
+from foundation.hub.published import Published
+from launch.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(workplace, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("publishing") / "run"
+    finetune(workplace / "config.yaml", [f"out={folder}", "final=true", "compare=[from scratch, frozen probe]"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("there") / "small-outcomes"
+    assert main(["publish", str(run), "--to", str(out), "--licence", "cc-by-4.0"]) == 0
+    return out
+
+
+def test_it_predicts_as_the_run_without_the_run(run, published, cohort, tmp_path):
+    moved = Path(shutil.copytree(published, tmp_path / "elsewhere"))
+    pd.testing.assert_frame_equal(
+        chiasma.load(moved).predict(cohort), chiasma.load(run).predict(cohort), check_exact=True
+    )
+    pd.testing.assert_frame_equal(chiasma.load(moved).embed(cohort), chiasma.load(run).embed(cohort), check_exact=True)
+    assert Published.verify(moved).kind == "fine-tuned"
+    assert {path.name for path in published.iterdir()} == {
+        "README.md", ".eval_results", "adapter", "kept", "model", "chiasma.json", "metrics.json"
+    }  # fmt: skip
+
+
+def test_the_card_tells_what_was_recorded(run, published):
+    text, metrics = (published / "README.md").read_text(), json.loads((run / "metrics.json").read_text())
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["license"] == "cc-by-4.0" and front["library_name"] == "chiasma" and "survival" in front["tags"]
+    values = {m["name"]: m["value"] for r in front["model-index"][0]["results"] for m in r["metrics"]}
+    assert values["balanced accuracy, subtype"] == pytest.approx(metrics["kept"]["mean"], abs=1e-4)
+    told = yaml.safe_load((published / ".eval_results" / "os.yaml").read_text())
+    assert told[0]["value"] == pytest.approx(metrics["other_tasks"][0]["kept"]["mean"], abs=1e-4)
+    for section in (
+        "How to predict",
+        "What it reads",
+        "Patients",
+        "Results",
+        "Calibration",
+        "Limits",
+        "Reporting checklist",
+    ):
+        assert f"\n## {section}\n" in text
+    assert f"| **what this model predicts with** | **{metrics['kept']['mean']:.3f}**" in text
+    assert "not recorded" in text and "None" not in text and "nan" not in text.split("##", 1)[1].lower().split()
+    for name in metrics["baselines"]:
+        assert f"| {name}" in text
+
+
+def test_a_model_that_was_only_pretrained_is_published_too(workplace, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(workplace / "model", tmp_path / "run" / "model")
+    out = tmp_path / "there" / "towers"
+    command = [
+        "publish",
+        str(tmp_path / "run"),
+        "--to",
+        str(out),
+        "--licence",
+        "mit",
+        "--cohort",
+        str(workplace / "cohort"),
+    ]
+    assert main(command) == 0
+    assert Published.verify(out).kind == "pretrained"
+    found = chiasma.load(out).embed(workplace / "cohort")
+    pd.testing.assert_frame_equal(
+        found, chiasma.load(workplace / "model").embed(workplace / "cohort"), check_exact=True
+    )
+
+
+def test_a_patient_in_any_file_is_refused_and_nothing_appears(run, cohort, tmp_path):
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    metrics = json.loads((copied / "metrics.json").read_text())
+    (copied / "metrics.json").write_text(json.dumps({**metrics, "remark": f"worst was {cohort.patients[0]}"}))
+    with pytest.raises(DataError, match=r"holds the identifier of a patient.*nothing was published"):
+        module.publish(copied, tmp_path / "there" / "x", "mit")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_copy_that_predicts_otherwise_is_refused(run, tmp_path, monkeypatch):
+    whole = module.told
+    monkeypatch.setattr(module, "told", lambda *rest: whole(*rest).assign(**{"os/risk": 0.0}))
+    with pytest.raises(CheckpointError, match=r"the copy predicts otherwise than the run"):
+        module.publish(run, tmp_path / "there" / "x", "mit")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_licence_that_the_base_forbids_is_refused(run, tmp_path):
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    (copied / "model" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A base\n")
+    with pytest.raises(ConfigError, match=r"is under cc-by-nc-4\.0, which does not allow apache-2\.0"):
+        module.publish(copied, tmp_path / "x", "apache-2.0")
+    assert module.publish(copied, tmp_path / "x", "cc-by-nc-4.0")
+
+
+def test_wrong_input_is_one_message(run, workplace, tmp_path, capsys):
+    (tmp_path / "something").mkdir()
+    (tmp_path / "something" / "else").touch()
+    for command, said in (
+        (["publish", str(run), "--to", str(tmp_path / "something"), "--licence", "mit"], "is no published folder"),
+        (["publish", str(run), "--to", str(tmp_path / "x"), "--licence", "my own"], "is no identifier of a licence"),
+        (["publish", str(tmp_path), "--to", str(tmp_path / "x"), "--licence", "mit"], "does not say which cohort"),
+        (["publish", str(run), "--to", "hf://nobody", "--licence", "mit"], "is no address of a model hub"),
+    ):
+        assert main(command) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

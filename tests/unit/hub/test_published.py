@@ -1,0 +1,86 @@
+"""What a published folder must hold, and what must not be in it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from foundation.errors import CheckpointError
+from foundation.hub.leaks import leaks
+from foundation.hub.published import FILE, Published
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "published"
+    (place / "model").mkdir(parents=True)
+    save_file({"w": np.arange(9, dtype=np.float32)}, place / "model" / "w.safetensors", {"made by": "nobody"})
+    (place / "README.md").write_text("# A model of 17 patients, in fold 12, with 4711 features, at a rate of 1e-3\n")
+    (place / "metrics.json").write_text(json.dumps({"n": 17, "fold": "0"}))
+    return place
+
+
+def test_it_is_verified_file_by_file(folder):
+    told = Published.seal(folder, "pretrained", "mit")
+    assert Published.verify(folder) == told and set(told.files) == {"README.md", "metrics.json", "model/w.safetensors"}
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")  # a hub adds it
+    assert Published.verify(folder) == told
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda f: (f / "README.md").unlink(), r"has no README\.md"),
+        (lambda f: (f / "README.md").write_text("# Another model"), r"README\.md is not what was published"),
+        (lambda f: (f / "more.bin").write_text("x"), r"more\.bin was not published with it"),
+        (lambda f: (f / FILE).unlink(), r"has no chiasma\.json"),
+        (lambda f: (f / FILE).write_text("{}"), r"has no chiasma\.json, or one that is damaged"),
+    ],
+)
+def test_what_was_changed_is_refused(folder, harm, said):
+    Published.seal(folder, "pretrained", "mit")
+    harm(folder)
+    with pytest.raises(CheckpointError, match=said):
+        Published.verify(folder)
+
+
+def test_nothing_is_found_where_nothing_is(folder):
+    assert leaks(folder, ["TCGA-06-0138", "17", "0", "P1", "4711", "P001"]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("README.md", "seen: TCGA-06-0138.", "the identifier of a patient"),
+        ("metrics.json", '{"by": {"TCGA-06-0138": 1}}', "the identifier of a patient"),
+        ("metrics.json", '{"worst": "4711"}', "the identifier of a patient"),
+        ("table.tsv", "name\tvalue\n4711\t3", "the identifier of a patient"),
+        ("README.md", "worst was P001", "the identifier of a patient"),
+        ("TCGA-06-0138.json", "{}", "the identifier of a patient"),
+        ("config.yaml", "token: hf_" + "x" * 34, "a token of a model hub"),
+        ("config.yaml", "url: https://me:secret99@store.org/x", "a password in a URL"),
+        ("key.txt", "AKIA" + "A" * 16, "a key of a store"),
+        ("config.yaml", "cohort: /home/me/cohorts/ours", "a place of this machine, /home/me/cohorts/ours"),
+        ("config.yaml", "the value-of-my-token", "the value of MY_API_TOKEN"),
+    ],
+)
+def test_what_must_not_leave_is_found(folder, name, content, what, monkeypatch):
+    monkeypatch.setenv("MY_API_TOKEN", "value-of-my-token")
+    (folder / name).write_text(content)
+    [leak] = leaks(folder, ["TCGA-06-0138", "17", "0", "P1", "4711", "P001"])
+    assert (leak.file, leak.what) == (name, what)
+
+
+def test_a_patient_in_the_header_of_tensors_is_found(folder):
+    save_file({"w": np.zeros(2, np.float32)}, folder / "w.safetensors", {"first": "TCGA-06-0138"})
+    assert [(leak.file, leak.what) for leak in leaks(folder, ["TCGA-06-0138"])] == [
+        ("w.safetensors", "the identifier of a patient")
+    ]
+
+
+def test_a_part_of_a_longer_word_is_nobody(folder):
+    (folder / "README.md").write_text("TCGA-06-01389 and XTCGA-06-0138")
+    assert leaks(folder, ["TCGA-06-0138"]) == []
