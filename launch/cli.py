@@ -14,6 +14,7 @@ from foundation.errors import ChiasmaError, ToldByAnother, WriteError
 from launch.command import Call, Group
 from launch.commands.describe import describe
 from launch.commands.doctor import doctor
+from launch.commands.explain import explain
 from launch.commands.finetune import finetune
 from launch.commands.launch import launch
 from launch.commands.prepare import prepare
@@ -33,7 +34,7 @@ def cli() -> None:
     """Join what a scan shows with what the genome says, for patients of whom most lack something."""
 
 
-for command in (simulate, describe, prepare, pretrain, finetune, launch, doctor):
+for command in (simulate, describe, prepare, pretrain, finetune, explain, launch, doctor):
     cli.add_command(command)
 
 
