@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import sparse, stats
 
 from finetune.explain.attribution import Attributed
 from finetune.explain.methods import Columns
@@ -53,7 +53,7 @@ class CohortSums:
         a_BSP = a_BSP.astype(np.float64)
         uniform_BR = draw(self.seed, "explanation bootstrap", patients.astype(str), np.zeros(len(patients)), BOOTSTRAPS)
         times_BR = stats.poisson.ppf(uniform_BR, 1.0).astype(np.float32)
-        self._add("patients", observed_BP.sum(axis=0))
+        self._add("records", observed_BP.sum(axis=0))
         self._add("x", x_BP.sum(axis=0))
         self._add("xx", (x_BP**2).sum(axis=0))
         self._add("a", a_BSP.sum(axis=0))
@@ -65,24 +65,27 @@ class CohortSums:
         self._add("drawn_size", (times_BR.T @ sizes).reshape(BOOTSTRAPS, self.scores, self.width))
 
     def _add(self, name: str, values: np.ndarray) -> None:
-        self._sums[name] = self._sums[name] + values if name in self._sums else values
+        if name in self._sums:
+            self._sums[name] += values
+        else:
+            self._sums[name] = values
 
     @property
-    def patients_P(self) -> np.ndarray:
-        """[P] patients in whom each was observed."""
-        return self._sums["patients"]
+    def records_P(self) -> np.ndarray:
+        """[P] in how many each was observed."""
+        return self._sums["records"]
 
     def mean(self) -> np.ndarray:
         """[S, P] over those in whom each was observed."""
-        return self._sums["a"] / np.maximum(self.patients_P, 1)
+        return self._sums["a"] / np.maximum(self.records_P, 1)
 
     def importance(self) -> np.ndarray:
         """[S, P] mean of absolute attributions over those in whom each was observed."""
-        return self._sums["size"] / np.maximum(self.patients_P, 1)
+        return self._sums["size"] / np.maximum(self.records_P, 1)
 
     def association(self) -> np.ndarray:
         """[S, P] correlation of value and attribution; 0 where either never varies."""
-        n_P, s = np.maximum(self.patients_P, 1), self._sums
+        n_P, s = np.maximum(self.records_P, 1), self._sums
         together = s["xa"] / n_P - s["x"] / n_P * s["a"] / n_P
         # Sums of squares lose digits; what is left of a constant is less than this.
         spread = [
@@ -112,7 +115,7 @@ def directions(association: np.ndarray) -> np.ndarray:
 
 def feature_table(sums: CohortSums, columns: Columns, score: int) -> pd.DataFrame:
     """A row for each feature, ranked within its modality and among all; the most important first."""
-    found = pd.DataFrame({"modality": columns.modalities, "feature": columns.names, "patients": sums.patients_P})
+    found = pd.DataFrame({"modality": columns.modalities, "feature": columns.names, "records": sums.records_P})
     found["mean_attribution"] = sums.mean()[score]
     found["mean_absolute"] = sums.importance()[score]
     found["direction"] = directions(sums.association()[score])
@@ -137,9 +140,9 @@ class Genes:
     """
 
     def __init__(self, columns: Columns) -> None:
-        self.names, first, self.of_column = np.unique(columns.names, return_index=True, return_inverse=True)
-        del first
-        self._columns = columns
+        self.names, gene_P = np.unique(columns.names, return_inverse=True)
+        one_P, place_P = np.ones(len(gene_P), dtype=np.float32), np.arange(len(gene_P))
+        self._of_columns = sparse.csr_array((one_P, (gene_P, place_P)))
 
     def __len__(self) -> int:
         """Number of genes."""
@@ -147,21 +150,20 @@ class Genes:
 
     def join(self, a_BSP: np.ndarray, values_BP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Attributions [B, S, G] summed over modalities; and [B, G] 0 where any was observed, else NaN."""
-        a_BSG = np.zeros((*a_BSP.shape[:2], len(self)), dtype=a_BSP.dtype)
-        np.add.at(a_BSG, (slice(None), slice(None), self.of_column), a_BSP)
-        seen_BG = np.zeros((len(values_BP), len(self)), dtype=bool)
-        np.logical_or.at(seen_BG, (slice(None), self.of_column), ~np.isnan(values_BP))
+        a_BSG = (self._of_columns @ a_BSP.reshape(-1, a_BSP.shape[2]).T).T.reshape(*a_BSP.shape[:2], len(self))
+        seen_BG = (self._of_columns @ (~np.isnan(values_BP)).astype(np.float32).T).T > 0
         return a_BSG, np.where(seen_BG, 0.0, np.nan)
 
     def table(self, sums: CohortSums, of_features: pd.DataFrame, score: int) -> pd.DataFrame:
         """A row for each gene, the most important first; its direction is that of its most important feature."""
-        found = pd.DataFrame({"gene": self.names, "patients": sums.patients_P})
+        found = pd.DataFrame({"gene": self.names, "records": sums.records_P})
         found["mean_attribution"] = sums.mean()[score]
         found["mean_absolute"] = sums.importance()[score]
         leading = of_features.drop_duplicates("feature").set_index("feature")
         found["mostly_by"] = leading.loc[found["gene"], "modality"].to_numpy()
         found["direction"] = leading.loc[found["gene"], "direction"].to_numpy()
-        found["modalities"] = of_features.groupby("feature")["modality"].agg("+".join)[found["gene"]].to_numpy()
+        measured = of_features.groupby("feature")["modality"].agg("+".join)
+        found["modalities"] = measured.loc[found["gene"]].to_numpy()
         found["rank"] = stats.rankdata(-found["mean_absolute"], method="min").astype(int)
         found[f"share_in_top_{TOP}"], found["rank_low"], found["rank_high"] = sums.stability(score)
         return found.sort_values(["rank", "gene"]).reset_index(drop=True)

@@ -147,7 +147,7 @@ def _agreement(explainer: Explainer, of: Attributed, theirs_BSP: np.ndarray, mov
             # A value's side of the baseline gives both attributions their sign: it is taken off both.
             pair = [a[b, s, at] * side_BP[b, at] for a in (of.attribution_BSP, theirs_BSP)]
             if min(np.ptp(a) for a in pair) > 0:
-                found[b, s] = stats.spearmanr(*pair).statistic
+                found[b, s] = np.corrcoef(*(stats.rankdata(a) for a in pair))[0, 1]
     return found
 
 
@@ -205,6 +205,14 @@ def _kept(place_BP: torch.Tensor, moved_BP: torch.Tensor, keeps: bool) -> list[t
     return [(place_BP < share) == keeps if share < 1 else torch.full_like(moved_BP, keeps) for share in SHARES]
 
 
+def _p_of_gain(gain_N: np.ndarray) -> float:
+    """Of Wilcoxon's signed ranks, that gains are above 0."""
+    if not gain_N.any():
+        return 1.0
+    _, p_value = stats.wilcoxon(gain_N, alternative="greater")
+    return float(p_value)
+
+
 def _of_orders(curves: dict[str, np.ndarray], scores: Sequence[Score]) -> list[Guard]:
     found = []
     area = {name: np.trapezoid(values, SHARES, axis=2) for name, values in curves.items()}
@@ -212,7 +220,7 @@ def _of_orders(curves: dict[str, np.ndarray], scores: Sequence[Score]) -> list[G
         gain_N = area["insertion"][:, s] - area["deletion"][:, s]
         gain_N = gain_N - (area["insertion, random"][:, s] - area["deletion, random"][:, s])
         gain_N = gain_N[np.abs(curves["insertion"][:, s]).max(axis=1) > 0]
-        p_value = float(stats.wilcoxon(gain_N, alternative="greater").pvalue) if (gain_N != 0).any() else 1.0
+        p_value = _p_of_gain(gain_N)
         mean = float(gain_N.mean()) if len(gain_N) else 0.0
         better = int((gain_N > 0).sum())
         sentence = (

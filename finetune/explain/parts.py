@@ -68,9 +68,11 @@ def read_parts(explainer: Explainer, folder: Path) -> Iterator[Attributed]:
             column = table[name].combine_chunks()
             here = ~np.asarray(column.is_null())
             found[here, at] = np.nan_to_num(np.asarray(column.flatten())).reshape(-1, at.stop - at.start)
-        numbers = [table[name].to_numpy().reshape(-1, count) for name in ("value", "baseline", "completeness_error")]
+        value, baseline, error = (
+            table[name].to_numpy().reshape(-1, count) for name in ("value", "baseline", "completeness_error")
+        )
         steps = int(table["steps"][0].as_py())
-        yield Attributed(rows, found.reshape(-1, count, len(explainer.columns)), *numbers, steps)
+        yield Attributed(rows, found.reshape(-1, count, len(explainer.columns)), value, baseline, error, steps)
 
 
 def _table(explainer: Explainer, attributed: Attributed, labels: Sequence[str]) -> pa.Table:

@@ -8,6 +8,7 @@ draws genes, genes of a set that rise and fall together make it look surer than 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,8 @@ def enrichment(genes: pd.DataFrame, sets: Mapping[str, Sequence[str]], seed: int
     """Test gene sets.
 
     Args:
-        genes: ``gene``, ``mean_absolute`` and ``direction`` of each.
+        genes: ``gene``, ``mean_absolute``, ``direction`` and ``modalities`` of each, as ``protein+rna``; of modalities
+            without any gene of a set, such as clinical, none is compared with.
         sets: Name to genes.
         seed: Of the random sets.
 
@@ -56,27 +58,36 @@ def enrichment(genes: pd.DataFrame, sets: Mapping[str, Sequence[str]], seed: int
         ``mean_rank`` (0 the last, 1 the first), ``p_value``, ``fdr``, ``direction``, the share of its attribution that
         ``raises``, and its ``leading`` genes.
     """
+    genes = _comparable(genes, set().union(*sets.values()))
     position = {gene: at for at, gene in enumerate(genes["gene"])}
     members = {name: np.array([position[g] for g in dict.fromkeys(of) if g in position]) for name, of in sets.items()}
     members = {name: at for name, at in members.items() if SMALLEST <= len(at) <= LARGEST and len(at) < len(genes)}
     columns = ["pathway", "genes", "mean_rank", "p_value", "fdr", "direction", "raises", "leading"]
     if not members:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame({column: [] for column in columns})
     size = genes["mean_absolute"].to_numpy()
     rank = (stats.rankdata(size) - 1) / (len(size) - 1)
     random_sums = _random_sums(rank, max(map(len, members.values())), seed)
     raising, lowering = ((genes["direction"] == name).to_numpy() * size for name in (RAISES, LOWERS))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, at in members.items():
         above = (random_sums[:, len(at) - 1] >= rank[at].sum() - 1e-9).sum()
         up, down = raising[at].sum(), lowering[at].sum()
         leading = ", ".join(genes["gene"].to_numpy()[at[np.argsort(-size[at], kind="stable")[:5]]])
         share = up / (up + down) if up + down else 0.5
         direction = RAISES if share > 0.5 else LOWERS
-        rows.append([name, len(at), rank[at].mean(), (1 + above) / (1 + PERMUTATIONS), 0.0, direction, share, leading])
-    found = pd.DataFrame(rows, columns=columns)
+        p_value = (1 + above) / (1 + PERMUTATIONS)
+        entry = [name, len(at), rank[at].mean(), p_value, 0.0, direction, share, leading]
+        rows.append(dict(zip(columns, entry, strict=True)))
+    found = pd.DataFrame(rows)
     found["fdr"] = stats.false_discovery_control(found["p_value"])
     return found.sort_values(["p_value", "mean_rank"], ascending=[True, False]).reset_index(drop=True)
+
+
+def _comparable(genes: pd.DataFrame, in_sets: set[str]) -> pd.DataFrame:
+    measured = genes["modalities"].str.split("+")
+    inside = set(measured[genes["gene"].isin(list(in_sets))].explode())
+    return genes.loc[[bool(inside.intersection(of)) for of in measured]]
 
 
 def _random_sums(rank_G: np.ndarray, most: int, seed: int) -> np.ndarray:

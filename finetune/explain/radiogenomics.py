@@ -47,8 +47,8 @@ class Radiogenomics:
         sentences: What was done, or why nothing was.
     """
 
-    features: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
-    pathways: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    features: pd.DataFrame = field(default_factory=lambda: _nothing())
+    pathways: pd.DataFrame = field(default_factory=lambda: _nothing())
     sentences: tuple[str, ...] = ()
 
 
@@ -120,11 +120,11 @@ def _told(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of features and of pathways: name, R² and p-value."""
     standard_NF = standardised(values_NF)
-    varies = np.flatnonzero(standard_NF.any(axis=0))
+    varies = np.flatnonzero(standard_NF.any(axis=0)).tolist()
     place = {names[f]: k for k, f in enumerate(varies)}
     members = {name: [place[g] for g in dict.fromkeys(of) if g in place] for name, of in sets.items()}
     members = {name: at for name, at in members.items() if len(at) >= SMALLEST}
-    means = [standard_NF[:, varies[at]].mean(axis=1) for at in members.values()]
+    means = [standard_NF[:, [varies[k] for k in at]].mean(axis=1) for at in members.values()]
     targets_NF = np.column_stack([standard_NF[:, varies], *means])
     progress.start(f"asking scans for {modality}", PERMUTATIONS, "orders")
     ridge = Ridge(z_ND, np.random.default_rng(seed))
@@ -199,10 +199,14 @@ def _penalties(uy_DF: np.ndarray, square_F: np.ndarray, s_D: np.ndarray, count: 
     return penalties[np.argmin([np.broadcast_to(error, square_F.shape) for error in errors], axis=0)]
 
 
+def _nothing() -> pd.DataFrame:
+    return pd.DataFrame({column: [] for column in COLUMNS})
+
+
 def _ranked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """All tables in one, the false discovery rate over all of them, the best told first."""
     if not tables:
-        return pd.DataFrame(columns=COLUMNS)
+        return _nothing()
     found = pd.concat(tables, ignore_index=True)
     found["fdr"] = stats.false_discovery_control(found["p_value"])
-    return found.sort_values(["r_squared", "name"], ascending=[False, True]).reset_index(drop=True)[COLUMNS]
+    return found.sort_values(["r_squared", "name"], ascending=[False, True]).reset_index(drop=True).loc[:, COLUMNS]

@@ -33,7 +33,7 @@ from foundation.files.lock import WORKING, claimed_run, refuse_foreign
 from foundation.files.whole import write_json
 from foundation.progress import Progress
 
-IDENTITY = f"{WORKING}/identity.json"
+IDENTITY = f"{WORKING}/explanation.json"
 CARDS = 12
 SWARM_RECORDS = 300
 SPREAD_RECORDS = 256
@@ -75,7 +75,7 @@ def explain(
     refuse_foreign(out, IDENTITY)
     opened = PreparedCohort(cohort)
     kept = KeptPredictor.read(run, device)
-    sentences = kept.sentences(opened)
+    sentences = _sentences(kept, opened)
     explainer = Explainer.of(kept, opened)
     rows, shown = _rows(kept, opened, patients)
     labels = _labels(opened, rows, identifiers)
@@ -90,7 +90,7 @@ def explain(
                 "cohort": opened.hash,
                 "seed": seed,
                 "--identifiers": identifiers,
-                "--patients": rows[:shown].tolist(),
+                "order of patients": rows.tolist(),
             },
         )
         spread_S = explainer.spread(sample(rows, SPREAD_RECORDS), progress)
@@ -122,6 +122,12 @@ def explain(
         _write_tables(explained, out)
         write_page(explained, out / FILE)
     return [*sentences, *headlines(explained)]
+
+
+def _sentences(kept: KeptPredictor, cohort: PreparedCohort) -> list[str]:
+    """What the cohort and the methods do not share; what one method was trained without, others may well read."""
+    alone = {f"'{name}': the model was trained without it, so it is not used." for name in kept.modalities}
+    return [sentence for sentence in kept.sentences(cohort) if sentence not in alone]
 
 
 def _rows(kept: KeptPredictor, cohort: PreparedCohort, patients: str | int) -> tuple[np.ndarray, int]:
@@ -180,8 +186,9 @@ def _guards(
 
 
 def _some(of: Attributed, here: np.ndarray) -> Attributed:
-    parts = (of.rows, of.attribution_BSP, of.score_BS, of.baseline_BS, of.error_BS)
-    return Attributed(*(part[here] for part in parts), of.steps)
+    return Attributed(
+        of.rows[here], of.attribution_BSP[here], of.score_BS[here], of.baseline_BS[here], of.error_BS[here], of.steps
+    )
 
 
 def _swarms(explainer: Explainer, genes: CohortGenes, out: Path) -> list[Swarm]:

@@ -80,13 +80,12 @@ def modality_shares(
         has = [name for name, there in zip(here, pattern, strict=True) if there]
         for part in explainer.split(alike):
             if 0 < len(has) <= MOST_MODALITIES:
-                frames.append(
-                    _shares(explainer, explainer.read(rows[part]), has, rows[part], [labels[n] for n in part])
-                )
+                called = [labels[int(n)] for n in part]
+                frames.append(_shares(explainer, explainer.read(rows[part]), has, rows[part], called))
             progress.advance(len(part))
     progress.finish()
     if not frames:
-        return pd.DataFrame(columns=["patient", "row", "task", "score", "modality", "share"])
+        return pd.DataFrame({name: [] for name in ("patient", "row", "task", "score", "modality", "share")})
     return pd.concat(frames, ignore_index=True).sort_values(["row", "task", "score"], kind="stable", ignore_index=True)
 
 

@@ -109,7 +109,7 @@ def headlines(explained: Explained) -> list[str]:
         told = [f"The explanation stood all of its {counted(len(guards), 'check')}."]
     for s, score in enumerate(explained.scores):
         leading = explained.genes.features[s].head(3)
-        names = [f"{row.feature} ({row.modality}, {row.direction} it)" for row in leading.itertuples()]
+        names = [f"{row['feature']} ({row['modality']}, {row['direction']} it)" for row in _records(leading)]
         told.append(f"{score}: most by {listed(names)}{_mark(explained, score)}.")
     return told
 
@@ -130,6 +130,10 @@ def write_page(explained: Explained, path: Path) -> None:
     _images(page, explained.images)
     _patients(page, explained)
     page.write(path)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.to_dict("records")
 
 
 def _mark(explained: Explained, score: Score) -> str:
@@ -201,15 +205,15 @@ def _score(page: Page, explained: Explained, s: int, score: Score) -> None:
     largest = max(float(features["mean_absolute"].max()), 1e-12)
     rows = [
         [
-            row.feature,
-            Cell(row.modality, number=False),
-            row.patients,
-            Cell(f"{row.mean_absolute:.3g}", row.mean_absolute / largest),
-            row.direction,
-            Cell(f"{row.rank_low:.0f} to {row.rank_high:.0f}"),
-            Cell(percent(getattr(row, f"share_in_top_{TOP}"), 1)),
+            row["feature"],
+            Cell(row["modality"], number=False),
+            row["records"],
+            Cell(f"{row['mean_absolute']:.3g}", 0.6 * row["mean_absolute"] / largest),
+            row["direction"],
+            Cell(f"{row['rank_low']:.0f} to {row['rank_high']:.0f}"),
+            Cell(percent(row[f"share_in_top_{TOP}"], 1)),
         ]
-        for row in features.itertuples()
+        for row in _records(features)
     ]
     header = ["feature", "modality", "records", "mean |attribution|", "more of it", "rank, 95 %", f"in the top {TOP}"]
     page.table(header, rows, "Features; ranks and how often one is in the top, over bootstraps of patients")
@@ -224,14 +228,14 @@ def _score(page: Page, explained: Explained, s: int, score: Score) -> None:
 def _joined(page: Page, genes: pd.DataFrame) -> None:
     rows = [
         [
-            row.gene,
-            row.modalities.replace("+", ", "),
-            Cell(f"{row.mean_absolute:.3g}"),
-            f"{row.direction}, by {row.mostly_by}",
-            Cell(f"{row.rank_low:.0f} to {row.rank_high:.0f}"),
-            Cell(percent(getattr(row, f"share_in_top_{TOP}"), 1)),
+            row["gene"],
+            row["modalities"].replace("+", ", "),
+            Cell(f"{row['mean_absolute']:.3g}"),
+            f"{row['direction']}, by {row['mostly_by']}",
+            Cell(f"{row['rank_low']:.0f} to {row['rank_high']:.0f}"),
+            Cell(percent(row[f"share_in_top_{TOP}"], 1)),
         ]
-        for row in genes.head(SHOWN_GENES).itertuples()
+        for row in _records(genes.head(SHOWN_GENES))
     ]
     header = ["gene", "measured by", "mean |attribution|", "more of it", "rank, 95 %", f"in the top {TOP}"]
     with page.folded("genes, joined over modalities"):
@@ -244,15 +248,15 @@ def _pathways(page: Page, pathways: pd.DataFrame) -> None:
         return
     rows = [
         [
-            row.pathway,
-            row.genes,
-            Cell(f"{row.mean_rank:.2f}"),
-            Cell(p_number(row.p_value)),
-            Cell(p_number(row.fdr), 0.5 if row.fdr < FDR else None),
-            f"{row.direction} ({percent(row.raises if row.direction == 'raises' else 1 - row.raises, 1)})",
-            row.leading,
+            row["pathway"],
+            row["genes"],
+            Cell(f"{row['mean_rank']:.2f}"),
+            Cell(p_number(row["p_value"])),
+            Cell(p_number(row["fdr"]), 0.5 if row["fdr"] < FDR else None),
+            f"{row['direction']} ({percent(row['raises'] if row['direction'] == 'raises' else 1 - row['raises'], 1)})",
+            row["leading"],
         ]
-        for row in pathways.head(SHOWN_PATHWAYS).itertuples()
+        for row in _records(pathways.head(SHOWN_PATHWAYS))
     ]
     header = ["pathway", "genes", "mean rank", "p", "FDR", "more of it", "led by"]
     page.table(header, rows, "Gene sets whose genes matter more than others (mean rank 0.5: as much as others)")
@@ -270,10 +274,10 @@ def _modalities(page: Page, explained: Explained) -> None:
     for score in explained.scores:
         of = explained.modalities
         of = of[(of["task"] == score.task) & (of["score"] == score.name) & (of["modality"] != NOTHING_KNOWN)]
-        mean = of.groupby("modality")["share"].apply(lambda share: share.abs().mean()).sort_values(ascending=False)
-        figures.append(
-            bars([*mean.index], mean.to_list(), axis="mean |share|", title=str(score), alt=f"Modalities of {score}")
-        )
+        mean = of.assign(size=of["share"].abs()).groupby("modality")["size"].mean().to_dict()
+        names = sorted(map(str, mean), key=lambda name: -mean[name])
+        sizes = [mean[name] for name in names]
+        figures.append(bars(names, sizes, axis="mean |share|", title=str(score), alt=f"Modalities of {score}"))
     page.figures(figures)
 
 
@@ -289,15 +293,15 @@ def _radiogenomics(page: Page, found: Radiogenomics) -> None:
     for what, frame in (("Features", found.features), ("Pathways", found.pathways)):
         rows = [
             [
-                row.name_,
-                row.scan,
-                row.modality,
-                row.patients,
-                Cell(decimal(row.r_squared), max(0.0, row.r_squared)),
-                Cell(p_number(row.p_value)),
-                Cell(p_number(row.fdr)),
+                row["name"],
+                row["scan"],
+                row["modality"],
+                row["patients"],
+                Cell(decimal(row["r_squared"]), max(0.0, row["r_squared"])),
+                Cell(p_number(row["p_value"])),
+                Cell(p_number(row["fdr"])),
             ]
-            for row in frame.head(SHOWN_GENES).rename(columns={"name": "name_"}).itertuples()
+            for row in _records(frame.head(SHOWN_GENES))
         ]
         if rows:
             page.table(header, rows, f"{what} that the image embedding alone predicts best")
