@@ -86,7 +86,7 @@ def enrichment(genes: pd.DataFrame, sets: Mapping[str, Sequence[str]], seed: int
 
 def _comparable(genes: pd.DataFrame, in_sets: set[str]) -> pd.DataFrame:
     measured = genes["modalities"].str.split("+")
-    inside = set(measured[genes["gene"].isin(list(in_sets))].explode())
+    inside = {name for gene, of in zip(genes["gene"], measured, strict=True) if gene in in_sets for name in of}
     return genes.loc[[bool(inside.intersection(of)) for of in measured]]
 
 

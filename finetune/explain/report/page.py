@@ -274,7 +274,7 @@ def _modalities(page: Page, explained: Explained) -> None:
     for score in explained.scores:
         of = explained.modalities
         of = of[(of["task"] == score.task) & (of["score"] == score.name) & (of["modality"] != NOTHING_KNOWN)]
-        mean = of.assign(size=of["share"].abs()).groupby("modality")["size"].mean().to_dict()
+        mean = of.assign(size=np.abs(of["share"])).groupby("modality")["size"].mean().to_dict()
         names = sorted(map(str, mean), key=lambda name: -mean[name])
         sizes = [mean[name] for name in names]
         figures.append(bars(names, sizes, axis="mean |share|", title=str(score), alt=f"Modalities of {score}"))
