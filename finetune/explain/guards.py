@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -209,8 +210,8 @@ def _p_of_gain(gain_N: np.ndarray) -> float:
     """Of Wilcoxon's signed ranks, that gains are above 0."""
     if not gain_N.any():
         return 1.0
-    _, p_value = stats.wilcoxon(gain_N, alternative="greater")
-    return float(p_value)
+    found: Any = stats.wilcoxon(gain_N, alternative="greater")
+    return float(found.pvalue)
 
 
 def _of_orders(curves: dict[str, np.ndarray], scores: Sequence[Score]) -> list[Guard]:

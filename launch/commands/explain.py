@@ -35,7 +35,7 @@ from launch.command import Command
 def explain(
     run: Path, cohort: Path, out: Path, patients: str, gene_sets: Path | None, identifiers: bool, seed: int
 ) -> None:
-    """Explain what a fine-tuning RUN keeps, on the patients of a prepared COHORT.
+    """Explain what a RUN predicts for a prepared COHORT.
 
     Writes explanation.html, one file that needs no network: checks on top, then for each score genes, pathways and
     modalities, what a scan tells of genes, and patients one by one. Beside it stand the tables, and attributions/ with

@@ -93,7 +93,7 @@ def test_version(capsys):
     ("args", "expected"),
     [
         (["prepar"], "No such command 'prepar'; did you mean 'prepare'?"),
-        (["zzz"], "known: describe, doctor, finetune, launch, prepare, pretrain, simulate"),
+        (["zzz"], "known: describe, doctor, explain, finetune, launch, prepare, pretrain, simulate"),
         (["prepare", "c.yaml", "--ot", "x"], "--out"),
         (["prepare", "c.yaml"], "Missing option '--out'"),
         (["prepare"], "Missing argument 'COHORT.yaml'"),
