@@ -3,10 +3,10 @@
     python benchmarks/study_explanations.py runs/explained demo/source/truth --out runs/explanations.json
 
 Takes a folder that `chiasma explain` wrote of a simulated cohort, and the truth that `chiasma simulate` wrote. A
-feature is causal for an endpoint where it follows a number of the latent that the endpoint was drawn from. Printed for each
-score is how well the mean absolute attribution tells causal features from all others (AUROC), among all modalities and
-within each; and of endpoints that are weighted sums of the latent the share of causal features of which more does to
-the score what the simulation says.
+feature is causal for an endpoint where it follows a number of the latent that the endpoint was drawn from. Printed for
+each score is how well the mean absolute attribution tells causal features from all others (AUROC), among all modalities
+and within each; and, of endpoints that are weighted sums of the latent, the share of causal features of which more does
+to the score what the simulation says.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,11 @@ from scipy import stats
 from finetune.config import FROM_SCRATCH, FROZEN_PROBE, OURS
 from finetune.explain.methods import Columns
 from finetune.explain.pathways import SMALLEST
-from finetune.kept_predictor import KeptPredictor
-from foundation.cohort.store import PreparedCohort
+from finetune.kept_predictor import NETWORKS, KeptPredictor
+from finetune.methods.modes import Frozen, Scratch
+from finetune.predictor import MODEL, Predictor
 from foundation.data.dataset import CohortDataset
+from foundation.hub.seen_patients import SeenPatients
 from foundation.model.embedding import embed
 from foundation.model.view import View
 from foundation.progress import Progress, Silent
@@ -54,7 +57,7 @@ class Radiogenomics:
 
 def radiogenomics(
     kept: KeptPredictor,
-    cohort: PreparedCohort,
+    run: Path,
     columns: Columns,
     rows: np.ndarray,
     sets: Mapping[str, Sequence[str]],
@@ -66,14 +69,14 @@ def radiogenomics(
 
     Args:
         kept: Whose image towers see.
-        cohort: Of whose patients the first record with a scan counts.
+        run: Its folder, which knows whom each network was taught by.
         columns: Features to predict.
-        rows: Records.
+        rows: Records, of which the first of each patient with a scan counts.
         sets: Gene sets; a pathway is the mean of its genes' standardised values.
         seed: Of folds and orders.
         progress: Told of permutations.
     """
-    progress = progress or Silent()
+    progress, cohort = progress or Silent(), columns.cohort
     name = next((name for name in (OURS, FROZEN_PROBE, FROM_SCRATCH) if name in kept.networks), None)
     if name is None:
         return Radiogenomics(sentences=("No network was kept, so there is no image tower to ask.",))
@@ -84,7 +87,9 @@ def radiogenomics(
         return Radiogenomics(sentences=("The kept network reads no scans.",))
     data = CohortDataset(predictor.align(cohort), stop_above=0.0)
     embedded = embed(model, data, rows, scans, progress=progress, label="embedding scans")
-    features, pathways, sentences = [], [], []
+    features, pathways = [], []
+    sentences = [f"Scans are seen by the network '{name}'."]
+    taught_N = _taught(run, name, predictor, cohort.patients[rows])
     for scan in scans:
         here = np.flatnonzero(embedded.present[scan].cpu().numpy())
         # One record of each patient, so that no patient is on both sides of a fold.
@@ -94,19 +99,36 @@ def radiogenomics(
         for modality, at in columns.slices().items():
             values_NF = columns.values(rows[here])[:, at]
             both = np.flatnonzero(~np.isnan(values_NF).all(axis=1))
+            new = both[~taught_N[here[both]]]
+            # A tower that was taught to agree with a patient's omics says more of them than of anybody new.
+            asked, whom = (
+                (new, "who did not teach it") if len(new) >= FEWEST_PATIENTS else (both, "who may have taught it")
+            )
             if len(both) < FEWEST_PATIENTS:
                 told = f"'{scan}' and '{modality}': {counted(len(both), 'patient')} with both, too few to ask."
                 sentences.append(told)
                 continue
-            told = _told(z_ND[both], values_NF[both], columns.names[at.start : at.stop], sets, seed, progress, modality)
+            sentences.append(f"'{scan}' and '{modality}': {counted(len(asked), 'patient')} {whom}.")
+            told = _told(
+                z_ND[asked], values_NF[asked], columns.names[at.start : at.stop], sets, seed, progress, modality
+            )
             for table, into in zip(told, (features, pathways), strict=True):
                 if len(table):
-                    into.append(table.assign(scan=scan, modality=modality, patients=len(both)))
-    sentences.append(
-        f"Scans are seen by the network '{name}'. Patients who taught it count too: a tower that was pretrained to "
-        "agree with their omics says more of these than of new patients."
-    )
+                    into.append(table.assign(scan=scan, modality=modality, patients=len(asked)))
     return Radiogenomics(_ranked(features), _ranked(pathways), tuple(sentences))
+
+
+def _taught(run: Path, name: str, predictor: Predictor, patients: np.ndarray) -> np.ndarray:
+    """[N] bool, patients who taught the image tower of a network; everybody, where it is not known."""
+    config = predictor.adapted.config
+    folders = [] if isinstance(config, Scratch) else [run / MODEL]
+    if not isinstance(config, Frozen) or config.train:
+        folders.append(run / NETWORKS[name])
+    taught_N = np.zeros(len(patients), dtype=bool)
+    for folder in folders:
+        seen = SeenPatients.read(folder)
+        taught_N |= True if seen is None else seen.among(patients)
+    return taught_N
 
 
 def _told(

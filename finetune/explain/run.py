@@ -21,7 +21,7 @@ from finetune.explain.parts import FOLDER, name_of, read_parts, write_parts
 from finetune.explain.pathways import enrichment, known_sets, refuse_strangers
 from finetune.explain.radiogenomics import radiogenomics
 from finetune.explain.report.page import FILE, SWARMED, Card, Explained, Swarm, headlines, write_page
-from finetune.explain.shapley import modality_shares
+from finetune.explain.shapley import MOST_MODALITIES, modality_shares
 from finetune.kept_predictor import DOCUMENT, KeptPredictor
 from finetune.resuming import read_json
 from foundation.cohort.gene_sets import read_gene_sets
@@ -32,6 +32,7 @@ from foundation.files.identity import hashes_of, refuse_another
 from foundation.files.lock import WORKING, claimed_run, refuse_foreign
 from foundation.files.whole import write_json
 from foundation.progress import Progress
+from foundation.wording import counted
 
 IDENTITY = f"{WORKING}/explanation.json"
 CARDS = 12
@@ -99,7 +100,7 @@ def explain(
         genes = over_cohort(read_parts(explainer, out / FOLDER), explainer.columns, len(explainer.scores), seed)
         pathways = [enrichment(table, sets, seed) for table in genes.genes] if sets else []
         shares = modality_shares(explainer, kept.modalities, rows, labels, progress)
-        told = radiogenomics(kept, opened, explainer.columns, rows, sets, seed=seed, progress=progress)
+        told = radiogenomics(kept, run, explainer.columns, rows, sets, seed=seed, progress=progress)
         images = _images(kept, opened, rows[:shown], out, progress, seed)
         explained = Explained(
             cohort=opened.manifest.name,
@@ -127,7 +128,12 @@ def explain(
 def _sentences(kept: KeptPredictor, cohort: PreparedCohort) -> list[str]:
     """What the cohort and the methods do not share; what one method was trained without, others may well read."""
     alone = {f"'{name}': the model was trained without it, so it is not used." for name in kept.modalities}
-    return [sentence for sentence in kept.sentences(cohort) if sentence not in alone]
+    told = [sentence for sentence in kept.sentences(cohort) if sentence not in alone]
+    here = [cohort.modalities.index(name) for name in kept.modalities if name in cohort.modalities]
+    if many := int((cohort.present_NM[:, here].sum(axis=1) > MOST_MODALITIES).sum()):
+        has = f"{counted(many, 'record has', 'records have')} more than {MOST_MODALITIES} modalities"
+        told.append(f"{has}: what each of them contributes is not told.")
+    return told
 
 
 def _rows(kept: KeptPredictor, cohort: PreparedCohort, patients: str | int) -> tuple[np.ndarray, int]:

@@ -98,12 +98,17 @@ class Explained:
     images: Any = None
 
 
+def _of_images(explained: Explained) -> list[Any]:
+    """Checks of what explains scans: each has a name, a value, whether it passed, and a sentence."""
+    return list(explained.images.guards) if explained.images is not None else []
+
+
 def headlines(explained: Explained) -> list[str]:
     """What there is to know first: whether the explanation can be believed, then what each score comes from."""
-    guards = list(explained.guards.guards)
+    guards = [*explained.guards.guards, *_of_images(explained)]
     failed = [guard for guard in guards if not guard.passed]
     if failed:
-        scores = listed(list(dict.fromkeys(f"'{guard.score}'" for guard in failed)))
+        scores = listed(list(dict.fromkeys(f"'{getattr(guard, 'score', 'scans')}'" for guard in failed)))
         told = [f"{len(failed)} of {counted(len(guards), 'check')} failed: what explains {scores} is {NOT_TRUSTED}."]
     else:
         told = [f"The explanation stood all of its {counted(len(guards), 'check')}."]
@@ -143,6 +148,10 @@ def _mark(explained: Explained, score: Score) -> str:
     return f" – {NOT_TRUSTED} ({numbers})" if failed else ""
 
 
+def _passed(passed: bool) -> str:
+    return "passed" if passed else "FAILED"
+
+
 def _checks(page: Page, explained: Explained) -> None:
     page.section("Can it be believed?")
     names = list(dict.fromkeys(guard.name for guard in explained.guards.guards))
@@ -152,7 +161,7 @@ def _checks(page: Page, explained: Explained) -> None:
         cells: list[Entry] = [str(score)]
         for name in names:
             guard = found.get((score, name))
-            cells.append(Cell(f"{guard.value:.2g} {'passed' if guard.passed else 'FAILED'}") if guard else GAP)
+            cells.append(Cell(f"{guard.value:.2g} {_passed(guard.passed)}") if guard else GAP)
         rows.append([*cells, Cell(NOT_TRUSTED if explained.guards.failed(score) else "stands", number=False)])
     page.table(["score", *names, "so it"], rows)
     page.text(
@@ -167,6 +176,9 @@ def _checks(page: Page, explained: Explained) -> None:
             ["score", "check", "what was found"],
             [[str(guard.score), guard.name, guard.sentence] for guard in explained.guards.guards],
         )
+    if of_images := _of_images(explained):
+        rows = [[guard.name, Cell(f"{guard.value:.2g}"), _passed(guard.passed), guard.sentence] for guard in of_images]
+        page.table(["of scans", "value", "so it", "what was found"], rows)
     curves = explained.guards.curves
     if curves:
         with page.folded("deletion and insertion, drawn"):
