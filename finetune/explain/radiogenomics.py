@@ -28,7 +28,7 @@ from foundation.hub.seen_patients import SeenPatients
 from foundation.model.embedding import embed
 from foundation.model.view import View
 from foundation.progress import Progress, Silent
-from foundation.wording import counted
+from foundation.wording import counted, listed
 
 FOLDS = 5
 PERMUTATIONS = 100
@@ -88,6 +88,7 @@ def radiogenomics(
     data = CohortDataset(predictor.align(cohort), stop_above=0.0)
     embedded = embed(model, data, rows, scans, progress=progress, label="embedding scans")
     features, pathways = [], []
+    asked_of: dict[bool, list[str]] = {True: [], False: []}
     sentences = [f"Scans are seen by the network '{name}'."]
     taught_N = _taught(run, name, predictor, cohort.patients[rows])
     for scan in scans:
@@ -101,20 +102,21 @@ def radiogenomics(
             both = np.flatnonzero(~np.isnan(values_NF).all(axis=1))
             new = both[~taught_N[here[both]]]
             # A tower that was taught to agree with a patient's omics says more of them than of anybody new.
-            asked, whom = (
-                (new, "who did not teach it") if len(new) >= FEWEST_PATIENTS else (both, "who may have taught it")
-            )
+            asked = new if len(new) >= FEWEST_PATIENTS else both
             if len(both) < FEWEST_PATIENTS:
                 told = f"'{scan}' and '{modality}': {counted(len(both), 'patient')} with both, too few to ask."
                 sentences.append(told)
                 continue
-            sentences.append(f"'{scan}' and '{modality}': {counted(len(asked), 'patient')} {whom}.")
+            asked_of[len(asked) == len(new)].append(f"'{modality}'")
             told = _told(
                 z_ND[asked], values_NF[asked], columns.names[at.start : at.stop], sets, seed, progress, modality
             )
             for table, into in zip(told, (features, pathways), strict=True):
                 if len(table):
                     into.append(table.assign(scan=scan, modality=modality, patients=len(asked)))
+    for new, whom in ((True, "who taught it nothing"), (False, "of whom some taught it, as the others are too few")):
+        if asked_of[new]:
+            sentences.append(f"Asked for {listed(list(dict.fromkeys(asked_of[new])))} are patients {whom}.")
     return Radiogenomics(_ranked(features), _ranked(pathways), tuple(sentences))
 
 

@@ -88,7 +88,7 @@ def bars(
         axes.set_yticks(places, [shortened(name, 26) for name in names])
         axes.set_ylim(-len(names) + 0.4, 0.6)
         axes.set_xlabel(axis)
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=4)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     return picture(stream, SMALL, alt, title, caption)

@@ -18,7 +18,7 @@ from finetune.explain.radiogenomics import FDR, Radiogenomics
 from finetune.explain.report.figures import bars, orders, swarm
 from finetune.explain.shapley import NOTHING_KNOWN
 from finetune.tasks.base import Task
-from foundation.report.page import GAP, Cell, Entry, Page
+from foundation.report.page import GAP, Cell, Entry, Page, Picture
 from foundation.wording import counted, decimal, listed, p_number, percent
 
 FILE = "explanation.html"
@@ -329,16 +329,17 @@ def _patients(page: Page, explained: Explained) -> None:
     if not explained.cards:
         return
     page.section(
-        "Patients", "Of classes, the likeliest one is explained. Bars add up to the score, with those not shown."
+        "Patients",
+        "Of classes, the likeliest one is explained. Bars say what omics values move the score by from its baseline; the "
+        "scan, and what is missing, are part of the baseline here.",
     )
-    names, modalities = explained.columns.names, explained.columns.modalities
     for card in explained.cards:
         page.subsection(card.label)
-        page.text(f"Read from {card.modalities.replace('+', ', ')}. {_predicted(card.predicted)}")
-        page.figures(
-            _card_figure(card, s, score, names, modalities, _mark(explained, score))
-            for s, score in _of_card(explained.scores, card)
-        )
+        page.text(f"Read from {card.modalities.replace('+', ', ')}.")
+        shown = _of_card(explained.scores, card)
+        rows = [[score.task, _predicted(card, score.task), _by_modality(explained, card, score)] for _, score in shown]
+        page.table(["task", "predicted", "moved by each modality (Shapley values)"], rows)
+        page.figures(_card_figure(explained, card, s, score) for s, score in shown)
 
 
 def _of_card(scores: Sequence[Score], card: Card) -> list[tuple[int, Score]]:
@@ -350,25 +351,41 @@ def _of_card(scores: Sequence[Score], card: Card) -> list[tuple[int, Score]]:
     return [*best.values()]
 
 
-def _card_figure(card: Card, s: int, score: Score, names: Sequence[str], modalities: Sequence[str], mark: str):
-    a_P = card.attribution_SP[s]
-    leading = [p for p in np.argsort(-np.abs(a_P), kind="stable")[:ON_CARD] if a_P[p] != 0]
-    labels = [f"{names[p]} {modalities[p]} {card.values_P[p]:.3g}" for p in leading]
+def _card_figure(explained: Explained, card: Card, s: int, score: Score) -> Picture:
+    """Bars of the values that moved a score most; in words all others together."""
+    names, modalities, a_P = explained.columns.names, explained.columns.modalities, card.attribution_SP[s]
+    ordered = [p for p in np.argsort(-np.abs(a_P), kind="stable") if a_P[p] != 0]
+    labels = [f"{names[p]} {modalities[p]} {card.values_P[p]:.3g}" for p in ordered[:ON_CARD]]
+    sizes = a_P[ordered[:ON_CARD]].tolist()
+    from_what = float(card.score_S[s]) - float(a_P.sum())
+    caption = f"From {decimal(from_what, signed=True)} at the baseline"
+    if rest := ordered[ON_CARD:]:
+        caption += f"; {counted(len(rest), 'other value')}: {decimal(float(a_P[rest].sum()), signed=True)} together"
     return bars(
         labels,
-        a_P[leading].tolist(),
+        sizes,
         axis="attribution",
-        title=f"{score} {decimal(float(card.score_S[s]), signed=True)}{mark}",
+        title=f"{score} {decimal(float(card.score_S[s]), signed=True)}{_mark(explained, score)}",
         alt=f"What {score} of {card.label} comes from",
-        caption="" if leading else "No omics value of this patient is off its baseline.",
+        caption=f"{caption}." if labels else "No omics value of this patient is off its baseline.",
     )
 
 
-def _predicted(predicted: Mapping[str, float]) -> str:
-    """Numbers of a prediction: probabilities of classes and risks; times are in the file."""
-    told = [
-        f"{name.replace('/probability/', ' ').replace('/', ' ')} {decimal(value)}"
-        for name, value in predicted.items()
-        if "survival_probability" not in name
-    ]
-    return f"Predicted: {', '.join(told)}." if told else ""
+def _predicted(card: Card, task: str) -> str:
+    """Probabilities, numbers and risks; probabilities of survival at times are in the predictions of `predict`."""
+    told = {
+        name.removeprefix(f"{task}/"): value for name, value in card.predicted.items() if name.startswith(f"{task}/")
+    }
+    return ", ".join(
+        f"{name.removeprefix('probability/')} {decimal(value)}"
+        for name, value in told.items()
+        if not name.startswith("survival_probability")
+    )
+
+
+def _by_modality(explained: Explained, card: Card, score: Score) -> str:
+    of = explained.modalities
+    own = of[(of["patient"] == card.label) & (of["task"] == score.task) & (of["score"] == score.name)]
+    return f"{score.name}: " + ", ".join(
+        f"{name} {decimal(share, signed=True)}" for name, share in zip(own["modality"], own["share"], strict=True)
+    )
