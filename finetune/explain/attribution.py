@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.explain.linear import linear_methods
-from finetune.explain.methods import Columns, Method, Records, Score, scores_of
+from finetune.explain.methods import Columns, ExplainedMethod, Records, Score, scores_of
 from finetune.explain.networks import network_methods
 from finetune.kept_predictor import KeptPredictor
 from foundation.cohort.store import PreparedCohort
@@ -96,7 +96,7 @@ class Explainer:
         scores: That are explained, S of them.
     """
 
-    methods: Sequence[Method]
+    methods: Sequence[ExplainedMethod]
     columns: Columns
     scores: list[Score]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.explain.methods import Columns, Method, Records, Weighted
+from finetune.explain.methods import Columns, ExplainedMethod, Records, Weighted
 from finetune.kept_predictor import KeptPredictor
 from finetune.methods.image_features import ImageFeatures
 from finetune.methods.inputs import Block
@@ -29,7 +29,7 @@ STEP = 1e-3
 Predicted = dict[str, np.ndarray]
 
 
-class LinearMethod(Method):
+class ExplainedLinear(ExplainedMethod):
     """A linear baseline of the stack.
 
     Args:
@@ -47,17 +47,17 @@ class LinearMethod(Method):
         self.aligned = [align(preprocessing, cohort) for preprocessing in found if preprocessing is not None]
 
     def read(self, rows: np.ndarray, columns: Columns) -> LinearRecords:
-        """See `Method.read`."""
+        """See `ExplainedMethod.read`."""
         return LinearRecords(self, rows, columns)
 
-    def randomised(self, seed: int) -> LinearMethod:
-        """See `Method.randomised`."""
+    def randomised(self, seed: int) -> ExplainedLinear:
+        """See `ExplainedMethod.randomised`."""
         random = np.random.default_rng(seed)
         models = {
             endpoint: replace(model, parts={group: _in_disorder(part, random) for group, part in model.parts.items()})
             for endpoint, model in self.models.items()
         }
-        return LinearMethod(models, self.cohort, self.weighted)
+        return ExplainedLinear(models, self.cohort, self.weighted)
 
 
 def _in_disorder(part: Part, random: np.random.Generator) -> Part:
@@ -83,7 +83,7 @@ class LinearRecords(Records):
         columns: Of attributions.
     """
 
-    def __init__(self, method: LinearMethod, rows: np.ndarray, columns: Columns) -> None:
+    def __init__(self, method: ExplainedLinear, rows: np.ndarray, columns: Columns) -> None:
         self.method, self.rows, self.columns = method, rows, columns
         images = ImageFeatures(method.cohort)
         self._read: dict[str, list[tuple[Part, np.ndarray, dict[str, Block]]]] = {}
@@ -198,9 +198,9 @@ def _joined(parts: Sequence[tuple[np.ndarray, Predicted]], name: str, count: int
     return whole
 
 
-def linear_methods(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, LinearMethod]:
+def linear_methods(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, ExplainedLinear]:
     """The linear models of a stack."""
     return {
-        name: LinearMethod(models, cohort, Weighted(kept, name, torch.device("cpu")))
+        name: ExplainedLinear(models, cohort, Weighted(kept, name, torch.device("cpu")))
         for name, models in kept.linear.items()
     }

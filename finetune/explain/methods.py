@@ -111,7 +111,7 @@ class Records(ABC):
         """[B, S, P] float64, what each value contributes to its share, from the baseline on."""
 
 
-class Method(ABC):
+class ExplainedMethod(ABC):
     """A method of the stack."""
 
     aligned: list[Aligned]
@@ -122,7 +122,7 @@ class Method(ABC):
         """Read records of the cohort."""
 
     @abstractmethod
-    def randomised(self, seed: int) -> Method:
+    def randomised(self, seed: int) -> ExplainedMethod:
         """The same with its weights in disorder: each tensor keeps its numbers, in random places."""
 
 

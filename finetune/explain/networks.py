@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.explain.methods import Columns, Method, Records, Weighted
+from finetune.explain.methods import Columns, ExplainedMethod, Records, Weighted
 from finetune.kept_predictor import KeptPredictor
 from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.predictor import Predictor
@@ -32,7 +32,7 @@ from foundation.model.towers.base import ImageTower
 from foundation.model.view import FUSED, View
 
 
-class NetworkMethod(Method):
+class ExplainedNetwork(ExplainedMethod):
     """A network of the stack.
 
     Args:
@@ -51,13 +51,13 @@ class NetworkMethod(Method):
         self._data = CohortDataset(self.whole, stop_above=0.0)
 
     def read(self, rows: np.ndarray, columns: Columns) -> NetworkRecords:
-        """See `Method.read`."""
+        """See `ExplainedMethod.read`."""
         rows = np.array(rows, dtype=np.int64)
         batch = self._data.__getitems__(BatchKey(rows, np.zeros_like(rows)))
         return NetworkRecords(self, batch.to(self.device), columns)
 
-    def randomised(self, seed: int) -> NetworkMethod:
-        """See `Method.randomised`; components that heads read are weights too."""
+    def randomised(self, seed: int) -> ExplainedNetwork:
+        """See `ExplainedMethod.randomised`; components that heads read are weights too."""
         adapted = copy.deepcopy(self.adapted)
         random = torch.Generator().manual_seed(seed)
         learned = dict(adapted.named_parameters())
@@ -66,7 +66,7 @@ class NetworkMethod(Method):
             for tensor in learned.values():
                 order = torch.randperm(tensor.numel(), generator=random).to(tensor.device)
                 tensor.copy_(tensor.flatten()[order].view_as(tensor))
-        return NetworkMethod(replace(self.predictor, adapted=adapted), self.cohort, self.weighted)
+        return ExplainedNetwork(replace(self.predictor, adapted=adapted), self.cohort, self.weighted)
 
 
 class NetworkRecords(Records):
@@ -78,7 +78,7 @@ class NetworkRecords(Records):
         columns: Of attributions.
     """
 
-    def __init__(self, method: NetworkMethod, batch: Batch, columns: Columns) -> None:
+    def __init__(self, method: ExplainedNetwork, batch: Batch, columns: Columns) -> None:
         self.method, self.batch = method, batch
         read = [name for name in batch.omics if name in method.whole.positions]
         self._sizes = {name: batch.omics[name].shape[1] for name in read}
@@ -168,10 +168,10 @@ def _in_place(adapted: Adapted, towers: Mapping[str, nn.Module]) -> Iterator[Non
         adapted.model.towers.update(own)
 
 
-def network_methods(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, NetworkMethod]:
+def network_methods(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, ExplainedNetwork]:
     """The networks of a stack."""
     found = {}
     for name, predictor in kept.networks.items():
         device = next(predictor.adapted.parameters()).device
-        found[name] = NetworkMethod(predictor, cohort, Weighted(kept, name, device))
+        found[name] = ExplainedNetwork(predictor, cohort, Weighted(kept, name, device))
     return found

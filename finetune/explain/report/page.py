@@ -330,8 +330,8 @@ def _patients(page: Page, explained: Explained) -> None:
         return
     page.section(
         "Patients",
-        "Of classes, the likeliest one is explained. Bars say what omics values move the score by from its baseline; the "
-        "scan, and what is missing, are part of the baseline here.",
+        "Of classes, the likeliest one is explained. Bars say by what omics values move the score from its baseline; "
+        "the scan, and what is missing, are part of the baseline here.",
     )
     for card in explained.cards:
         page.subsection(card.label)

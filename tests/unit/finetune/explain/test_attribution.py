@@ -9,9 +9,9 @@ import torch
 from captum.attr import IntegratedGradients
 
 from finetune.explain.attribution import TOLERANCE, Explainer
-from finetune.explain.linear import LinearMethod
+from finetune.explain.linear import ExplainedLinear
 from finetune.explain.methods import Score
-from finetune.explain.networks import NetworkMethod, NetworkRecords
+from finetune.explain.networks import ExplainedNetwork, NetworkRecords
 from finetune.methods.adapted import EVERYTHING
 from finetune.methods.image_features import ImageFeatures
 
@@ -45,7 +45,7 @@ def test_what_was_not_observed_gets_exactly_nothing(explainer):
 
 
 def test_a_network_agrees_with_captum(explainer):
-    [method] = [m for m in explainer.methods if isinstance(m, NetworkMethod) and len(m.weighted.tasks) == 2]
+    [method] = [m for m in explainer.methods if isinstance(m, ExplainedNetwork) and len(m.weighted.tasks) == 2]
     records = method.read(ROWS, explainer.columns)
     assert isinstance(records, NetworkRecords)
     sizes = {name: values.shape[1] for name, values in records.batch.omics.items()}
@@ -65,7 +65,7 @@ def test_a_network_agrees_with_captum(explainer):
 
 
 def test_a_linear_model_is_slope_times_value(explainer, cohort):
-    [method] = [m for m in explainer.methods if isinstance(m, LinearMethod) and "os" in m.models]
+    [method] = [m for m in explainer.methods if isinstance(m, ExplainedLinear) and "os" in m.models]
     part = method.models["os"].parts[""]
     inputs = part.inputs
     blocks = inputs.blocks(cohort, ROWS, ImageFeatures(cohort))
