@@ -20,7 +20,6 @@ from finetune.explain.methods import Columns, ExplainedMethod, Records, Score, s
 from finetune.explain.networks import network_methods
 from finetune.kept_predictor import KeptPredictor
 from foundation.cohort.store import PreparedCohort
-from foundation.errors import DataError
 from foundation.progress import Progress, Silent
 
 BATCH = 32
@@ -105,18 +104,11 @@ class Explainer:
         """The stack that a run keeps.
 
         Raises:
-            DataError: The cohort was prepared otherwise, shares too little with what a method knows, or has no omics.
+            DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
         """
         methods = [*network_methods(kept, cohort).values(), *linear_methods(kept, cohort).values()]
         aligned = [one for method in methods for one in method.aligned]
-        columns = Columns.of(aligned) if aligned else Columns(cohort, {})
-        if not len(columns):
-            raise DataError(
-                "nothing that the kept predictor reads of it is omics, so there is no gene to explain by",
-                where=str(cohort.path),
-                fix="explain a run whose kept predictor reads omics, on a cohort that has them",
-            )
-        return cls(methods, columns, scores_of(kept))
+        return cls(methods, Columns.of(aligned) if aligned else Columns(cohort, {}), scores_of(kept))
 
     def randomised(self, seed: int) -> Explainer:
         """The same with the weights of all methods in disorder."""
@@ -139,7 +131,7 @@ class Explainer:
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
         """Rows in batches."""
-        size = max(1, min(BATCH, MOST_NUMBERS // (len(self.columns) * len(self.scores))))
+        size = max(1, min(BATCH, MOST_NUMBERS // max(1, len(self.columns) * len(self.scores))))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def spread(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:

@@ -86,7 +86,8 @@ class Columns:
 
     def values(self, rows: np.ndarray) -> np.ndarray:
         """[N, P] in the cohort's own units, NaN where not observed."""
-        return np.concatenate([self.cohort.values_NF(n, rows)[:, at] for n, at in self.positions.items()], axis=1)
+        parts = [self.cohort.values_NF(name, rows)[:, at] for name, at in self.positions.items()]
+        return np.concatenate([np.zeros((len(rows), 0), dtype=np.float32), *parts], axis=1)
 
 
 class Records(ABC):

@@ -118,7 +118,8 @@ class NetworkRecords(Records):
             for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
                 x_BF = (self.x_BF * float(point)).requires_grad_()
                 scores_BS = self._scores(x_BF)
-                for s in used:
+                # A network that reads scans alone owes omics values nothing.
+                for s in used if scores_BS.requires_grad else ():
                     # A record's scores depend on its own values alone, so one sum gives the gradients of all.
                     [slope_BF] = torch.autograd.grad(
                         scores_BS[:, s].sum(), x_BF, retain_graph=s != used[-1], materialize_grads=True

@@ -72,7 +72,7 @@ def read_parts(explainer: Explainer, folder: Path) -> Iterator[Attributed]:
             table[name].to_numpy().reshape(-1, count) for name in ("value", "baseline", "completeness_error")
         )
         steps = int(table["steps"][0].as_py())
-        yield Attributed(rows, found.reshape(-1, count, len(explainer.columns)), value, baseline, error, steps)
+        yield Attributed(rows, found.reshape(len(rows), count, len(explainer.columns)), value, baseline, error, steps)
 
 
 def _table(explainer: Explainer, attributed: Attributed, labels: Sequence[str]) -> pa.Table:

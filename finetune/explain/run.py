@@ -81,8 +81,8 @@ def explain(
     rows, shown = _rows(kept, opened, patients)
     labels = _labels(opened, rows, identifiers)
     sets = read_gene_sets(gene_sets) if gene_sets else known_sets([n.adapted.model for n in kept.networks.values()])
-    if sets:
-        refuse_strangers(sets, explainer.columns.names, str(gene_sets or run))
+    if gene_sets and len(explainer.columns):
+        refuse_strangers(sets, explainer.columns.names, str(gene_sets))
     with claimed_run(out, doing="is being explained in"), writing(out):
         _begin(
             out,
@@ -96,8 +96,10 @@ def explain(
         )
         spread_S = explainer.spread(sample(rows, SPREAD_RECORDS), progress)
         write_parts(explainer, rows, labels, spread_S, out / FOLDER, progress)
-        guards = _guards(explainer, rows, spread_S, out, seed, progress)
-        genes = over_cohort(read_parts(explainer, out / FOLDER), explainer.columns, len(explainer.scores), seed)
+        guards, genes = Guards([]), CohortGenes([], [])
+        if len(explainer.columns):
+            guards = _guards(explainer, rows, spread_S, out, seed, progress)
+            genes = over_cohort(read_parts(explainer, out / FOLDER), explainer.columns, len(explainer.scores), seed)
         pathways = [enrichment(table, sets, seed) for table in genes.genes] if sets else []
         shares = modality_shares(explainer, kept.modalities, rows, labels, progress)
         told = radiogenomics(kept, run, explainer.columns, rows, sets, seed=seed, progress=progress)
@@ -112,7 +114,7 @@ def explain(
             spread_S=spread_S,
             guards=guards,
             genes=genes,
-            swarms=_swarms(explainer, genes, out),
+            swarms=_swarms(explainer, genes, out) if genes.features else [],
             pathways=pathways,
             modalities=shares,
             radiogenomics=told,
@@ -251,7 +253,7 @@ def _images(
 
 
 def _write_tables(explained: Explained, out: Path) -> None:
-    for s, score in enumerate(explained.scores):
+    for s, score in enumerate(explained.scores if explained.genes.features else ()):
         _write_table(explained.genes.features[s], out / "genes" / f"{name_of(score)}.features.tsv")
         _write_table(explained.genes.genes[s], out / "genes" / f"{name_of(score)}.genes.tsv")
         if s < len(explained.pathways):

@@ -111,7 +111,9 @@ def headlines(explained: Explained) -> list[str]:
         scores = listed(list(dict.fromkeys(f"'{getattr(guard, 'score', 'scans')}'" for guard in failed)))
         told = [f"{len(failed)} of {counted(len(guards), 'check')} failed: what explains {scores} is {NOT_TRUSTED}."]
     else:
-        told = [f"The explanation stood all of its {counted(len(guards), 'check')}."]
+        told = [f"The explanation stood all of its {counted(len(guards), 'check')}."] if guards else []
+    if not explained.genes.features:
+        return [*told, "Nothing that the kept predictor reads of this cohort is omics, so no genes are told."]
     for s, score in enumerate(explained.scores):
         leading = explained.genes.features[s].head(3)
         names = [f"{row['feature']} ({row['modality']}, {row['direction']} it)" for row in _records(leading)]
@@ -128,7 +130,7 @@ def write_page(explained: Explained, path: Path) -> None:
     )
     _checks(page, explained)
     _about(page, explained)
-    for s, score in enumerate(explained.scores):
+    for s, score in enumerate(explained.scores if explained.genes.features else ()):
         _score(page, explained, s, score)
     _modalities(page, explained)
     _radiogenomics(page, explained.radiogenomics)
@@ -153,6 +155,8 @@ def _passed(passed: bool) -> str:
 
 
 def _checks(page: Page, explained: Explained) -> None:
+    if not explained.guards.guards and explained.images is None:
+        return
     page.section("Can it be believed?")
     names = list(dict.fromkeys(guard.name for guard in explained.guards.guards))
     found = {(guard.score, guard.name): guard for guard in explained.guards.guards}
@@ -339,7 +343,8 @@ def _patients(page: Page, explained: Explained) -> None:
         shown = _of_card(explained.scores, card)
         rows = [[score.task, _predicted(card, score.task), _by_modality(explained, card, score)] for _, score in shown]
         page.table(["task", "predicted", "moved by each modality (Shapley values)"], rows)
-        page.figures(_card_figure(explained, card, s, score) for s, score in shown)
+        if explained.genes.features:
+            page.figures(_card_figure(explained, card, s, score) for s, score in shown)
 
 
 def _of_card(scores: Sequence[Score], card: Card) -> list[tuple[int, Score]]:

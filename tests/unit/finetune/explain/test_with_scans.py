@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import finetune.tasks  # noqa: F401
 from finetune.config import OURS
 from finetune.explain.attribution import Explainer
 from finetune.explain.radiogenomics import radiogenomics
+from finetune.explain.run import explain
 from finetune.kept_predictor import KeptPredictor
 from finetune.methods.adapt import adapt
 from finetune.methods.adapted import EVERYTHING
@@ -101,3 +103,15 @@ def test_scans_are_asked_for_genes(predictor, seeing, tmp_path):
     assert any("of whom some taught it" in sentence for sentence in found.sentences)
     few = radiogenomics(predictor, tmp_path, explainer.columns, ROWS[:10], {})
     assert not len(few.features) and any("too few to ask" in sentence for sentence in few.sentences)
+
+
+def test_a_predictor_of_scans_alone_is_explained_by_what_is_there(predictor, seeing, tmp_path, monkeypatch):
+    alone = replace(predictor.networks[OURS], modalities=("mri",))
+    kept = replace(predictor, networks={OURS: alone}, modalities=("mri",))
+    (tmp_path / "run" / "kept").mkdir(parents=True)
+    (tmp_path / "run" / "kept" / "predictor.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(KeptPredictor, "read", lambda *_: kept)
+    told = explain(tmp_path / "run", seeing.path, tmp_path / "out", patients=2)
+    assert "so no genes are told" in told[-1]
+    page = (tmp_path / "out" / "explanation.html").read_text(encoding="utf-8")
+    assert "What each modality contributes" in page and "patient 2" in page and "Can it be believed?" not in page
