@@ -30,8 +30,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with configs/ and demo/, as `make demo` leaves it, of fewer patients and one epoch."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
-    simulate, prepare, pretrain, _ = steps_of_make()
-    for arguments in ([*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"]):
+    simulate, prepare, pretrain, _, simulate_new, prepare_new, *_ = steps_of_make()
+    few = [[*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"], simulate_new, prepare_new]
+    for arguments in few:
         run(["-m", "launch.cli", *arguments], folder)
     return folder
 
@@ -57,11 +58,22 @@ def test_make_targets_exist():
 
 def test_the_demo_takes_every_step_and_names_pages_that_they_write():
     steps, text = steps_of_make(), (REPOSITORY / "Makefile").read_text()
-    assert [step[0] for step in steps] == ["simulate", "prepare", "pretrain", "finetune"]
-    configs = [yaml.safe_load((REPOSITORY / step[1]).read_text()) for step in steps[2:]]
+    learning, using = (
+        ["simulate", "prepare", "pretrain", "finetune"],
+        ["simulate", "prepare", "predict", "explain", "publish"],
+    )
+    assert [step[0] for step in steps] == [*learning, *using]
+    configs = [yaml.safe_load((REPOSITORY / step[1]).read_text()) for step in steps[2:4]]
     folders = [(REPOSITORY / "configs" / "any" / config["out"]).resolve() for config in configs]
     reports = [f"{folder.relative_to(REPOSITORY)}/report.html" for folder in folders]
-    assert re.findall(r'echo "  (\S+)', text) == [f"{steps[1][-1]}/summary.html", *reports]
+    outputs = {step[0]: step[-1] for step in steps[6:]}
+    pages = [
+        f"{steps[1][-1]}/summary.html",
+        *reports,
+        f"{outputs['explain']}/explanation.html",
+        "demo/published/README.md",
+    ]
+    assert re.findall(r'echo "  (\S+)', text) == pages and "demo/published" in steps[-1]
 
 
 def test_every_chiasma_command_is_one_that_exists():
@@ -97,9 +109,14 @@ def test_tasks_of_the_readme_fit_the_cohort_of_the_readme():
 
 
 def test_python_lines_run_on_the_demo(demo):
-    expected = ["subtype/probability/S1", "mri+rna", "torch.Size([16, 2, 40, 48, 24])"]
+    expected = ["subtype/probability/S1", "subtype/set", "torch.Size([16, 2, 40, 48, 24])"]
     for script, output in zip(blocks("python"), expected, strict=True):
         assert output in run(["-c", script], demo)
+    # What `make demo` does with its run holds of the quick one of the lines above, which takes its place.
+    for step in [step for step in steps_of_make() if step[0] in ("predict", "explain", "publish")]:
+        run(["-m", "launch.cli", *("demo/quick" if word == "demo/finetuned" else word for word in step)], demo)
+    assert (demo / "demo" / "new" / "explained" / "explanation.html").is_file()
+    assert (demo / "demo" / "published" / "chiasma.json").is_file()
 
 
 def test_links_lead_somewhere():
