@@ -2,8 +2,8 @@
 
 Probabilities are calibrated by a scale of their logarithms, as a temperature is (Guo et al. 2017, On calibration of
 modern neural networks), and an intercept of each class (Platt 1999): a model of balanced classes gives the rare ones
-more than their share. Each pattern of modalities has its own, drawn towards those of everybody: where a pattern has few
-patients it has theirs. The set holds every class whose probability is not too low (Sadinle et al. 2019, Least ambiguous
+more than their share. Each pattern of modalities has its own, drawn towards those of everybody; how strongly, inner
+folds choose. The set holds every class whose probability is not too low (Sadinle et al. 2019, Least ambiguous
 set-valued classifiers), and always the likeliest.
 """
 
@@ -28,8 +28,11 @@ from finetune.uncertainty.base import (
 )
 from foundation.metrics.score import Score, mean, of_rows
 
-PRIOR = {"everybody": 0.1, "pattern": 10.0}
-"""Strength of the pull towards no change, and of a pattern's towards everybody's; in patients, for a change of 1."""
+TOWARDS_NONE = 0.1
+"""Strength of the pull towards no change, in patients for a change of 1."""
+
+TOWARDS_EVERYBODY = (1e6, 1000.0, 100.0, 10.0)
+"""Likewise, of a pattern's calibrators towards everybody's, to choose from; the first leaves none of their own."""
 
 LEAST = 1e-12
 """Of a probability, in logarithms."""
@@ -72,25 +75,19 @@ class OfClasses(Uncertain):
         """
         known = known.only(self.code(known.truth) >= 0)
         code_N, log_NK, patterns_N = self.code(known.truth), self._logs(known.predicted), known.patterns
-        self._calibrators = _calibrators(log_NK, code_N, patterns_N)
-        probability_NK = np.empty_like(log_NK)
-        folds = np.unique(known.inner)
-        for number in folds:
-            here = known.inner == number
-            others = ~here if len(folds) > 1 else here
-            learned = _calibrators(log_NK[others], code_N[others], patterns_N[others])
-            probability_NK[here] = _calibrated(log_NK[here], patterns_N[here], learned)
-        self._bounds = bounds(1 - probability_NK[np.arange(len(code_N)), code_N], patterns_N)
+        found = {s: _held_out(log_NK, code_N, patterns_N, known.inner, s) for s in TOWARDS_EVERYBODY}
+        place = np.arange(len(code_N)), code_N
+        strength = max(found, key=lambda s: np.log(np.maximum(found[s][place], LEAST)).mean())
+        self._calibrators, probability_NK = _calibrators(log_NK, code_N, patterns_N, strength), found[strength]
+        self._bounds = bounds(self._unlikely(probability_NK)[place], patterns_N)
 
     def tell(
         self, predicted: Mapping[str, np.ndarray], patterns: np.ndarray, level: float = LEVEL
     ) -> dict[str, np.ndarray]:
         """``calibrated/…`` like each ``probability/…``, and the ``set`` of classes; see `Uncertain.tell`."""
         probability_NK = _calibrated(self._logs(predicted), patterns, self._calibrators)
-        told_NK = 1 - probability_NK <= bound_of(self._bounds, patterns, level)[:, None]
+        told_NK = self._unlikely(probability_NK) <= bound_of(self._bounds, patterns, level)[:, None]
         told_NK |= probability_NK == probability_NK.max(axis=1, keepdims=True)
-        if self.ordered:
-            told_NK = np.maximum.accumulate(told_NK, axis=1) & np.maximum.accumulate(told_NK[:, ::-1], axis=1)[:, ::-1]
         sets = [BETWEEN.join(name for name, told in zip(self.classes, row, strict=True) if told) for row in told_NK]
         last_NK = probability_NK[:, -len(self.columns) :]
         names = (column.replace("probability/", "calibrated/", 1) for column in self.columns)
@@ -114,6 +111,19 @@ class OfClasses(Uncertain):
         """See `Uncertain.restore`."""
         self._calibrators, self._bounds = parted(state, "calibrators"), parted(state, "bounds")
 
+    def _unlikely(self, probability_NK: np.ndarray) -> np.ndarray:
+        """[N, K] nonconformity of each class: how improbable it is.
+
+        A class between two others of an order counts as the less probable of these, where it is less probable itself:
+        so a set has no gaps, and covers no more for it.
+        """
+        unlikely_NK = 1 - probability_NK
+        if not self.ordered:
+            return unlikely_NK
+        below_NK = np.minimum.accumulate(unlikely_NK, axis=1)
+        above_NK = np.minimum.accumulate(unlikely_NK[:, ::-1], axis=1)[:, ::-1]
+        return np.maximum(below_NK, above_NK)
+
     def _logs(self, predicted: Mapping[str, np.ndarray]) -> np.ndarray:
         """[N, K] logarithms of probabilities."""
         told_NK = np.stack([predicted[column] for column in self.columns], axis=1).astype(np.float64)
@@ -122,14 +132,29 @@ class OfClasses(Uncertain):
         return np.log(np.maximum(told_NK, LEAST))
 
 
-def _calibrators(log_NK: np.ndarray, code_N: np.ndarray, patterns_N: np.ndarray) -> dict[str, np.ndarray]:
+def _held_out(
+    log_NK: np.ndarray, code_N: np.ndarray, patterns_N: np.ndarray, inner_N: np.ndarray, strength: float
+) -> np.ndarray:
+    """[N, K] probabilities, of each inner fold by calibrators that were learned on the others."""
+    probability_NK, folds = np.empty_like(log_NK), np.unique(inner_N)
+    for number in folds:
+        here = inner_N == number
+        others = ~here if len(folds) > 1 else here
+        learned = _calibrators(log_NK[others], code_N[others], patterns_N[others], strength)
+        probability_NK[here] = _calibrated(log_NK[here], patterns_N[here], learned)
+    return probability_NK
+
+
+def _calibrators(
+    log_NK: np.ndarray, code_N: np.ndarray, patterns_N: np.ndarray, strength: float
+) -> dict[str, np.ndarray]:
     """Pattern to the logarithm of a scale and an intercept of each class [1 + K]."""
     neutral = np.zeros(1 + log_NK.shape[1])
-    everybody = _fit(log_NK, code_N, neutral, PRIOR["everybody"])
+    everybody = _fit(log_NK, code_N, neutral, TOWARDS_NONE)
     found = {EVERYBODY: everybody}
     for pattern in np.unique(patterns_N):
         here = patterns_N == pattern
-        found[str(pattern)] = _fit(log_NK[here], code_N[here], everybody, PRIOR["pattern"])
+        found[str(pattern)] = _fit(log_NK[here], code_N[here], everybody, strength)
     return found
 
 

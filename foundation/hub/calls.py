@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Caller:
+class Caller:
     """Calls functions of `huggingface_hub`, which raise what `_is_passing` knows."""
 
     def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -34,7 +34,7 @@ class _Caller:
 
 
 @contextmanager
-def patiently(where: str) -> Iterator[_Caller]:
+def patiently(where: str) -> Iterator[Caller]:
     """Something that calls functions of a hub; whatever they raise leaves as an error of this project.
 
     Args:
@@ -52,7 +52,7 @@ def patiently(where: str) -> Iterator[_Caller]:
     )
 
     try:
-        yield _Caller()
+        yield Caller()
     except OfflineModeIsEnabled:
         what = "HF_HUB_OFFLINE forbids to ask the hub"
         raise ConfigError(what, where=where, fix="unset it where there is a network") from None

@@ -7,17 +7,27 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-FEWEST = 3
-"""Characters of an identifier; shorter ones are the names of folds and classes too, and are not searched for."""
+import yaml
 
-BINARY = 8
-"""Characters from which an identifier is searched for among numbers, where a shorter one may stand by chance."""
+SHORTEST = 3
+"""Characters of an identifier that is searched for at all: folds and classes have the names of shorter ones.
+
+It is searched for as a whole string of JSON or YAML, a cell of a table, or the name of a file.
+"""
+
+WITHIN_TEXT, NUMBER_WITHIN_TEXT = 4, 7
+"""Characters from which it is searched for within text too; and those of one of digits alone, as sizes are."""
+
+BINARY = 6
+"""Characters from which an identifier is searched for among numbers, where a shorter one stands by chance."""
 
 SECRETS = {
     "a token of a model hub": re.compile(rb"\bhf_[A-Za-z0-9]{20,}"),
     "a key of a store": re.compile(rb"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    "a key of a tracker": re.compile(rb"(?i)\b(?:wandb|api)[\w .:=\"']{0,20}\b[0-9a-f]{40}\b"),
     "a private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a password in a URL": re.compile(rb"\b[a-z][a-z0-9+.-]*://[^/\s:@]{1,64}:[^/\s:@]{3,128}@"),
 }
@@ -28,9 +38,8 @@ SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY", re.IGNORE
 SECRET_LENGTH = 12
 """Characters of such a value from which it is searched for."""
 
-PLACES = re.compile(
-    rb"(?<![\w./:])/(?:home|Users|root|mnt|scratch|work|data|tmp|var|gpfs|lustre)/[\w.+-]+(?:/[\w.+-]+)*"
-)
+ROOTS = "home|Users|root|mnt|scratch|work|data|tmp|var|opt|srv|gpfs|lustre|cluster"
+PLACES = re.compile(rf"(?<![\w./:])/(?:{ROOTS})/[\w.+-]+(?:/[\w.+-]+)*")
 
 TEXT = {".json", ".jsonl", ".yaml", ".yml", ".md", ".txt", ".tsv", ".html"}
 
@@ -55,31 +64,75 @@ def leaks(folder: Path, patients: Iterable[str]) -> list[Leak]:
         folder: All of its files are read.
         patients: Identifiers that must not be in any.
     """
-    names = {str(patient) for patient in patients if len(str(patient)) >= FEWEST}
-    # A short number may be any number of a text; a whole string of JSON or a cell of a table it is not by chance.
-    words = {name for name in names if name.isdigit() and len(name) < BINARY}
-    anywhere = sorted(name.encode() for name in names - words)
+    names = {str(patient) for patient in patients if len(str(patient)) >= SHORTEST}
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            found += [Leak(name, what) for what in dict.fromkeys(_of_file(path, name, anywhere, words))]
+            file = _File(path, path.relative_to(folder).as_posix())
+            found += [Leak(file.name, what) for what in dict.fromkeys(_of_file(file, names))]
     return found
 
 
-def _of_file(path: Path, name: str, anywhere: list[bytes], words: set[str]) -> Iterator[str]:
-    content, is_text = path.read_bytes(), path.suffix in TEXT
-    told = (content if is_text else _header(path, content)) + b"\n" + name.encode()
-    numbers = b"" if is_text else content
-    long = [one for one in anywhere if len(one) >= BINARY]
-    if _any_of(anywhere, told) or _any_of(long, numbers) or (is_text and words & _words(path, content)):
+@dataclass(frozen=True)
+class _File:
+    """A file, and what can be read in it.
+
+    Attributes:
+        path: Of it.
+        name: In the folder.
+    """
+
+    path: Path
+    name: str
+
+    @cached_property
+    def content(self) -> bytes:
+        """All of it."""
+        return self.path.read_bytes()
+
+    @cached_property
+    def words(self) -> str:
+        """Its text, or what a file of tensors says of itself; and its name."""
+        told = self.content if self.path.suffix in TEXT else _header(self.path, self.content)
+        return f"{told.decode('utf-8', errors='replace')}\n{self.name}"
+
+    @cached_property
+    def strings(self) -> set[str]:
+        """Every whole string: of a document its keys and values, as they are after decoding; the cells of a table."""
+        parts = set(Path(self.name).with_suffix("").parts)
+        text = self.words.removesuffix(f"\n{self.name}")
+        if self.path.suffix == ".tsv":
+            return parts | {cell.strip() for line in text.splitlines() for cell in line.split("\t")}
+        return parts | {string for document in _documents(text) for string in _strings(document)}
+
+
+def _of_file(file: _File, names: set[str]) -> Iterator[str]:
+    numbers = b"" if file.path.suffix in TEXT else file.content
+    decoded = "\n".join(file.strings)
+    if (
+        names & file.strings
+        or any(_stands_in(name, text) for name in names if _is_long(name) for text in (file.words, decoded))
+        or any(name.encode() in numbers for name in names if len(name) >= BINARY and not name.isdigit())
+    ):
         yield "the identifier of a patient"
-    yield from (what for what, pattern in SECRETS.items() if pattern.search(content))
+    yield from (what for what, pattern in SECRETS.items() if pattern.search(file.content))
     for variable, value in os.environ.items():
-        if SECRET_NAME.search(variable) and len(value) >= SECRET_LENGTH and value.encode() in content:
+        if SECRET_NAME.search(variable) and len(value) >= SECRET_LENGTH and value.encode() in file.content:
             yield f"the value of {variable}"
-    if place := PLACES.search(told):
-        yield f"a place of this machine, {place[0].decode(errors='replace')}"
+    if place := PLACES.search(file.words):
+        yield f"a place of this machine, {place[0]}"
+
+
+def _is_long(name: str) -> bool:
+    return len(name) >= (NUMBER_WITHIN_TEXT if name.isdigit() else WITHIN_TEXT)
+
+
+def _stands_in(name: str, text: str) -> bool:
+    """Whether an identifier is in a text and is no part of a longer word; of digits, no part of a number either."""
+    if name not in text:
+        return False
+    around = r"[\w.]" if name.isdigit() else r"[^\W_]"
+    return re.search(f"(?<!{around}){re.escape(name)}(?!{around})", text) is not None
 
 
 def _header(path: Path, content: bytes) -> bytes:
@@ -87,24 +140,22 @@ def _header(path: Path, content: bytes) -> bytes:
     return content[8 : 8 + int.from_bytes(content[:8], "little")] if path.suffix == ".safetensors" else b""
 
 
-def _any_of(identifiers: list[bytes], content: bytes) -> bool:
-    """Whether any identifier is there, not as a part of a longer word."""
-    here = [re.escape(one) for one in identifiers if one in content]
-    return any(re.search(rb"(?<![A-Za-z0-9])" + one + rb"(?![A-Za-z0-9])", content) for one in here)
-
-
-def _words(path: Path, content: bytes) -> set[str]:
-    """Whole strings of JSON, and keys; cells of a table; of other text nothing, as a short word may be any."""
-    text = content.decode("utf-8", errors="replace")
-    if path.suffix == ".tsv":
-        return {cell.strip() for line in text.splitlines() for cell in line.split("\t")}
-    if path.suffix not in (".json", ".jsonl"):
-        return set()
+def _documents(text: str) -> Iterator[object]:
+    """What a text is as JSON, as lines of JSON, or as YAML; nothing where it is neither."""
     try:
-        documents = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        yield json.loads(text)
+        return
     except ValueError:
-        documents = [json.loads(path.read_text(encoding="utf-8"))]
-    return {word for document in documents for word in _strings(document)}
+        lines = text.splitlines()
+    try:
+        yield from [json.loads(line) for line in lines if line.strip()]
+        return
+    except ValueError:
+        found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    try:
+        yield yaml.load(found[1] if found else text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        return
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from foundation.errors import ConfigError
+from foundation.errors import CheckpointError, ConfigError
 from foundation.files.hashing import sha256_of
 from foundation.hub.address import Address
-from foundation.hub.calls import patiently
+from foundation.hub.calls import Caller, patiently
 from foundation.hub.published import FILE, Published
 
 
@@ -48,7 +48,7 @@ def upload(folder: Path, address: Address, *, tag: str = "", private: bool = Tru
             commit_message=f"Publish {tag}",
             delete_patterns="*",
         ).oid
-        _compare(call, name, commit)
+        _compare(call, name, commit, sha256_of(folder / FILE), where)
         tags = {ref.name: ref.target_commit for ref in call(api.list_repo_refs, name).tags}
         if tag in tags and tags[tag] != commit:
             raise ConfigError(
@@ -59,10 +59,12 @@ def upload(folder: Path, address: Address, *, tag: str = "", private: bool = Tru
     return tag
 
 
-def _compare(call, name: str, commit: str) -> None:
-    """Fetch a revision anew, past every cache, and compare each file with chiasma.json."""
+def _compare(call: Caller, name: str, commit: str, expected: str, where: str) -> None:
+    """Fetch a revision anew, past every cache; compare its chiasma.json with what was sent, and each file with that."""
     from huggingface_hub import snapshot_download
 
     with tempfile.TemporaryDirectory() as place:
         fetched = call(snapshot_download, name, revision=commit, local_dir=place, force_download=True)
+        if sha256_of(Path(fetched) / FILE) != expected:
+            raise CheckpointError(f"{FILE} is not what was sent", where=where, fix="publish again")
         Published.verify(Path(fetched))

@@ -96,6 +96,21 @@ def test_sets_of_ordered_classes_have_no_gaps():
         assert one.tell(at, np.array(["mri"], dtype=object))["set"][0] == told
 
 
+def test_sets_of_ordered_classes_cover_no_more_for_having_no_gaps():
+    """Classes at both ends are likelier than the middle, so that nearly every set would have a gap."""
+    random, patterns, inner = some(0)
+    ends = random.random(len(patterns))
+    told = np.stack([0.85 * ends + 0.05, np.full(len(ends), 0.1), 0.85 * (1 - ends)], axis=1)
+    code = (random.random(len(ends))[:, None] > (told / told.sum(axis=1, keepdims=True)).cumsum(axis=1)).sum(axis=1)
+    known = Known(dict(zip(COLUMNS, told.T, strict=True)), {"y": {"code": code}}, patterns, inner)
+    here = np.arange(len(patterns)) % 2 == 0
+    one, new = classes(ordered=True), known.only(~here)
+    one.learn(known.only(here))
+    sets = one.tell(new.predicted, new.patterns)
+    assert within(one, sets, new) == pytest.approx(0.9, abs=0.02)
+    assert "a | c" not in set(sets["set"])
+
+
 def test_where_nothing_was_learned_every_class_is_in_the_set():
     at = {column: np.array([share]) for column, share in zip(COLUMNS, (0.98, 0.01, 0.01), strict=True)}
     assert classes().tell(at, np.array(["mri"], dtype=object))["set"][0] == "a | b | c"

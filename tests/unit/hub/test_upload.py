@@ -134,6 +134,29 @@ def test_what_comes_back_changed_is_not_tagged(hub, folder, monkeypatch):
     assert not tags(hub)
 
 
+def test_a_whole_folder_that_is_another_is_not_tagged(hub, folder, tmp_path, monkeypatch):
+    """What the hub gives back is sound by its own chiasma.json, and is not what was sent."""
+    import shutil
+
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "README.md").write_text("---\nlicense: mit\n---\n# Another\n")
+    Published.seal(other, "pretrained", "mit")
+    files = {name: (other / name).read_bytes() for name in ("README.md", FILE)}
+    whole = type(hub).fault
+
+    def exchanges(self, line):
+        if "/resolve/" in line:
+            for repository in self.repositories.values():
+                for commit in repository.commits.values():
+                    commit.update(files if commit else {})
+        return whole(self, line)
+
+    monkeypatch.setattr(type(hub), "fault", exchanges)
+    with pytest.raises(CheckpointError, match=r"chiasma\.json is not what was sent"):
+        upload(folder, PLACE)
+    assert not tags(hub)
+
+
 def test_a_tag_of_another_revision_is_refused(hub, folder):
     upload(folder, PLACE, tag="v1")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Another\n")
