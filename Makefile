@@ -11,17 +11,25 @@ ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.installed ## simulate a cohort, prepare it, pretrain on it, fine-tune: all in demo/
+demo: $(VENV)/.installed ## simulate, prepare, pretrain, fine-tune; predict new patients, explain, publish: all in demo/
 	rm -rf demo
 	$(BIN)/chiasma simulate demo/source --patients 300 --seed 0
 	$(BIN)/chiasma prepare demo/source/cohort.yaml --out demo/cohort
 	$(BIN)/chiasma pretrain configs/pretrain/tiny.yaml
 	$(BIN)/chiasma finetune configs/finetune/tiny.yaml
+	$(BIN)/chiasma simulate demo/new/source --patients 40 --seed 0 --after 300
+	$(BIN)/chiasma prepare demo/new/source/cohort.yaml --out demo/new/cohort
+	$(BIN)/chiasma predict demo/finetuned demo/new/cohort --out demo/new/predictions.parquet
+	$(BIN)/chiasma explain demo/finetuned demo/new/cohort --out demo/new/explained
+	$(BIN)/chiasma publish demo/finetuned --to demo/published --licence apache-2.0
 	@echo
+	@echo "Learned from 300 simulated patients, and tried on 40 who are new to it; what is published predicts without them."
 	@echo "Open these pages in a browser:"
 	@echo "  demo/cohort/summary.html      who the patients are, and what each of them lacks"
 	@echo "  demo/pretrained/report.html   what the model learned before it was told any outcome"
 	@echo "  demo/finetuned/report.html    how well it predicts subtype, response and survival, and what does better"
+	@echo "  demo/new/explained/explanation.html   which genes, pathways and modalities moved the predictions of new patients"
+	@echo "  demo/published/README.md      the model card of what others may use; demo/new/predictions.parquet has the table"
 
 test: $(VENV)/.installed ## run the tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)

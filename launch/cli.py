@@ -16,6 +16,7 @@ from launch.commands.describe import describe
 from launch.commands.describe_model import describe_model
 from launch.commands.doctor import doctor
 from launch.commands.embed import embed
+from launch.commands.explain import explain
 from launch.commands.finetune import finetune
 from launch.commands.launch import launch
 from launch.commands.predict import predict
@@ -45,6 +46,7 @@ for command in (
     finetune,
     embed,
     predict,
+    explain,
     publish,
     describe_model,
     launch,

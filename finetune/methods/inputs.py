@@ -95,8 +95,39 @@ class Inputs:
             DataError: The cohort was prepared otherwise than the training cohort or shares too little with it, or a
                 record is damaged.
         """
-        blocks = _imputed(_read(self.preprocessing, cohort, images, rows), self.center_F)
-        return self._scaled(_columns(self.preprocessing, blocks, self.components_EP, len(rows)))
+        return self.of_blocks(self.blocks(cohort, rows, images), len(rows))
+
+    def blocks(self, cohort: PreparedCohort, rows: np.ndarray, images: ImageFeatures) -> dict[str, Block]:
+        """Each modality of records, scaled; with the same arguments as `read`, of which it is the first half."""
+        return _read(self.preprocessing, cohort, images, rows)
+
+    def of_blocks(self, blocks: Mapping[str, Block], records: int) -> np.ndarray:
+        """[N, D] what a linear model reads of the blocks of so many records."""
+        imputed = _imputed(blocks, self.center_F)
+        return self._scaled(_columns(self.preprocessing, imputed, self.components_EP, records))
+
+    def slopes(self, weights_DS: np.ndarray) -> dict[str, np.ndarray]:
+        """Modality to [F, S]: weights of inputs carried back through components, to each observed value."""
+        raw_DS = np.zeros((len(self.keep), weights_DS.shape[1]))
+        raw_DS[self.keep] = weights_DS / self.scale_D[:, None]
+        count = len(self.components_EP)
+        many_PS, column, feature, start = self.components_EP.T @ raw_DS[:count], count, 0, 0
+        found = {}
+        for name, scaling in (self.preprocessing.modalities if self.preprocessing else {}).items():
+            if isinstance(scaling, ImageScaling):
+                width = len(scaling.channels) * ImageFeatures.count(scaling.shape)
+                missing = len(scaling.channels)
+            else:
+                width, missing = len(scaling.features), 1
+            if name == CLINICAL:
+                found[name] = raw_DS[column : column + width]
+                column += 2 * width
+            else:
+                found[name] = many_PS[feature : feature + width]
+                feature, column = feature + width, column + missing
+            start += width
+        assert start == len(self.center_F) and column == len(self.keep)
+        return found
 
     def _scaled(self, raw: np.ndarray) -> np.ndarray:
         return (raw[:, self.keep] - self.mean_D) / self.scale_D

@@ -98,7 +98,7 @@ class LinearModel:
             return {k + ending: v for ending, fitted in part.fitted.items() for k, v in fitted(x_ND).items()}
         risk = {ending: np.zeros(len(rows)) for ending in self.endings}
         hazard_NT = np.zeros((len(rows), len(times)))
-        for part, here in self._by_part(cohort, rows):
+        for part, here in self.by_part(cohort, rows):
             if part.inputs is not None:
                 x_ND = part.inputs.read(cohort, rows[here], images)
                 for ending, fitted in part.fitted.items():
@@ -115,7 +115,7 @@ class LinearModel:
         Raises:
             DataError: The cohort was prepared otherwise than the training cohort, or shares too little with it.
         """
-        parts = list(self._by_part(cohort, rows))
+        parts = list(self.by_part(cohort, rows))
         told = [
             sentence
             for part, _ in parts
@@ -133,7 +133,7 @@ class LinearModel:
                 )
         return list(dict.fromkeys(told))
 
-    def _by_part(self, cohort: PreparedCohort, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
+    def by_part(self, cohort: PreparedCohort, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
         """Each part that speaks for some of the rows, and the positions of those among them."""
         groups_N = cohort.groups[rows].astype(str)
         if set(self.parts) == {EVERYBODY}:

@@ -95,7 +95,7 @@ def test_version(capsys):
         (["prepar"], "No such command 'prepar'; did you mean 'prepare'?"),
         (
             ["zzz"],
-            "known: describe, describe-model, doctor, embed, finetune, launch, predict, prepare, pretrain, simulate",
+            "known: describe, describe-model, doctor, embed, explain, finetune, launch, predict, prepare, pretrain,",
         ),
         (["prepare", "c.yaml", "--ot", "x"], "--out"),
         (["prepare", "c.yaml"], "Missing option '--out'"),
@@ -254,17 +254,17 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_simulate_passes_on_what_was_asked(monkeypatch, tmp_path, capsys):
     asked = {}
 
-    def simulate(*, out, patients, seed, progress, scans):
-        asked.update(out=out, patients=patients, seed=seed, scans=scans)
+    def simulate(*, out, patients, seed, progress, scans, after):
+        asked.update(out=out, patients=patients, seed=seed, scans=scans, after=after)
         progress(0, patients)
         progress(patients, patients)
 
     stand_in(monkeypatch, "foundation.simulation.simulate", simulate=simulate)
     assert main(["simulate", str(tmp_path / "source"), "--patients", "7", "--seed", "3", "--no-scans"]) == 0
-    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3, "scans": False}
+    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3, "scans": False, "after": 0}
     assert f"chiasma prepare {tmp_path / 'source' / 'cohort.yaml'}" in capsys.readouterr().out
-    assert main(["simulate", str(tmp_path)]) == 0
-    assert asked == {"out": tmp_path, "patients": 300, "seed": 0, "scans": True}
+    assert main(["simulate", str(tmp_path), "--after", "9"]) == 0
+    assert asked == {"out": tmp_path, "patients": 300, "seed": 0, "scans": True, "after": 9}
 
 
 CONTENT = {

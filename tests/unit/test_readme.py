@@ -19,8 +19,11 @@ README, DOCS = REPOSITORY / "README.md", REPOSITORY / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md")), REPOSITORY / "benchmarks" / "README.md"]
 PART = DOCS / "adding-a-part.md"
 
-QUICK = {"describe-model", "predict", "embed", "publish"}
+QUICK = {"describe-model", "predict", "embed", "explain", "publish"}
 """Commands that are run where all that they name lies in the folder of the demo; of others the options are checked."""
+
+USING = ["predict", "explain", "publish"]
+"""What `make demo` does with its run, in this order."""
 
 COMMANDS = """
 import json, sys
@@ -61,8 +64,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
-    simulate, prepare, pretrain, _ = steps_of_make()
-    for arguments in ([*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"]):
+    simulate, prepare, pretrain, _, simulate_new, prepare_new, *_ = steps_of_make()
+    few = [[*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"], simulate_new, prepare_new]
+    for arguments in few:
         run(["-m", "launch.cli", *arguments], folder)
     finetuned = run(["-c", blocks("python", DOCS / "python.md")[0]], folder)
     assert "subtype/probability/S1" in finetuned
@@ -96,11 +100,15 @@ def test_make_targets_exist():
 
 def test_the_demo_takes_every_step_and_names_pages_that_they_write():
     steps, text = steps_of_make(), (REPOSITORY / "Makefile").read_text()
-    assert [step[0] for step in steps] == ["simulate", "prepare", "pretrain", "finetune"]
-    configs = [yaml.safe_load((REPOSITORY / step[1]).read_text()) for step in steps[2:]]
+    learning, using = ["simulate", "prepare", "pretrain", "finetune"], ["simulate", "prepare", *USING]
+    assert [step[0] for step in steps] == [*learning, *using]
+    configs = [yaml.safe_load((REPOSITORY / step[1]).read_text()) for step in steps[2:4]]
     folders = [(REPOSITORY / "configs" / "any" / config["out"]).resolve() for config in configs]
     reports = [f"{folder.relative_to(REPOSITORY)}/report.html" for folder in folders]
-    assert re.findall(r'echo "  (\S+)', text) == [f"{steps[1][-1]}/summary.html", *reports]
+    outputs = {step[0]: step[-1] for step in steps[6:]}
+    pages = [f"{steps[1][-1]}/summary.html", *reports, f"{outputs['explain']}/explanation.html"]
+    pages.append("demo/published/README.md")
+    assert re.findall(r'echo "  (\S+)', text) == pages and "demo/published" in steps[-1]
 
 
 def test_every_chiasma_command_is_one_that_exists():
@@ -121,9 +129,14 @@ def test_every_chiasma_command_is_one_that_exists():
 def test_quick_commands_run_on_the_demo(demo):
     used = [command[1:] for command in commands() if command[0] == "chiasma" and command[1] in QUICK]
     chosen = [command for command in used if not any(re.match(r"(hf:|runs/|cohorts/)", word) for word in command)]
-    assert {command[0] for command in chosen} >= {"describe-model", "predict", "embed"}
-    said = run(["-c", COMMANDS, json.dumps(chosen)], demo)
-    assert "name: new-patients" in said and "written: demo/predictions.parquet" in said
+    chosen = [command for position, command in enumerate(chosen) if command not in chosen[:position]]
+    assert {command[0] for command in chosen} == QUICK
+    assert all(step in chosen for step in steps_of_make() if step[0] in USING)
+    # Who reads a published folder needs it: what is made comes first.
+    said = run(["-c", COMMANDS, json.dumps(sorted(chosen, key=lambda command: command[0] != "publish"))], demo)
+    assert "name: new-patients" in said and "written: demo/new/predictions.parquet" in said
+    assert (demo / "demo" / "new" / "explained" / "explanation.html").is_file()
+    assert (demo / "demo" / "published" / "chiasma.json").is_file()
 
 
 def test_every_yaml_is_valid(tmp_path):

@@ -1,0 +1,1 @@
+"""Explanations of what a run keeps: which genes, pathways, modalities and regions its predictions come from."""
