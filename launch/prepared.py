@@ -1,9 +1,9 @@
-"""The prepared cohort that a command reads: one that is named, or one that is prepared on the way and then removed."""
+"""The prepared cohort that a command reads into a table: one that is named, or one that is prepared on the way."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,26 @@ import click
 
 if TYPE_CHECKING:
     from launch.progress import Progress
+
+
+def reads_cohort(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what `prepared` wants, `cohort`, `source` and `root`; and `out`, the table that it writes."""
+    parameters = [
+        click.argument("cohort", metavar="[COHORT]", required=False, type=str),
+        click.option("--out", type=click.Path(path_type=Path), required=True, help="The Parquet file to write."),
+        click.option(
+            "--from",
+            "source",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="A cohort.yaml, instead of a prepared cohort: it is prepared on the way.",
+        ),
+        click.option(
+            "--root", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As of `chiasma prepare`."
+        ),
+    ]
+    for parameter in reversed(parameters):
+        command = parameter(command)
+    return command
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from launch.command import Command
+from launch.prepared import prepared, reads_cohort
 
 
 @click.command(
@@ -17,15 +18,7 @@ from launch.command import Command
     goes_on="where it stopped",
 )
 @click.argument("run", metavar="RUN")
-@click.argument("cohort", metavar="[COHORT]", required=False, type=str)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The Parquet file to write.")
-@click.option(
-    "--from",
-    "source",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A cohort.yaml, instead of a prepared cohort: it is prepared on the way.",
-)
-@click.option("--root", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As of `chiasma prepare`.")
+@reads_cohort
 @click.option(
     "--level",
     type=click.FloatRange(0.5, 0.99),
@@ -39,13 +32,17 @@ def predict(run: str, cohort: str | None, out: Path, source: Path | None, root: 
     Any subset of the modalities will do, a scan alone too; the training data are not needed. The table says of each
     patient what was read, what is predicted, how far that can be off, and whether to abstain from it.
     """
+    from finetune.predict import Run
     from finetune.predict import predict as run_it
     from foundation.hub.address import local
-    from launch.prepared import prepared
     from launch.progress import Progress
 
+    place = local(run)
+    if source is not None:
+        # What is wrong with the run is told before a long preparation.
+        Run.open(place)
     with Progress() as progress, prepared(cohort, source, root, beside=out, progress=progress) as folder:
-        sentences = run_it(local(run), folder, out, progress, level)
+        sentences = run_it(place, folder, out, progress, level)
     for sentence in sentences:
         click.echo(sentence)
     click.echo(f"written: {out}")

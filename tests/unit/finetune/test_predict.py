@@ -20,6 +20,7 @@ from foundation.config import load_config
 from foundation.errors import CheckpointError, DataError
 from foundation.files import parts
 from foundation.hub.template import BLANK
+from foundation.yaml_text import dump, parse
 from launch.cli import main
 from pretrain.embed import embed
 
@@ -167,3 +168,26 @@ def test_who_lacks_features_is_read_from_the_rest_and_it_is_told(run, workplace,
     shares = table["observed/rna"]
     has = table["modalities"].str.contains("rna")
     assert set(shares[has]) == {1.0} and set(shares[~has]) == {0.0}
+
+
+def test_source_files_are_prepared_on_the_way_by_the_template_of_the_model(run, cohort, tmp_path, capsys):
+    """What `describe-model` writes, its blanks filled in and what is not there deleted, predicts as the records do."""
+    rows = np.flatnonzero(cohort.present_NM[:, cohort.modalities.index("rna")])[:12]
+    values = cohort.values_NF("rna", rows)
+    table = pd.DataFrame(values.T, index=cohort.features["rna"], columns=[f"N{n}" for n in range(len(rows))])
+    table.to_csv(tmp_path / "rna.tsv", sep="\t", index_label="gene")
+    spec = parse(chiasma.load(run).template())
+    spec["modalities"] = {"rna": {**spec["modalities"]["rna"], "unit": "", "values": "continuous"}}
+    spec["modalities"]["rna"]["source"]["files"] = str(tmp_path / "rna.tsv")
+    (tmp_path / "new.yaml").write_text(dump(spec))
+    out = tmp_path / "there" / "p.parquet"
+    assert main(["predict", str(run), "--from", str(tmp_path / "new.yaml"), "--out", str(out)]) == 0
+    found = pd.read_parquet(out).set_index("patient")
+    expected = chiasma.load(run).predict(cohort).iloc[rows]
+    alone = (expected["modalities"] == "rna").to_numpy()
+    assert set(found["modalities"]) == {"rna"} and len(found) == len(rows) and alone.any()
+    risks = found.loc[[f"N{n}" for n in range(len(rows))], "os/risk"].to_numpy()
+    np.testing.assert_allclose(risks[alone], expected["os/risk"].to_numpy()[alone], rtol=1e-4)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert main(["predict", str(tmp_path), "--from", str(tmp_path / "new.yaml"), "--out", str(out)]) == 2
+    assert "it has no predictor.json" in capsys.readouterr().err
