@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm slow lint bench clean
+.PHONY: help demo test test-slurm slow lint bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,11 @@ lint: $(VENV)/.installed-lint ## check style, format and types
 bench: $(VENV)/.installed ## run the benchmarks; each prints ratios and writes JSON
 	@set -e; for bench in benchmarks/bench_*.py; do echo "+ $$bench"; $(BIN)/python "$$bench" $(ARGS); done
 
+docs: $(VENV)/.installed-docs ## build the pages of docs/ as a site, in build/site
+	$(BIN)/python docs/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html"
+
 clean: ## remove what the other targets made, .venv included
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -63,6 +68,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --editable '.[test,docs]' --constraint constraints.txt
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed

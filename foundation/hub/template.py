@@ -48,7 +48,7 @@ def template(preprocessing: Preprocessing) -> str:
 
 def _of_image(scaling: ImageScaling) -> str:
     channels = listed([f"'{channel}'" for channel in scaling.channels])
-    return f"Any of the channels {channels} will do. DICOM, PNG and others: see the formats in the README."
+    return f"Any of the channels {channels} will do. DICOM, PNG and others: see `format` in docs/cohorts.md."
 
 
 def _of_omics(scaling: OmicsScaling) -> str:

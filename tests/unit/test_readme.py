@@ -1,7 +1,9 @@
-"""Every command, YAML and Python line of README.md and docs/: run, or checked against the thing it names."""
+"""Every command, YAML, Python line and link of README.md and docs/: run, or checked against the thing it names."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -13,11 +15,30 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "benchmarks" / "README.md"]
+README, DOCS = REPOSITORY / "README.md", REPOSITORY / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md")), REPOSITORY / "benchmarks" / "README.md"]
+PART = DOCS / "adding-a-part.md"
+
+QUICK = {"describe-model", "predict", "embed", "explain", "publish"}
+"""Commands that are run where all that they name lies in the folder of the demo; of others the options are checked."""
+
+USING = ["predict", "explain", "publish"]
+"""What `make demo` does with its run, in this order."""
+
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from launch.cli import cli
+for arguments in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    print(*arguments, done.output, sep="\\n")
+    assert done.exit_code == 0
+"""
 
 
-def blocks(language: str) -> list[str]:
-    return [text for page in PAGES for text in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)]
+def blocks(language: str, *pages: Path) -> list[str]:
+    found = [re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL) for page in pages or PAGES]
+    return [text for of_page in found for text in of_page]
 
 
 def commands() -> list[list[str]]:
@@ -25,15 +46,31 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines if line]
 
 
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and mkdocs make it."""
+    return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
+
+
+def anchors(page: Path) -> list[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    return [slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with configs/ and demo/, as `make demo` leaves it, of fewer patients and one epoch."""
+    """A folder with configs/ and demo/, as `make demo` leaves it, of fewer patients, one epoch and two tasks.
+
+    What stands in place of demo/finetuned is what the first lines of docs/python.md make.
+    """
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
     simulate, prepare, pretrain, _, simulate_new, prepare_new, *_ = steps_of_make()
     few = [[*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"], simulate_new, prepare_new]
     for arguments in few:
         run(["-m", "launch.cli", *arguments], folder)
+    finetuned = run(["-c", blocks("python", DOCS / "python.md")[0]], folder)
+    assert "subtype/probability/S1" in finetuned
+    (folder / "demo" / "finetuned").symlink_to("quick")
     return folder
 
 
@@ -43,11 +80,16 @@ def steps_of_make() -> list[list[str]]:
     return [line.split("/chiasma ")[1].split() for line in lines if line.startswith("\t$(BIN)/chiasma ")]
 
 
-def run(arguments: list[str], folder: Path) -> str:
-    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
+def run(arguments: list[str], folder: Path, code: Path = REPOSITORY) -> str:
+    environment = {"PYTHONPATH": str(code), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
+    environment |= {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
     done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     return done.stdout
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) < 250
 
 
 def test_make_targets_exist():
@@ -58,21 +100,14 @@ def test_make_targets_exist():
 
 def test_the_demo_takes_every_step_and_names_pages_that_they_write():
     steps, text = steps_of_make(), (REPOSITORY / "Makefile").read_text()
-    learning, using = (
-        ["simulate", "prepare", "pretrain", "finetune"],
-        ["simulate", "prepare", "predict", "explain", "publish"],
-    )
+    learning, using = ["simulate", "prepare", "pretrain", "finetune"], ["simulate", "prepare", *USING]
     assert [step[0] for step in steps] == [*learning, *using]
     configs = [yaml.safe_load((REPOSITORY / step[1]).read_text()) for step in steps[2:4]]
     folders = [(REPOSITORY / "configs" / "any" / config["out"]).resolve() for config in configs]
     reports = [f"{folder.relative_to(REPOSITORY)}/report.html" for folder in folders]
     outputs = {step[0]: step[-1] for step in steps[6:]}
-    pages = [
-        f"{steps[1][-1]}/summary.html",
-        *reports,
-        f"{outputs['explain']}/explanation.html",
-        "demo/published/README.md",
-    ]
+    pages = [f"{steps[1][-1]}/summary.html", *reports, f"{outputs['explain']}/explanation.html"]
+    pages.append("demo/published/README.md")
     assert re.findall(r'echo "  (\S+)', text) == pages and "demo/published" in steps[-1]
 
 
@@ -80,10 +115,28 @@ def test_every_chiasma_command_is_one_that_exists():
     from launch.cli import cli
 
     used = [command for command in commands() if command[0] == "chiasma"]
-    assert {command[1] for command in used} >= {"doctor", "prepare", "pretrain", "finetune"}
+    assert {command[1] for command in used} >= {"doctor", "prepare", "pretrain", "finetune", "predict", "embed"}
     for command in used:
-        options = {name for parameter in cli.commands[command[1]].params for name in parameter.opts}
+        options = {
+            name
+            for parameter in cli.commands[command[1]].params
+            for each in (parameter.opts, parameter.secondary_opts)
+            for name in each
+        }
         assert {word for word in command if word.startswith("--")} <= options, command
+
+
+def test_quick_commands_run_on_the_demo(demo):
+    used = [command[1:] for command in commands() if command[0] == "chiasma" and command[1] in QUICK]
+    chosen = [command for command in used if not any(re.match(r"(hf:|runs/|cohorts/)", word) for word in command)]
+    chosen = [command for position, command in enumerate(chosen) if command not in chosen[:position]]
+    assert {command[0] for command in chosen} == QUICK
+    assert all(step in chosen for step in steps_of_make() if step[0] in USING)
+    # Who reads a published folder needs it: what is made comes first.
+    said = run(["-c", COMMANDS, json.dumps(sorted(chosen, key=lambda command: command[0] != "publish"))], demo)
+    assert "name: new-patients" in said and "written: demo/new/predictions.parquet" in said
+    assert (demo / "demo" / "new" / "explained" / "explanation.html").is_file()
+    assert (demo / "demo" / "published" / "chiasma.json").is_file()
 
 
 def test_every_yaml_is_valid(tmp_path):
@@ -91,17 +144,18 @@ def test_every_yaml_is_valid(tmp_path):
     from foundation.cohort.spec import CohortSpec
     from foundation.config import load_config
 
-    documents = [yaml.safe_load(document) for document in blocks("yaml")]
-    assert {"patients" in document for document in documents} == {True, False}
-    for position, document in enumerate(documents):
-        path = tmp_path / f"{position}.yaml"
-        path.write_text(blocks("yaml")[position])
+    texts = blocks("yaml", *(page for page in PAGES if page != PART))
+    assert {"patients" in yaml.safe_load(text) for text in texts} == {True, False}
+    for position, text in enumerate(texts):
+        path, document = tmp_path / f"{position}.yaml", yaml.safe_load(text)
+        path.write_text(text)
         read = load_config(CohortSpec if "patients" in document else FinetuneConfig, path)
         assert set(document) <= read.model_fields_set
 
 
-def test_tasks_of_the_readme_fit_the_cohort_of_the_readme():
-    cohort, run = (yaml.safe_load(document) for document in blocks("yaml"))
+@pytest.mark.parametrize("page", [README, DOCS / "finetuning.md"], ids=lambda page: page.name)
+def test_tasks_fit_the_cohort_of_the_pages(page):
+    (cohort,), (run,) = ([yaml.safe_load(text) for text in blocks("yaml", of)] for of in (DOCS / "cohorts.md", page))
     assert {task["endpoint"]: task["task"] for task in run["tasks"]} == {
         name: endpoint["kind"] for name, endpoint in cohort["endpoints"].items()
     }
@@ -109,17 +163,47 @@ def test_tasks_of_the_readme_fit_the_cohort_of_the_readme():
 
 
 def test_python_lines_run_on_the_demo(demo):
-    expected = ["subtype/probability/S1", "subtype/set", "torch.Size([16, 2, 40, 48, 24])"]
-    for script, output in zip(blocks("python"), expected, strict=True):
-        assert output in run(["-c", script], demo)
-    # What `make demo` does with its run holds of the quick one of the lines above, which takes its place.
-    for step in [step for step in steps_of_make() if step[0] in ("predict", "explain", "publish")]:
-        run(["-m", "launch.cli", *("demo/quick" if word == "demo/finetuned" else word for word in step)], demo)
-    assert (demo / "demo" / "new" / "explained" / "explanation.html").is_file()
-    assert (demo / "demo" / "published" / "chiasma.json").is_file()
+    expected = {README: ["os/median_time"], DOCS / "python.md": ["mri+rna", "torch.Size([16, 2, 40, 48, 24])"]}
+    assert {page for page in PAGES if blocks("python", page)} == {*expected, PART}
+    for page, outputs in expected.items():
+        for script, output in zip(blocks("python", page)[-len(outputs) :], outputs, strict=True):
+            assert output in run(["-c", script], demo)
+
+
+def test_the_part_of_the_page_is_one_file_and_one_yaml(demo, tmp_path):
+    """In a copy of the code it is found by name, passes the conformance tests of its kind, and trains."""
+    (source,), (config,) = blocks("python", PART), blocks("yaml", PART)
+    python, named_yaml = re.findall(
+        r"`((?:foundation|configs)/[\w/.-]+(?<!base)\.(?:py|yaml))`[:;]?\n?\n?```", PART.read_text()
+    )
+    shutil.copytree(REPOSITORY / "foundation", tmp_path / "foundation", ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("pretrain", "finetune", "launch", "tests", "pyproject.toml"):
+        (tmp_path / room).symlink_to(REPOSITORY / room)
+    (tmp_path / python).write_text(source)
+    (demo / named_yaml).write_text(config)
+    tests = ["-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "tests/conformance/test_fusions.py"]
+    assert " passed" in run([*tests, "-k", "scaled_mean"], tmp_path, tmp_path)
+    run(["-m", "launch.cli", "pretrain", named_yaml], demo, tmp_path)
+    assert "scaled_mean" in (demo / "demo" / "scaled-mean" / "model" / "config.json").read_text()
+
+
+def test_the_reference_is_that_of_the_code():
+    written = (DOCS / "configuration.md").read_text()
+    found = run(
+        ["-c", "from runpy import run_path; print(run_path('docs/make_reference.py')['page'](), end='')"], REPOSITORY
+    )
+    assert found == written, "run `python docs/make_reference.py`"
 
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        assert len(set(anchors(page))) == len(anchors(page)) or page.name == "README.md", page
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(there), f"{page.name}: {target}#{anchor}"
+
+
+def test_every_page_is_in_the_site():
+    site = yaml.safe_load((DOCS / "site" / "mkdocs.yml").read_text())
+    assert {*re.findall(r"[\w-]+\.md", json.dumps(site["nav"]))} == {page.name for page in DOCS.glob("*.md")}
