@@ -15,7 +15,7 @@ from launch.command import Command
     "chiasma explain runs/idh cohorts/glioma --out runs/two --patients TCGA-02-0003,TCGA-06-0119 --identifiers",
     goes_on="where it stopped",
 )
-@click.argument("run", metavar="RUN", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("run", metavar="RUN")
 @click.argument("cohort", metavar="COHORT", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
 @click.option(
@@ -33,7 +33,7 @@ from launch.command import Command
 @click.option("--identifiers", is_flag=True, help="Name patients; else they are `patient 1`, `patient 2`, …")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of bootstraps, random orders and folds.")
 def explain(
-    run: Path, cohort: Path, out: Path, patients: str, gene_sets: Path | None, identifiers: bool, seed: int
+    run: str, cohort: Path, out: Path, patients: str, gene_sets: Path | None, identifiers: bool, seed: int
 ) -> None:
     """Explain what a RUN predicts for a prepared COHORT.
 
@@ -43,11 +43,12 @@ def explain(
     """
     from finetune.explain.run import FILE
     from finetune.explain.run import explain as work
+    from foundation.hub.address import local
     from launch.progress import Progress
 
     with Progress() as progress:
         told = work(
-            run,
+            local(run),
             cohort,
             out,
             patients=patients,
