@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from finetune.explain.guards import MOST_CORRELATION, P_VALUE, RANDOM_ORDERS, RANDOM_WEIGHTS, SHARES
+from finetune.explain.guards import MOST_CORRELATION, P_VALUE, RANDOM_ORDERS, RANDOM_WEIGHTS, SHARES, p_of_gain
 from finetune.explain.images.scan import Scan
 from finetune.explain.methods import Score
 from foundation.wording import counted, p_text
@@ -56,7 +56,7 @@ def changed_by_weights(scans: Sequence[Scan], maps: Sequence[Tensor], explain: E
         maps: [S, *grid] each.
         explain: That made the maps.
     """
-    found = []
+    found: list[list[list[float]]] = []
     for seed in range(RANDOM_WEIGHTS):
         networks = {key: network.randomised(seed) for key, network in scans[0].networks.items()}
         others = [explain(Scan(networks, scan.name, scan.row)) for scan in scans]
@@ -113,7 +113,7 @@ def judge(
         )
         found.append(ScanGuard(f"random weights, {score} ({modality})", value, stands, sentence, modality, score))
         gain_N = gain_NS[:, s] / spread_S[s]
-        p_value = float(stats.wilcoxon(gain_N, alternative="greater").pvalue) if gain_N.any() else 1.0  # type: ignore[attr-defined]
+        p_value = p_of_gain(gain_N)
         mean, better = float(gain_N.mean()), int((gain_N > 0).sum())
         sentence = (
             f"between insertion and deletion in the order of the map lie {mean:.2f} spreads more than in random "

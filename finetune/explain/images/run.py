@@ -96,7 +96,7 @@ def explain_images(
                 continue
             found = _of_modality(readers, name, cohort, rows[here], score_NS[here], explainer, progress, seed)
             guards += found[1]
-            for one, n in zip(found[0], here, strict=True):
+            for one, n in zip(found[0], here.tolist(), strict=True):
                 one.label = labels[n]
                 tables.append(_write(one, folder))
             shown += found[0]

@@ -43,6 +43,7 @@ class Scan:
         x_CXYZ: The scan, standardised.
         plain_CXYZ: What is shown where it is taken away.
         cells: Of tokens.
+        foreground_XYZ: Bool, tissue in any channel.
         tissue_G: Bool [*grid], cells in which something can be taken away.
         scores: That the networks have a share in, S of them.
     """
@@ -62,7 +63,8 @@ class Scan:
         self.cells = Cells.of(self.tower(first), self.x_CXYZ.shape[1:])
         foreground_CXYZ = _foreground(self.x_CXYZ, self.channels_C)
         self.plain_CXYZ = _plain(self.x_CXYZ, foreground_CXYZ)
-        self.tissue_G = self.cells.sums(foreground_CXYZ.any(dim=0).double()) > 0
+        self.foreground_XYZ = foreground_CXYZ.any(dim=0)
+        self.tissue_G = self.cells.sums(self.foreground_XYZ.double()) > 0
 
     def tower(self, network: str) -> ImageTower:
         """That reads the scan in a network."""

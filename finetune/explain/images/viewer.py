@@ -64,7 +64,7 @@ def viewer(
     }
     name = f"scan-{number}"
     slices = "".join(
-        f'<div class="plane"><canvas tabindex="-1" aria-label="{escape(plane.name)} slice of the scan, {escape(label)}">'
+        f'<div class="plane"><canvas aria-label="{escape(plane.name)} slice of the scan of {escape(label)}" role="img">'
         f"</canvas><label>{escape(plane.name)} slice <output></output>"
         f'<input type="range" min="0" max="{shape[plane.through] - 1}" step="1"></label></div>'
         for plane in planes
@@ -151,7 +151,8 @@ SCRIPT = r"""
       plane: data.planes[n], canvas: part.querySelector("canvas"), slider: part.querySelector("input"),
       told: part.querySelector("output")}));
     const [lowest, highest] = viewer.querySelectorAll(".scale span");
-    const {shape, step, spacing, grid} = data, at = [...data.at], cells = data.centers.map((c, a) => between(shape[a], c));
+    const {shape, step, spacing, grid} = data, at = [...data.at];
+    const cells = data.centers.map((centers, a) => between(shape[a], centers));
     const sizes = shape.map((size, a) => Math.ceil(size / step[a]));
     const asked = new RegExp(`scan-${number}=(\\d+),(\\d+),(\\d+)`).exec(location.hash);
     if (asked) shape.forEach((size, a) => { at[a] = Math.min(+asked[a + 1], size - 1); });
@@ -201,13 +202,15 @@ SCRIPT = r"""
       slider.addEventListener("input", () => { at[plane.through] = +slider.value; draw(); });
       canvas.addEventListener("wheel", event => {
         event.preventDefault();
-        at[plane.through] = Math.min(Math.max(at[plane.through] + Math.sign(event.deltaY), 0), shape[plane.through] - 1);
+        const next = at[plane.through] + Math.sign(event.deltaY);
+        at[plane.through] = Math.min(Math.max(next, 0), shape[plane.through] - 1);
         draw();
       }, {passive: false});
       canvas.addEventListener("click", event => {
         const box = canvas.getBoundingClientRect();
         const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-        const voxel = (axis, share, flip) => Math.min(Math.floor((flip ? 1 - share : share) * shape[axis]), shape[axis] - 1);
+        const voxel = (axis, share, flip) =>
+          Math.min(Math.floor((flip ? 1 - share : share) * shape[axis]), shape[axis] - 1);
         at[plane.across] = voxel(plane.across, x, plane.flip_across);
         at[plane.down] = voxel(plane.down, y, plane.flip_down);
         draw();

@@ -96,19 +96,19 @@ class _WrittenOut(TorchFunctionMode):
 def _written_out(tower: ImageTower) -> Iterator[_WrittenOut]:
     """Attention of a tower is kept while this lasts."""
     kept, forward = _WrittenOut(), tower.forward
-    fused = [module for module in tower.modules() if getattr(module, "fused_attn", True) is False]
+    apart: list[Any] = [module for module in tower.modules() if getattr(module, "fused_attn", True) is False]
 
     def recorded(*args: Any) -> Tokens:
         with kept:
             return forward(*args)
 
     handle = tower.stack()[-1].register_forward_hook(kept.end_of_blocks)
-    for module in fused:
+    for module in apart:
         module.fused_attn = True
     try:
         with instead(tower, recorded):
             yield kept
     finally:
         handle.remove()
-        for module in fused:
+        for module in apart:
             module.fused_attn = False
