@@ -2,11 +2,12 @@
 
     python benchmarks/study_explanations_of_scans.py runs/demo demo/cohort demo/source/truth --out runs/scans.json
 
-Takes a fine-tuning run, a simulated cohort that it did not see, and the truth that `chiasma simulate` wrote, where every
-scanned patient has a mask of the lesion. For each explainer are printed: its rank correlation with occlusion over cells
-with tissue; in what share of patients the voxel in the middle of its highest cell (sign aside) lies in the lesion,
-against the lesion's share of the tissue, and against the highest cells of all other patients, which know where lesions
-tend to be; how much of the map lies in the lesion, against its share; and seconds for a scan. Scores are those whose outcomes were drawn from what the lesion is like.
+Takes a fine-tuning run, a simulated cohort that it did not see, and the truth that `chiasma simulate` wrote, where
+every scanned patient has a mask of the lesion. For each explainer are printed: its rank correlation with occlusion over
+cells with tissue; in what share of patients the voxel in the middle of its highest cell (sign aside) lies in the
+lesion, against the lesion's share of the tissue, and against the highest cells of all other patients, which know where
+lesions tend to be; how much of the map lies in the lesion, against its share; and seconds for a scan. Scores are those
+whose outcomes were drawn from what the lesion is like.
 """
 
 from __future__ import annotations

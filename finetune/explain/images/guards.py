@@ -83,10 +83,10 @@ def gains_of_orders(scan: Scan, map_SG: Tensor, random: torch.Generator) -> np.n
     keeps += [_keeps(torch.rand(len(tissue_T), generator=random), tissue_T) for _ in range(RANDOM_ORDERS)]
     scores = scan.taken(torch.cat(keeps).unflatten(1, scan.cells.grid)).numpy()
     scores = scores.reshape(len(keeps), 2, len(SHARES), -1)
-    area = np.trapezoid(scores, SHARES, axis=2)
+    area: np.ndarray = np.asarray(np.trapezoid(scores, SHARES, axis=2))
     between = area[:, 1] - area[:, 0]
-    own, chance = between[: len(map_SG)], between[len(map_SG) :].mean(axis=0)
-    return np.diagonal(own) - chance
+    own_SS, chance_S = between[: len(map_SG)], between[len(map_SG) :].mean(axis=0)
+    return np.diagonal(own_SS) - chance_S
 
 
 def _keeps(order_T: Tensor, tissue_T: Tensor) -> Tensor:
