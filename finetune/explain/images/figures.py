@@ -10,7 +10,7 @@ from finetune.explain.images.planes import Plane
 from foundation.report.drawing import BLUE, ORANGE, drawing, picture
 from foundation.report.page import Picture
 
-WIDTH, HEIGHT = 720, 270
+WIDTH, HEIGHT = 720, 290
 MOST_OPAQUE = 0.85
 
 

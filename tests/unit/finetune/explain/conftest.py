@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import finetune.tasks  # noqa: F401
+import finetune.tasks
 from finetune.config import OURS
 from finetune.explain.attribution import Explainer
 from finetune.fold import FINAL, LINEAR, Method

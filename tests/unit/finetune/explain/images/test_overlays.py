@@ -36,9 +36,7 @@ def write_scan(folder, codes):
     distance = np.moveaxis(np.indices(SHAPE), 0, -1) - np.array(LESION)
     voxels += 900 * np.exp(-((distance * ZOOMS) ** 2).sum(axis=-1) / (2 * 3.0**2))
     image = nibabel.Nifti1Image(voxels.astype(np.int16), affine)
-    turn = nibabel.orientations.ornt_transform(
-        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(codes)
-    )
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(codes))
     folder.mkdir(parents=True)
     nibabel.save(image.as_reoriented(turn), folder / "t1.nii.gz")
 
