@@ -73,4 +73,4 @@ def _scale(limit: float, colours: object):
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    return ScalarMappable(Normalize(-limit, limit), colours)  # type: ignore[arg-type]
+    return ScalarMappable(Normalize(-limit, limit), colours)

@@ -29,6 +29,9 @@ from foundation.report.page import Page
 FOLDER = "scans"
 """Of overlays and the table, under the explanation."""
 
+TESTED = 12
+"""Records that maps are put to the test on: those that are shown, and others where these are fewer."""
+
 DEFAULT = "integrated gradients"
 """Of both kinds of transformer: it agrees best with occlusion, is in the score's unit, adds up, and takes few passes.
 
@@ -62,6 +65,7 @@ def explain_images(
     progress: Progress | None = None,
     seed: int = 0,
     labels: Sequence[str] | None = None,
+    others: np.ndarray | None = None,
     explainer: str = DEFAULT,
 ) -> ImagesExplained:
     """Map what the networks of a stack read in the scans of some records.
@@ -74,6 +78,7 @@ def explain_images(
         progress: Told of scans.
         seed: Of random orders.
         labels: [N] what records are called; by default they are numbered.
+        others: Of the cohort; those are put to the test too where few are shown.
         explainer: Of `EXPLAINERS`.
 
     Raises:
@@ -85,21 +90,24 @@ def explain_images(
     read = {name: readers for name, readers in read.items() if readers}
     if not read:
         return ImagesExplained(sections=[_nothing(bool(networks))])
-    score_NS = Explainer.of(kept, cohort).read(rows).scores().numpy() if len(rows) else np.zeros((0, 0))
+    of_stack = Explainer.of(kept, cohort)
     shown: list[Shown] = []
     guards: list[ScanGuard] = []
     tables: list[pd.DataFrame] = []
     with replacing(out / FOLDER) as folder:
         for name, readers in read.items():
-            here = np.flatnonzero(cohort.present_NM[rows, cohort.modalities.index(name)])
+            present_N = cohort.present_NM[:, cohort.modalities.index(name)]
+            here = np.flatnonzero(present_N[rows])
             if not len(here):
                 continue
-            found = _of_modality(readers, name, cohort, rows[here], score_NS[here], explainer, progress, seed)
-            guards += found[1]
-            for one, n in zip(found[0], here.tolist(), strict=True):
+            more = np.zeros(0, dtype=np.int64) if others is None else others[present_N[others]]
+            tested = np.concatenate([rows[here], more[: max(0, TESTED - len(here))]])
+            found, of_name = _of_modality(readers, name, cohort, tested, of_stack, explainer, progress, seed)
+            guards += of_name
+            for one, n in zip(found, here.tolist(), strict=False):
                 one.label = labels[n]
                 tables.append(_write(one, folder))
-            shown += found[0]
+                shown.append(one)
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         table.to_csv(folder / "scans.tsv", sep="\t", index=False, float_format="%.6g")
     return ImagesExplained(guards, [section(shown, guards, explainer, kept.weights)], table)
@@ -129,7 +137,7 @@ def _of_modality(
     name: str,
     cohort: PreparedCohort,
     rows: np.ndarray,
-    score_NS: np.ndarray,
+    of_stack: Explainer,
     explainer: str,
     progress: Progress | None,
     seed: int,
@@ -142,12 +150,14 @@ def _of_modality(
     for row in rows.tolist():
         scan = Scan(readers, name, row)
         found = EXPLAINERS[explainer](scan) * scan.tissue_G
-        gains.append(gains_of_orders(scan, found, random))
+        if len(gains) < TESTED:
+            gains.append(gains_of_orders(scan, found, random))
         scans.append(scan)
         maps.append(found)
         progress.advance()
     progress.finish()
-    correlation_NS = changed_by_weights(scans, maps, EXPLAINERS[explainer])
+    correlation_NS = changed_by_weights(scans[:TESTED], maps[:TESTED], EXPLAINERS[explainer])
+    score_NS = torch.cat([of_stack.read(part).scores() for part in of_stack.split(rows)]).numpy()
     used = [
         s for s, score in enumerate(scans[0].scores) if any(score.task in r.weighted.weights for r in readers.values())
     ]
@@ -169,18 +179,11 @@ def _of_modality(
             cells=scan.cells,
             maps={scores[n]: found[s].numpy() for n, s in enumerate(used)},
             likeliest=_likeliest(scores, score_S[used]),
-            moved={scores[n]: _moved(scan)[s] for n, s in enumerate(used)},
+            moved=dict(zip(scores, scan.moved()[used].tolist(), strict=True)),
         )
         for scan, found, affine, score_S in zip(scans, maps, affine_N44, score_NS, strict=True)
     ]
     return shown, guards
-
-
-def _moved(scan: Scan) -> list[float]:
-    """[S] how much the whole of the scan's structure moves each score."""
-    both = torch.tensor([True, False]).view(2, *[1] * len(scan.cells.grid)).expand(2, *scan.cells.grid)
-    scores = scan.taken(both)
-    return (scores[0] - scores[1]).tolist()
 
 
 def _affines(cohort: PreparedCohort, name: str, rows: np.ndarray) -> np.ndarray:
@@ -217,6 +220,7 @@ def _write(one: Shown, folder: Path) -> pd.DataFrame:
                 "task": score.task,
                 "score": score.name,
                 "moved_by_scan": one.moved[score],
+                "sum_of_map": float(map_G.sum()),
                 "largest": float(map_G.ravel()[np.abs(map_G).argmax()]),
                 "share_that_raises": float(map_G.clip(min=0).sum()) / size,
                 **dict(zip(("x_mm", "y_mm", "z_mm"), world[:3].tolist(), strict=True)),

@@ -88,6 +88,12 @@ class Scan:
         with torch.no_grad():
             return torch.cat([self.read(self.shown(part)) for part in keep_KG.split(size)])
 
+    def moved(self) -> Tensor:
+        """[S] scores less those of the plain scan."""
+        every = torch.ones(1, *self.cells.grid, dtype=torch.bool)
+        whole, plain = self.taken(torch.cat([every, ~every]))
+        return whole - plain
+
     def shown(self, keep_KG: Tensor) -> Tensor:
         """[K, C, *shape] the scan with cells taken away that are not kept."""
         keep = self.cells.blocks(keep_KG)[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -46,9 +46,9 @@ class Shown:
     affine: np.ndarray | None
     spacing: list[float]
     cells: Cells
-    maps: dict[Score, np.ndarray]
-    likeliest: list[Score]
-    moved: dict[Score, float]
+    maps: dict[Score, np.ndarray] = field(default_factory=dict)
+    likeliest: list[Score] = field(default_factory=list)
+    moved: dict[Score, float] = field(default_factory=dict)
     label: str = ""
 
     def smooth(self, score: Score) -> np.ndarray:
@@ -58,7 +58,8 @@ class Shown:
     def peak(self, score: Score) -> list[int]:
         """The voxel in the middle of the cell where a map is farthest from 0."""
         cell = peak(self.maps[score])
-        return [int(center[i].round()) for center, i in zip(self.cells.center, cell, strict=True)]
+        middle = [int(center[i].round()) for center, i in zip(self.cells.center, cell, strict=True)]
+        return [min(at, size - 1) for at, size in zip(middle, self.cells.shape, strict=True)]
 
     def volumes(self) -> dict[str, np.ndarray]:
         """Channel to [X, Y, Z]; a 2D image is one slice."""

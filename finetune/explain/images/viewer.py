@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -51,6 +50,7 @@ def viewer(
     """
     shape = next(iter(channels.values())).shape
     step = _steps(shape)
+    # Numbers, pictures and words of `planes_of` alone: nothing in it can end the element that it stands in.
     held = {
         "shape": shape,
         "step": step,
@@ -75,17 +75,12 @@ def viewer(
     )
     return (
         f'<div class="viewer" id="{name}"><style>{_STYLE}</style>'
-        f'<script type="application/json">{_json(held)}</script>'
+        f'<script type="application/json">{json.dumps(held, separators=(",", ":"))}</script>'
         f'<div class="choices">{choices}<label>strength of the map '
         '<input type="range" class="strength" min="0" max="100" step="5" value="70"></label></div>'
         f'<div class="planes">{slices}</div>'
         '<div class="scale"><span></span><i></i><span></span></div></div>'
     )
-
-
-def _json(held: Any) -> str:
-    """JSON that cannot end the element that it stands in."""
-    return json.dumps(held, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _steps(shape: Sequence[int]) -> list[int]:

@@ -71,4 +71,5 @@ def test_a_predictor_of_scans_alone_is_explained_by_what_is_there(predictor, see
     told = explain(tmp_path / "run", seeing.path, tmp_path / "out", patients=2)
     assert "so no genes are told" in told[-1]
     page = (tmp_path / "out" / "explanation.html").read_text(encoding="utf-8")
-    assert "What each modality contributes" in page and "patient 2" in page and "Can it be believed?" not in page
+    assert "What each modality contributes" in page and "patient 2" in page and "Completeness" not in page
+    assert "random weights, subtype" in page and page.count('class="viewer"') == 2

@@ -41,10 +41,10 @@ def test_copies_of_a_record_are_scored_as_the_record(scan):
 def test_integrated_gradients_add_up_and_are_captums(scan):
     from captum.attr import IntegratedGradients
 
-    found = integrated_gradients(scan)
-    both = torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, *scan.cells.grid)
-    moved = scan.taken(both)
-    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), moved[0] - moved[1], atol=0.02, rtol=0)
+    found = integrated_gradients(scan, [12])
+    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), scan.moved(), atol=0.02, rtol=0)
+    coarse, fine = (integrated_gradients(scan, steps).sum(dim=(1, 2, 3)) - scan.moved() for steps in ([1], [1, 48]))
+    assert fine.abs().max() < 0.01 * scan.moved().abs().max() < coarse.abs().max()
     theirs = IntegratedGradients(lambda x: scan.read(x)[:, 1]).attribute(
         scan.x_CXYZ[None], scan.plain_CXYZ[None], n_steps=12, method="gausslegendre"
     )

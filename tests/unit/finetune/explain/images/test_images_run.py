@@ -10,8 +10,11 @@ import pytest
 
 from finetune.config import OURS
 from finetune.explain.images import explain_images
+from finetune.explain.images.cells import Cells
 from finetune.explain.images.guards import judge
-from finetune.explain.images.show import mark
+from finetune.explain.images.show import Shown, mark, section
+from finetune.explain.methods import Score
+from foundation.model.towers.base import towers
 from foundation.report.page import Page
 
 
@@ -66,6 +69,27 @@ def test_a_map_that_random_weights_do_not_change_is_not_trusted(explained):
     assert "not to be trusted (random weights 0.9)" in mark(scores[0], "mri", same)
     changed = judge("mri", scores, np.full((12, len(scores)), 0.1), gain, np.ones(len(scores)))
     assert mark(scores[0], "mri", changed) == "" and all(g.passed for g in changed)
+
+
+def test_where_few_are_shown_others_are_put_to_the_test_too(predictor, seeing, tmp_path):
+    rows = np.flatnonzero(seeing.present_NM[:, seeing.modalities.index("mri")])
+    found = explain_images(predictor, seeing, rows[:1], tmp_path, others=rows[1:])
+    orders = [g for g in found.guards if g.name.startswith("deletion")]
+    assert all("of 12 records" in g.sentence and g.passed for g in orders) and set(found.table["patient"]) == {
+        "patient 1"
+    }
+
+
+def test_a_flat_image_is_one_slice():
+    cells = Cells.of(towers["vit2d"](towers["vit2d"].tiny(), 1, (20, 16)), (20, 16))
+    score = Score("os", "risk")
+    one = Shown(
+        "xray", np.random.default_rng(0).random((1, 20, 16)), ["xray"], np.array([True]), None, [1.0, 1.0], cells
+    )
+    one.maps, one.likeliest, one.moved = {score: np.arange(6.0).reshape(3, 2)}, [score], {score: 0.5}
+    page = Page("scans")
+    section([one], [], "occlusion", {"os": {"ours": 1.0}})(page)
+    assert page.html().count("<canvas") == 1 and one.peak(score) == [19, 12]
 
 
 def test_without_a_network_that_reads_scans_one_sentence(predictor, seeing, tmp_path):
