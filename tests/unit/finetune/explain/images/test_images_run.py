@@ -28,8 +28,8 @@ def explained(predictor, seeing, tmp_path_factory):
 
 def shown(found):
     page = Page("scans")
-    for section in found.sections:
-        section(page)
+    for add in found.sections:
+        add(page)
     return page.html()
 
 
