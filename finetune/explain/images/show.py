@@ -90,7 +90,7 @@ def section(
         for number, one in enumerate(shown, 1):
             page.subsection(f"{one.label}, {one.modality}")
             page.text(_said(one, guards))
-            _viewer(page, number, one, guards)
+            _viewer(page, (number, len(shown)), one, guards)
             with page.folded("planes through the maximum of each map"):
                 page.figures(_panels(one, score, guards) for score in one.likeliest)
 
@@ -118,14 +118,15 @@ def _said(one: Shown, guards: Sequence[ScanGuard]) -> str:
     return f"What the scan shows moves {listed(told)}."
 
 
-def _viewer(page: Page, number: int, one: Shown, guards: Sequence[ScanGuard]) -> None:
+def _viewer(page: Page, number_of: tuple[int, int], one: Shown, guards: Sequence[ScanGuard]) -> None:
     ordered = [*one.likeliest, *(score for score in one.maps if score not in one.likeliest)]
     maps = {f"{score}{mark(score, one.modality, guards)}": _volume(one.maps[score]) for score in ordered}
     centers = [center.numpy() for center in one.cells.center]
     centers += [np.zeros(1)] * (3 - len(centers))
     at = (*one.peak(ordered[0]), 0)[:3]
     spacing = (*one.spacing, 1.0)[:3]
-    markup = viewer(number, one.label, one.volumes(), maps, centers, one.planes(), spacing, at)
+    number, viewers = number_of
+    markup = viewer(number, one.label, one.volumes(), maps, centers, one.planes(), spacing, at, viewers)
     page.interactive(markup, SCRIPT)
 
 

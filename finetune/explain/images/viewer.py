@@ -20,7 +20,10 @@ from PIL import Image
 from finetune.explain.images.planes import Plane
 
 MOST_VOXELS = 2**20
-"""Of a channel in the page; finer scans are shown at every second or third voxel."""
+"""Of a scan in a page of a dozen, over its channels; finer scans are shown at every second or third voxel."""
+
+MANY = 12
+"""Viewers up to which each has so many; of more, each has less, so that the page can still be sent by mail."""
 
 MOST_ROWS = 16_000
 """Of a picture: some browsers draw no more."""
@@ -35,6 +38,7 @@ def viewer(
     planes: Sequence[Plane],
     spacing: Sequence[float],
     at: Sequence[int],
+    viewers: int = 1,
 ) -> str:
     """The markup of one viewer; the same `SCRIPT` brings all viewers of a page to life.
 
@@ -47,9 +51,10 @@ def viewer(
         planes: To show.
         spacing: Millimetres per voxel along each axis.
         at: Voxel to open at.
+        viewers: That the page has.
     """
     shape = next(iter(channels.values())).shape
-    step = _steps(shape)
+    step = _steps(shape, MOST_VOXELS * MANY // (len(channels) * max(MANY, viewers)))
     # Numbers, pictures and words of `planes_of` alone: nothing in it can end the element that it stands in.
     held = {
         "shape": shape,
@@ -83,12 +88,12 @@ def viewer(
     )
 
 
-def _steps(shape: Sequence[int]) -> list[int]:
+def _steps(shape: Sequence[int], most: int) -> list[int]:
     """Every how many voxels are shown along each axis."""
     step = [1, 1, 1]
     while True:
         sizes = [-(-size // by) for size, by in zip(shape, step, strict=True)]
-        if math.prod(sizes) <= MOST_VOXELS and sizes[1] * sizes[2] <= MOST_ROWS:
+        if math.prod(sizes) <= most and sizes[1] * sizes[2] <= MOST_ROWS:
             return step
         step[int(np.argmax(sizes))] += 1
 

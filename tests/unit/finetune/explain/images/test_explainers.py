@@ -53,6 +53,7 @@ def test_more_steps_are_taken_where_cells_do_not_add_up(scan, monkeypatch):
     def gap(steps):
         return (integrated_gradients(scan, steps).sum(dim=(1, 2, 3)) - scan.moved()).abs().max()
 
+    monkeypatch.setattr(integrated, "TOLERANCE", 1)
     assert gap([1, 48]) == gap([1]), "what adds up was computed again"
     monkeypatch.setattr(integrated, "TOLERANCE", 1e-6)
     assert gap([1, 48]) < gap([1])
