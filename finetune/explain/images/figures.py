@@ -69,7 +69,7 @@ def peak(map_XYZ: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(np.abs(map_XYZ).argmax(), map_XYZ.shape))
 
 
-def _scale(limit: float, colours: object):
+def _scale(limit: float, colours: Any) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
