@@ -206,7 +206,7 @@ def _kept(place_BP: torch.Tensor, moved_BP: torch.Tensor, keeps: bool) -> list[t
     return [(place_BP < share) == keeps if share < 1 else torch.full_like(moved_BP, keeps) for share in SHARES]
 
 
-def _p_of_gain(gain_N: np.ndarray) -> float:
+def p_of_gain(gain_N: np.ndarray) -> float:
     """Of Wilcoxon's signed ranks, that gains are above 0."""
     if not gain_N.any():
         return 1.0
@@ -221,7 +221,7 @@ def _of_orders(curves: dict[str, np.ndarray], scores: Sequence[Score]) -> list[G
         gain_N = area["insertion"][:, s] - area["deletion"][:, s]
         gain_N = gain_N - (area["insertion, random"][:, s] - area["deletion, random"][:, s])
         gain_N = gain_N[np.abs(curves["insertion"][:, s]).max(axis=1) > 0]
-        p_value = _p_of_gain(gain_N)
+        p_value = p_of_gain(gain_N)
         mean = float(gain_N.mean()) if len(gain_N) else 0.0
         better = int((gain_N > 0).sum())
         sentence = (

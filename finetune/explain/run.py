@@ -103,7 +103,7 @@ def explain(
         pathways = [enrichment(table, sets, seed) for table in genes.genes] if sets else []
         shares = modality_shares(explainer, kept.modalities, rows, labels, progress)
         told = radiogenomics(kept, run, explainer.columns, rows, sets, seed=seed, progress=progress)
-        images = _images(kept, opened, rows[:shown], out, progress, seed)
+        images = _images(kept, opened, rows, out, progress, seed, labels[:shown])
         explained = Explained(
             cohort=opened.manifest.name,
             tasks=kept.tasks,
@@ -243,12 +243,21 @@ def _cards(kept: KeptPredictor, explainer: Explainer, rows: np.ndarray, labels: 
 
 
 def _images(
-    kept: KeptPredictor, cohort: PreparedCohort, rows: np.ndarray, out: Path, progress: Progress | None, seed: int
+    kept: KeptPredictor,
+    cohort: PreparedCohort,
+    rows: np.ndarray,
+    out: Path,
+    progress: Progress | None,
+    seed: int,
+    labels: Sequence[str],
 ) -> Any:
-    """What explains scans, where that is part of the project."""
+    """What explains scans, where that is part of the project: of the first records, which have labels."""
     if importlib.util.find_spec(IMAGES) is None:
         return None
-    return importlib.import_module(IMAGES).explain_images(kept, cohort, rows, out, progress=progress, seed=seed)
+    shown = len(labels)
+    return importlib.import_module(IMAGES).explain_images(
+        kept, cohort, rows[:shown], out, progress=progress, seed=seed, labels=labels, others=rows[shown:]
+    )
 
 
 def _write_tables(explained: Explained, out: Path) -> None:

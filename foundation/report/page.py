@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class Page:
         self.lead = lead
         self._sections: list[tuple[str, str]] = []
         self._body: list[str] = []
+        self._scripts: list[str] = []
 
     def section(self, heading: str, text: str = "") -> None:
         """Begin a section; it appears in the list of contents."""
@@ -160,19 +162,34 @@ class Page:
         """Add rows of tiles on a dark ground."""
         self._body.append(f'<div class="wall">{"".join(_tile_row(row) for row in rows)}</div>')
 
+    def interactive(self, markup: str, script: str) -> None:
+        """Add a part that a script brings to life.
+
+        Args:
+            markup: HTML, with all that is not the page's own escaped in it.
+            script: Runs once at the end of the page, however many parts want it; no other script may run there.
+        """
+        self._body.append(markup)
+        if script not in self._scripts:
+            self._scripts.append(script)
+
     def html(self) -> str:
         """The whole page."""
+        hashes = (base64.b64encode(sha256(script.encode()).digest()).decode("ascii") for script in self._scripts)
+        policy = _POLICY + "".join(f"{' ' if n else '; script-src '}'sha256-{h}'" for n, h in enumerate(hashes))
         links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading in self._sections)
         contents = f'<nav aria-label="contents">{links}</nav>' if links else ""
         lead = "".join(f'<p class="lead">{escape(line)}</p>' for line in self.lead.splitlines())
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
             f"<h1>{escape(self.title)}</h1>\n{lead}\n{contents}\n"
             + "\n".join(self._body)
-            + "\n</main>\n</body>\n</html>\n"
+            + "\n</main>\n"
+            + "".join(f"<script>{script}</script>\n" for script in self._scripts)
+            + "</body>\n</html>\n"
         )
 
     def write(self, path: Path) -> None:
@@ -254,7 +271,7 @@ def _tile(tile: Tile) -> str:
 
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What the browser may load: what is in the file, and no script."""
+"""What the browser may load: what is in the file, and no script but those that the page knows by their hash."""
 
 _STYLE = """
 :root{color-scheme:light}

@@ -155,9 +155,17 @@ def _passed(passed: bool) -> str:
 
 
 def _checks(page: Page, explained: Explained) -> None:
-    if not explained.guards.guards and explained.images is None:
+    if not explained.guards.guards and not _of_images(explained):
         return
     page.section("Can it be believed?")
+    if explained.guards.guards:
+        _checks_of_omics(page, explained)
+    if of_images := _of_images(explained):
+        rows = [[guard.name, Cell(f"{guard.value:.2g}"), _passed(guard.passed), guard.sentence] for guard in of_images]
+        page.table(["of scans", "value", "so it", "what was found"], rows)
+
+
+def _checks_of_omics(page: Page, explained: Explained) -> None:
     names = list(dict.fromkeys(guard.name for guard in explained.guards.guards))
     found = {(guard.score, guard.name): guard for guard in explained.guards.guards}
     rows: list[list[Entry]] = []
@@ -180,9 +188,6 @@ def _checks(page: Page, explained: Explained) -> None:
             ["score", "check", "what was found"],
             [[str(guard.score), guard.name, guard.sentence] for guard in explained.guards.guards],
         )
-    if of_images := _of_images(explained):
-        rows = [[guard.name, Cell(f"{guard.value:.2g}"), _passed(guard.passed), guard.sentence] for guard in of_images]
-        page.table(["of scans", "value", "so it", "what was found"], rows)
     curves = explained.guards.curves
     if curves:
         with page.folded("deletion and insertion, drawn"):

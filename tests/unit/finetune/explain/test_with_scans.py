@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
-from torch import nn
 
-import finetune.tasks  # noqa: F401
 from finetune.config import OURS
 from finetune.explain.attribution import Explainer
 from finetune.explain.radiogenomics import radiogenomics
 from finetune.explain.run import explain
 from finetune.kept_predictor import KeptPredictor
-from finetune.methods.adapt import adapt
 from finetune.methods.adapted import EVERYTHING
-from finetune.methods.heads import Head
-from finetune.methods.modes import Frozen
-from finetune.methods.reading import ALL, Reading
-from finetune.predictor import Predictor
-from finetune.tasks.base import tasks
-from finetune.uncertainty.novelty import Novelty
-from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
-from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.model.embedding import batches
-from foundation.model.fusion.base import fusions
-from foundation.model.multimodal import MultimodalConfig, MultimodalModel
-from foundation.model.towers.base import towers
 from foundation.model.view import FUSED, View
 
-MODALITIES = ("mri", "rna", "mutation", "clinical")
 ROWS = np.arange(24)
-
-
-@pytest.fixture(scope="module")
-def seeing(simulated: Path) -> PreparedCohort:
-    return PreparedCohort(simulated / "cohort")
-
-
-@pytest.fixture(scope="module")
-def predictor(seeing: PreparedCohort) -> KeptPredictor:
-    """A network with random weights, alone."""
-    aligned = align(
-        fit_preprocessing(seeing, np.arange(len(seeing)), PreprocessingConfig(modalities=[*MODALITIES])), seeing
-    )
-    torch.manual_seed(0)
-    omics = towers["omics_transformer"].Config(tokenizer={"tokenizer": "chunk"}, width=8, depth=1, heads=2)
-    parts = {"mri": towers["vit2d"].tiny(), "omics": omics}
-    config = MultimodalConfig.of(aligned.preprocessing.described(), parts, fusions["gated_mean"].tiny(), 4)
-    model = MultimodalModel(config).eval()
-    reading = Reading.of(model, aligned, np.arange(40), ALL, [])
-    task = tasks.build(tasks["subtype"].Config(endpoint="subtype"), seeing.manifest.endpoints)
-    head = Head(task, reading.blocks())
-    for weight in head.weights():
-        nn.init.normal_(weight, std=0.1)
-    adapted = adapt(model, Frozen(), nn.ModuleDict({"subtype": head}), reading=reading).eval()
-    network = Predictor(adapted, {"subtype": task}, aligned.preprocessing, MODALITIES)
-    parts = {"subtype": {OURS: 1.0}}, {"subtype": task}, {OURS: network}, {}, MODALITIES, {"subtype": []}
-    return KeptPredictor(*parts, Novelty(aligned.preprocessing))
 
 
 def test_each_scan_is_seen_once_however_many_steps_are_taken(predictor, seeing):
@@ -84,7 +39,7 @@ def test_each_scan_is_seen_once_however_many_steps_are_taken(predictor, seeing):
 
 def test_subsets_are_what_the_network_says_of_them(predictor, seeing):
     records = Explainer.of(predictor, seeing).read(ROWS)
-    subsets = [(), ("mri",), ("rna", "clinical"), MODALITIES]
+    subsets = [(), ("mri",), ("rna", "clinical"), predictor.modalities]
     found = records.of_subsets(subsets)
     network = predictor.networks[OURS]
     batch = next(batches(network.adapted, CohortDataset(network.align(seeing)), ROWS))
@@ -116,4 +71,5 @@ def test_a_predictor_of_scans_alone_is_explained_by_what_is_there(predictor, see
     told = explain(tmp_path / "run", seeing.path, tmp_path / "out", patients=2)
     assert "so no genes are told" in told[-1]
     page = (tmp_path / "out" / "explanation.html").read_text(encoding="utf-8")
-    assert "What each modality contributes" in page and "patient 2" in page and "Can it be believed?" not in page
+    assert "What each modality contributes" in page and "patient 2" in page and "Completeness" not in page
+    assert "random weights, subtype" in page and page.count('class="viewer"') == 2
