@@ -33,9 +33,10 @@ TESTED = 12
 """Records that maps are put to the test on: those that are shown, and others where these are fewer."""
 
 DEFAULT = "integrated gradients"
-"""Of both kinds of transformer: it agrees best with occlusion, is in the score's unit, adds up, and takes few passes.
+"""Of every tower: it needs nothing of how a tower is built, is in the score's unit, and adds up.
 
-`benchmarks/study_explanations_of_scans.py` measures how the explainers agree.
+Of 45 simulated patients' slices (vit2d) its maps rank cells as occlusion does with a correlation of 0.79, those of
+attention with 0.13; `benchmarks/study_explanations_of_scans.py` measures it.
 """
 
 Section = Callable[[Page], None]
