@@ -19,6 +19,7 @@ from torch import Tensor
 
 from finetune.config import FROM_SCRATCH, FROZEN_PROBE, KEPT, OURS
 from finetune.methods.fitted_tasks import learned, rebuild, told
+from finetune.methods.image_features import ImageFeatures
 from finetune.methods.linear_model import LinearModel
 from finetune.methods.sealed import Sealed
 from finetune.predictor import ADAPTER, MODEL, NOTHING, Predictor, patterns, read_several
@@ -213,7 +214,8 @@ class KeptPredictor:
         said = self._of_networks(cohort, rows, progress)
         novelty = {f"novelty/{unit}": far_N.numpy() for unit, far_N in said.pop(NOVELTY).items()}
         observed = {f"observed/{name}": share_N.numpy(force=True) for name, share_N in said.pop(OBSERVED).items()}
-        said |= {method: self._of_linear(models, cohort, rows) for method, models in self.linear.items()}
+        images = ImageFeatures(cohort)
+        said |= {method: self._of_linear(method, cohort, rows, images) for method in self.linear}
         groups, modalities = cohort.groups[rows].astype(str), readable(cohort, rows, self.modalities)
         columns: dict[str, np.ndarray] = {}
         for name, task in self.tasks.items():
@@ -262,13 +264,14 @@ class KeptPredictor:
         return found
 
     def _of_linear(
-        self, models: Mapping[str, LinearModel], cohort: PreparedCohort, rows: np.ndarray
+        self, method: str, cohort: PreparedCohort, rows: np.ndarray, images: ImageFeatures
     ) -> dict[str, Tensor]:
-        """Task to the outputs of a linear baseline."""
-        predicted = {endpoint: model.predict(cohort, rows) for endpoint, model in models.items()}
+        """Task to the outputs of a linear baseline, of those tasks that use it; each image is read once for all."""
+        models = self.linear[method]
         return {
-            name: task.outputs_of({endpoint: predicted[endpoint] for endpoint in task.endpoints})
+            name: task.outputs_of({e: models[e].predict(cohort, rows, images) for e in task.endpoints})
             for name, task in self.tasks.items()
+            if method in self.weights[name]
         }
 
 
