@@ -33,7 +33,6 @@ from foundation.data.batch import Batch
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
-from foundation.hub.seen_patients import FILE as PATIENTS
 from foundation.progress import Progress
 from foundation.wording import counted
 
@@ -123,7 +122,7 @@ def gather(run: Path, kept: Path, networks: Mapping[str, Path], linear: Path) ->
     document = _read_document(kept)
     used = document.methods()
     with replacing(run / KEPT) as partial:
-        for name in (DOCUMENT, TENSORS, PATIENTS):
+        for name in (DOCUMENT, TENSORS):
             shutil.copy(kept / name, partial / name)
         for method in used:
             if method not in NETWORKS:
@@ -152,7 +151,6 @@ class KeptPredictor:
     linear: Mapping[str, Mapping[str, LinearModel]]
     modalities: tuple[str, ...]
     uncertain: Mapping[str, Sequence[Uncertain]]
-
     novelty: Novelty
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from finetune.config import KEPT
 from finetune.kept_predictor import DOCUMENT, KeptPredictor
-from finetune.predictor import MODEL
+from finetune.predictor import ADAPTER, MODEL
 from finetune.uncertainty.base import LEVEL
 from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import Preprocessing
@@ -31,15 +32,18 @@ class Run:
     Attributes:
         folder: Of the run.
         predictor: What it kept.
+        seen: Part of training to the patients who took part in it.
     """
 
     folder: Path
     predictor: KeptPredictor
+    seen: Mapping[str, SeenPatients]
 
     @classmethod
     def open(cls, folder: Path) -> Run:
         """Read a run folder; see `KeptPredictor.read`."""
-        return cls(folder, KeptPredictor.read(folder))
+        parts = {"pretraining": SeenPatients.read(folder / MODEL), "fine-tuning": SeenPatients.read(folder / ADAPTER)}
+        return cls(folder, KeptPredictor.read(folder), {name: seen for name, seen in parts.items() if seen is not None})
 
     def table(
         self,
@@ -84,11 +88,9 @@ class Run:
     def _taught_by(self, patients: np.ndarray) -> np.ndarray:
         """[N] which part of training each patient took part in, as ``pretraining+fine-tuning``; empty for none."""
         told = np.full(len(patients), "", dtype=object)
-        for name, folder in {"pretraining": MODEL, "fine-tuning": KEPT}.items():
-            seen = SeenPatients.read(self.folder / folder)
-            if seen is not None:
-                here = seen.among(patients)
-                told[here] = [f"{before}+{name}" if before else name for before in told[here]]
+        for name, seen in self.seen.items():
+            here = seen.among(patients)
+            told[here] = [f"{before}+{name}" if before else name for before in told[here]]
         return told
 
 

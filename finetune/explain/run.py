@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +15,7 @@ from finetune.config import KEPT
 from finetune.explain.attribution import Attributed, Explainer
 from finetune.explain.genes import CohortGenes, over_cohort
 from finetune.explain.guards import Guards, completeness, run_guards, sample
+from finetune.explain.images import explain_images
 from finetune.explain.parts import FOLDER, name_of, read_parts, write_parts
 from finetune.explain.pathways import enrichment, known_sets, refuse_strangers
 from finetune.explain.radiogenomics import radiogenomics
@@ -38,7 +37,6 @@ IDENTITY = f"{WORKING}/explanation.json"
 CARDS = 12
 SWARM_RECORDS = 300
 SPREAD_RECORDS = 256
-IMAGES = "finetune.explain.images"
 
 
 def explain(
@@ -103,7 +101,9 @@ def explain(
         pathways = [enrichment(table, sets, seed) for table in genes.genes] if sets else []
         shares = modality_shares(explainer, kept.modalities, rows, labels, progress)
         told = radiogenomics(kept, run, explainer.columns, rows, sets, seed=seed, progress=progress)
-        images = _images(kept, opened, rows, out, progress, seed, labels[:shown])
+        images = explain_images(
+            kept, opened, rows[:shown], out, progress=progress, seed=seed, labels=labels[:shown], others=rows[shown:]
+        )
         explained = Explained(
             cohort=opened.manifest.name,
             tasks=kept.tasks,
@@ -240,24 +240,6 @@ def _cards(kept: KeptPredictor, explainer: Explainer, rows: np.ndarray, labels: 
         if len(cards) == len(rows):
             break
     return cards
-
-
-def _images(
-    kept: KeptPredictor,
-    cohort: PreparedCohort,
-    rows: np.ndarray,
-    out: Path,
-    progress: Progress | None,
-    seed: int,
-    labels: Sequence[str],
-) -> Any:
-    """What explains scans, where that is part of the project: of the first records, which have labels."""
-    if importlib.util.find_spec(IMAGES) is None:
-        return None
-    shown = len(labels)
-    return importlib.import_module(IMAGES).explain_images(
-        kept, cohort, rows[:shown], out, progress=progress, seed=seed, labels=labels, others=rows[shown:]
-    )
 
 
 def _write_tables(explained: Explained, out: Path) -> None:

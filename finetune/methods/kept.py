@@ -22,7 +22,6 @@ from finetune.uncertainty.novelty import Novelty
 from finetune.uncertainty.of_task import learn, predictions
 from foundation.data.alignment import align
 from foundation.data.preprocessing import Preprocessing
-from foundation.hub.seen_patients import SeenPatients
 
 FILE = "kept.json"
 PREDICTIONS = "predictions.parquet"
@@ -60,7 +59,6 @@ def write_kept(
         declared = study.cohort.manifest.endpoints
         weights = {name: found["weights"] for name, found in document.items()}
         kept_predictor.write(folder, tasks, uncertain, novelty, weights, study.modalities, declared)
-        SeenPatients.of(study.cohort.patients[fold.train]).write(folder)
     if len(test):
         pd.DataFrame({"row": test, "seen": EVERYTHING, **columns}).to_parquet(folder / PREDICTIONS, index=False)
 

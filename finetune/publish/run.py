@@ -179,19 +179,15 @@ def _refuse_leaks(partial: Path, cohort: PreparedCohort) -> None:
 
 def _compare(run: Path, partial: Path, cohort: PreparedCohort) -> int:
     """Refuse a copy that predicts otherwise; returns how many records were compared."""
-    expected = told(run, cohort)
     with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "told.parquet"
-        command = [sys.executable, "-m", "finetune.publish.check", str(partial), str(cohort.path), str(out)]
+        ours, theirs = Path(place) / "run.parquet", Path(place) / "published.parquet"
+        told(run, cohort).to_parquet(ours, index=False)
+        command = [sys.executable, "-m", "finetune.publish.check", str(partial), str(cohort.path), str(theirs)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
             raise CheckpointError(f"the copy cannot be read: {last}", where=str(run), fix="publish again")
-        found = pd.read_parquet(out)
-    written = Path(tempfile.mkdtemp()) / "expected.parquet"
-    expected.to_parquet(written, index=False)
-    same = pd.read_parquet(written).equals(found)
-    shutil.rmtree(written.parent)
-    if not same:
+        expected, found = pd.read_parquet(ours), pd.read_parquet(theirs)
+    if not expected.equals(found):
         raise CheckpointError("the copy predicts otherwise than the run", where=str(run), fix="publish again")
     return len(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,8 +106,13 @@ def bounds(score_N: np.ndarray, patterns_N: np.ndarray) -> State:
 
 def bound_of(found: Mapping[str, np.ndarray], patterns_N: np.ndarray, level: float) -> np.ndarray:
     """[N] the nonconformity that a share of `level` of patients does not exceed; infinite where too few are known."""
-    of_pattern = {pattern: _quantile(score_S, level) for pattern, score_S in found.items()}
-    return np.array([of_pattern.get(str(pattern), of_pattern[EVERYBODY]) for pattern in patterns_N])
+    return of_patterns({pattern: _quantile(score_S, level) for pattern, score_S in found.items()}, patterns_N)
+
+
+def of_patterns(found: Mapping[str, Any], patterns_N: np.ndarray) -> np.ndarray:
+    """[N, ...] what each pattern has, or everybody where it has nothing of its own."""
+    unique, which_N = np.unique(patterns_N.astype(str), return_inverse=True)
+    return np.array([found.get(str(pattern), found[EVERYBODY]) for pattern in unique])[which_N]
 
 
 def _quantile(score_S: np.ndarray, level: float) -> float:

@@ -24,6 +24,7 @@ from finetune.uncertainty.base import (
     bound_of,
     bounds,
     joined,
+    of_patterns,
     parted,
 )
 from foundation.metrics.score import Score, mean, of_rows
@@ -175,6 +176,5 @@ def _fit(log_NK: np.ndarray, code_N: np.ndarray, towards: np.ndarray, strength: 
 
 def _calibrated(log_NK: np.ndarray, patterns_N: np.ndarray, calibrators: Mapping[str, np.ndarray]) -> np.ndarray:
     """[N, K] probabilities."""
-    of_each = np.array([calibrators.get(str(pattern), calibrators[EVERYBODY]) for pattern in patterns_N])
-    of_each = of_each.reshape(len(log_NK), 1 + log_NK.shape[1])
+    of_each = of_patterns(calibrators, patterns_N).reshape(len(log_NK), 1 + log_NK.shape[1])
     return np.exp(log_softmax(np.exp(of_each[:, :1]) * log_NK + of_each[:, 1:], axis=1))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finetune.uncertainty.base import EVERYBODY, FEWEST, LEVEL, Known, State, Uncertain, joined, parted
+from finetune.uncertainty.base import EVERYBODY, FEWEST, LEVEL, Known, State, Uncertain, joined, of_patterns, parted
 from foundation.metrics.score import Score, of_rows
 from foundation.metrics.survival_calibration import hazard_slope
 
@@ -81,7 +81,7 @@ class OfTime(Uncertain):
             return {}
         hazard_NT = self._hazard(predicted)
         bounds = {pattern: _lower(sorted_2S, level) for pattern, sorted_2S in self._hazards.items()}
-        bound_N = np.array([bounds.get(str(pattern), bounds[EVERYBODY]) for pattern in patterns])
+        bound_N = of_patterns(bounds, patterns)
         low_NT, high_NT = self._interval(hazard_NT, level)
         columns = {
             "median_time": self._reached(hazard_NT, np.full(len(hazard_NT), np.log(2)), np.nan),

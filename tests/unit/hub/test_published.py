@@ -12,6 +12,7 @@ from foundation.errors import CheckpointError
 from foundation.hub.leaks import leaks
 from foundation.hub.published import FILE, Published
 
+PLACE = "/".join(["", "home", "somebody", "cohorts", "ours"])
 NAMES = ["TCGA-06-0138", "17", "0", "P1", "4711222", "P001", "MÜ-0001", "A/0001", "ZZ9"]
 
 
@@ -76,7 +77,7 @@ def test_nothing_is_found_where_nothing_is(folder):
         ("config.yaml", "token: hf_" + "x" * 34, "a token of a model hub"),
         ("config.yaml", "url: https://me:secret99@store.org/x", "a password in a URL"),
         ("key.txt", "AKIA" + "A" * 16, "a key of a store"),
-        ("config.yaml", "cohort: /home/me/cohorts/ours", "a place of this machine, /home/me/cohorts/ours"),
+        ("config.yaml", f"cohort: {PLACE}", f"a place of this machine, {PLACE}"),
         ("config.yaml", "the value-of-my-token", "the value of MY_API_TOKEN"),
     ],
 )
