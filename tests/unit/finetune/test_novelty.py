@@ -109,6 +109,17 @@ def test_who_has_nothing_has_no_score(learned):
     torch.testing.assert_close(torch.isnan(found["mri/flair"]), ~new.channels["mri"][:, 1])
 
 
+def test_what_was_not_measured_is_not_looked_at(learned):
+    """Garbage in its place changes nothing; who lacks every other gene is somewhat less known, and hardly ever far."""
+    new = batch_of(seed=1)
+    before = learned(new)["rna"]
+    new.omics["rna"] = torch.where(new.observed["rna"], new.omics["rna"], torch.tensor(99.0))
+    torch.testing.assert_close(learned(new)["rna"], before, equal_nan=True)
+    new.observed["rna"][:, ::2] = False
+    few = learned(new)["rna"]
+    assert (few[~torch.isnan(few)] > FAR).float().mean() < 0.1
+
+
 def test_the_score_of_a_patient_does_not_depend_on_others(learned):
     new = batch_of(seed=1)
     whole, alone = learned(new), [learned(new.part(n, n + 1)) for n in range(5)]
