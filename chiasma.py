@@ -50,15 +50,16 @@ class Loaded:
         Raises:
             CheckpointError, DataError: As of `predict`.
         """
+        from foundation.model.model_folder import MODEL
         from pretrain.embed import Embedder
 
-        inside = self.folder / "model"
+        inside = self.folder / MODEL
         return Embedder.open(inside if inside.is_dir() else self.folder).table(_opened(cohort))
 
     def template(self) -> str:
         """The cohort.yaml that it wants of new patients."""
         from finetune.predict import preprocessing_of
-        from foundation.hub.template import template
+        from foundation.data.template import template
 
         return template(preprocessing_of(self.folder))
 
@@ -67,14 +68,17 @@ def load(place: str | Path) -> Loaded:
     """Load what was trained.
 
     Args:
-        place: A run folder, a model folder or a published one.
+        place: A run folder, a model folder or a published one; or ``hf://organisation/name@revision``, which is
+            downloaded once and verified.
 
     Raises:
-        CheckpointError: There is no such folder.
+        CheckpointError: There is no such folder, or what was downloaded is not what was published.
+        ConfigError, StoreError: There is no such repository or revision; the hub cannot be reached.
     """
     from foundation.errors import CheckpointError
+    from foundation.hub.address import local
 
-    folder = Path(place)
+    folder = local(place)
     if not folder.is_dir():
         raise CheckpointError("no such folder", where=str(folder), fix="name the folder of a run or of a model")
     return Loaded(folder)

@@ -17,9 +17,9 @@ from finetune.study import Study
 from foundation.data.preprocessing import Preprocessing
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model import model_folder
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 from foundation.training.parallel.base import usable_device
 
 Pretrain = Callable[[Path, list[str]], Path]
@@ -58,8 +58,8 @@ def base_model(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None
     config = study.config
     if config.network is not None:
         return untrained(study, config.network, fold.train)
-    if isinstance(config.pretrain, Path):
-        return _read(config.pretrain)
+    if (given := config.model_folder()) is not None:
+        return _read(given)
     if pretrain is None or config.pretraining is None:
         raise ConfigError(
             "`per_fold` pretrains for each fold, and no function that pretrains was given",

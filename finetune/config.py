@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -18,6 +19,8 @@ from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.scaling import PreprocessingConfig
 from foundation.files.cache import CacheConfig
+from foundation.hub.address import pinned
+from foundation.model import model_folder
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
 from foundation.training.optimiser import OptimiserConfig
@@ -119,8 +122,9 @@ class FinetuneConfig(Config):
     out: YamlPath = Field(description="Run folder.")
     cache: CacheConfig = CacheConfig()
     seed: int = Field(default=0, ge=0)
-    pretrain: Literal["per_fold", "none"] | YamlPath = Field(
-        description="A model folder; or per_fold, to pretrain for each fold without its test patients; or none."
+    pretrain: Annotated[Literal["per_fold", "none"] | Place, Field(union_mode="left_to_right")] = Field(
+        description="A model folder, or hf://organisation/name@revision; or per_fold, to pretrain for each fold "
+        "without its test patients; or none."
     )
     pretraining: YamlPath | None = Field(
         default=None, description="With pretrain: per_fold, the YAML of `chiasma pretrain`."
@@ -181,6 +185,22 @@ class FinetuneConfig(Config):
         if self.pretrain == "none" and self.adapt.mode != "scratch":
             raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: scratch}`")
         return self
+
+    def pinned(self) -> FinetuneConfig:
+        """The same config, with the commit of what comes from a model hub."""
+        network = self.network
+        if network is not None:
+            towers = {name: tower.pinned() for name, tower in network.towers.items()}
+            network = network.model_copy(update={"towers": towers})
+        return self.model_copy(update={"pretrain": pinned(self.pretrain), "network": network})
+
+    def model_folder(self) -> Path | None:
+        """Where the pretrained model lies; None where it is still to be made.
+
+        Raises:
+            ConfigError, CheckpointError, StoreError: As of `foundation.model.model_folder.of`.
+        """
+        return None if self.pretrain in NEEDED else model_folder.of(self.pretrain)
 
     def to_be_built(self) -> Network | None:
         """The network, where it is not read from a model folder."""

@@ -24,7 +24,7 @@ from finetune.splits import Fold
 from finetune.study import Study
 from foundation.data.alignment import align
 from foundation.files.whole import replacing
-from foundation.hub import model_folder
+from foundation.model import model_folder
 
 FINAL = "all"
 """The fold whose training patients are everybody."""
@@ -117,8 +117,9 @@ def summary_of(study: Study, fold: Fold) -> str:
     """
     network = study.config.to_be_built()
     if network is None:
-        assert isinstance(study.config.pretrain, Path)
-        model, preprocessing = model_folder.read(study.config.pretrain)
+        folder = study.config.model_folder()
+        assert folder is not None
+        model, preprocessing = model_folder.read(folder)
     else:
         patients = study.cohort.patients.astype(str)
         learned_from = np.flatnonzero(~np.isin(patients, patients[fold.test]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from foundation.errors import DataError
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from foundation.wording import counted
 
 

@@ -138,7 +138,8 @@ def _room(study: Study) -> int:
     import psutil
 
     config = study.config
-    weights = config.pretrain / "model.safetensors" if isinstance(config.pretrain, Path) else None
+    folder = config.model_folder()
+    weights = folder / "model.safetensors" if folder is not None else None
     each = BYTES_PER_PROCESS + BYTES_PER_WEIGHT_BYTE * (weights.stat().st_size if weights and weights.is_file() else 0)
     return max(1, min(_cores(), int(psutil.virtual_memory().available // each)))
 

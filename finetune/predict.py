@@ -17,7 +17,7 @@ from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
 from foundation.files.parts import write_table
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent, Within
 from foundation.wording import counted
 

@@ -20,7 +20,7 @@ from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
-from foundation.hub import model_folder
+from foundation.model import model_folder
 from foundation.model.embedding import batches
 from foundation.model.view import FUSED, View
 from foundation.progress import Progress

@@ -64,7 +64,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
             "inner_by_patient": study.inner_by_patient(),
         },
         "pretrain": {
-            "from": config.pretrain if isinstance(config.pretrain, str) else "path",
+            "from": "path" if isinstance(config.pretrain, Path) else config.pretrain,
             "tested_though_seen": int(study.seen[study.tested].sum()),
         },
         "adaptation": next(choice["adaptation"] for choice in choices if choice["method"] == OURS),

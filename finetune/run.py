@@ -29,7 +29,7 @@ from foundation.errors import ConfigError, nearest
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import hashes_of
 from foundation.files.lock import claimed_part, claimed_run, refuse_foreign
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent
 from foundation.wording import counted
 
@@ -114,7 +114,7 @@ def names_of_folds(path: Path, overrides: Sequence[str] = ()) -> tuple[str, ...]
 
 def _open(path: Path, overrides: Sequence[str]) -> tuple[Study, dict[str, float]]:
     """The study of a config and what an oracle reaches in it, refusing what cannot be run."""
-    config = load_config(FinetuneConfig, path, overrides)
+    config = load_config(FinetuneConfig, path, overrides).pinned()
     refuse_foreign(config.out, IDENTITY)
     study = make_study(config)
     refuse_nothing_to_learn(study)
@@ -155,19 +155,21 @@ def make_study(config: FinetuneConfig) -> Study:
     network = config.to_be_built()
     if network is not None:
         return Study.of(config, cohort, network.preprocessing.modalities or cohort.modalities, None)
-    assert isinstance(config.pretrain, Path)
-    _refuse_no_model(config.pretrain)
-    preprocessing = Preprocessing.read(config.pretrain)
-    aligned, seen = align(preprocessing, cohort), SeenPatients.read(config.pretrain)
+    folder = config.model_folder()
+    assert folder is not None
+    _refuse_no_model(folder)
+    preprocessing = Preprocessing.read(folder)
+    aligned, seen = align(preprocessing, cohort), SeenPatients.read(folder)
     return Study.of(config, cohort, list(preprocessing.modalities), seen, aligned)
 
 
 def _not_shared(study: Study) -> list[str]:
     """What a pretrained model and the cohort do not share, and what no tower reads, in sentences."""
     told = [f"'{name}': no tower of the model reads it; heads alone do." for name in study.heads_only]
-    if not isinstance(study.config.pretrain, Path):
+    folder = study.config.model_folder()
+    if folder is None:
         return told
-    preprocessing = Preprocessing.read(study.config.pretrain).joined(study.fit_heads_only(study.folds.folds[0]))
+    preprocessing = Preprocessing.read(folder).joined(study.fit_heads_only(study.folds.folds[0]))
     return align(preprocessing, study.cohort).only(study.modalities).sentences() + told
 
 
@@ -177,7 +179,11 @@ def _refuse_no_model(folder: Path) -> None:
         return
     what = "is no model folder" if folder.is_dir() else "no such model folder"
     inside = folder / "model"
-    fix = f"name {inside}" if (inside / "config.json").is_file() else "name the `model` folder of a pretraining run"
+    fix = (
+        f"name {inside}"
+        if (inside / "config.json").is_file()
+        else "name the `model` folder of a pretraining run, or hf://organisation/name"
+    )
     raise ConfigError(what, where=f"pretrain: {folder}", fix=fix)
 
 
@@ -190,9 +196,9 @@ def _identity(study: Study) -> dict[str, str]:
     """Everything that decides the result, by name, as hashes."""
     config = study.config
     parts = {"the cohort": study.cohort.hash, "the folds": study.folds.hash()}
-    if isinstance(config.pretrain, Path):
-        parts["the model"] = sha256_of(config.pretrain / "model.safetensors")
-        parts["the model's preprocessing"] = sha256_of(config.pretrain / PREPROCESSING_FILE)
+    if (folder := config.model_folder()) is not None:
+        parts["the model"] = sha256_of(folder / "model.safetensors")
+        parts["the model's preprocessing"] = sha256_of(folder / PREPROCESSING_FILE)
     if config.pretraining is not None:
         parts["the pretraining"] = sha256_of(config.pretraining)
     document = config.document()

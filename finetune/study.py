@@ -23,7 +23,7 @@ from foundation.data.preprocessing import Preprocessing
 from foundation.data.presence import observed_N
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import ConfigError, nearest
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from foundation.randomness import permutation
 from foundation.wording import counted
 

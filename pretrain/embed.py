@@ -14,7 +14,7 @@ from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
 from foundation.files.parts import write_table
-from foundation.hub import model_folder
+from foundation.model import model_folder
 from foundation.model.embedding import embed as embed_records
 from foundation.model.multimodal import MultimodalModel
 from foundation.model.view import FUSED, View

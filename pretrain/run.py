@@ -24,10 +24,10 @@ from foundation.errors import ConfigError
 from foundation.files.identity import hashes_of
 from foundation.files.lock import claimed_run, refuse_foreign
 from foundation.files.whole import write_json
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model import model_folder
 from foundation.model.layers.running import compiled, recomputed
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 from foundation.model.towers.base import count_parameters
 from foundation.objectives.contrastive.pairs import PairwiseObjective
 from foundation.progress import Progress, Silent
@@ -129,6 +129,7 @@ class _Made(NamedTuple):
 
 def _make(config: PretrainConfig) -> _Made:
     """Read the cohort and build the model, refusing what does not fit."""
+    config = config.model_copy(update={"towers": {name: tower.pinned() for name, tower in config.towers.items()}})
     refuse_foreign(config.out, BEFORE)
     cohort = open_cohorts(config)
     training, held_out = split(cohort, config.held_out, config.seed)

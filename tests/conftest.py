@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.model_hub import TOKEN, Hub, hub_here, use
+
 # Before any library that reads them is imported: conftest.py comes first, in every worker process too.
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -88,3 +90,21 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real cohorts in {folder}; set CHIASMA_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A model hub on this machine, with a cache of its own and a token that it takes."""
+    from huggingface_hub import constants
+
+    from foundation.hub import calls
+
+    with hub_here() as hub:
+        use(monkeypatch, hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(calls, "WAITS", (0.01, 0.01))
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        yield hub

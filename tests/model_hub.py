@@ -241,3 +241,11 @@ def _entry(path: str, content: bytes) -> dict[str, Any]:
     if path.endswith(".safetensors"):
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
     return entry
+
+
+def use(monkeypatch: Any, url: str) -> None:
+    """What HF_ENDPOINT does to a process that begins."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")

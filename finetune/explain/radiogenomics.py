@@ -24,8 +24,8 @@ from finetune.kept_predictor import NETWORKS, KeptPredictor
 from finetune.methods.modes import Frozen, Scratch
 from finetune.predictor import MODEL, Predictor
 from foundation.data.dataset import CohortDataset
-from foundation.hub.seen_patients import SeenPatients
 from foundation.model.embedding import embed
+from foundation.model.seen_patients import SeenPatients
 from foundation.model.view import View
 from foundation.progress import Progress, Silent
 from foundation.wording import counted, listed

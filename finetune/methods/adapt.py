@@ -20,7 +20,7 @@ from finetune.methods.adapted import Adapted, alike
 from finetune.methods.modes import AdaptConfig, Full, Lora, Scratch, Targets, TowerLora
 from finetune.methods.reading import Reading
 from foundation.errors import ConfigError, nearest
-from foundation.hub.model_folder import fingerprint
+from foundation.model.model_folder import fingerprint
 from foundation.model.multimodal import MultimodalModel
 
 

@@ -27,9 +27,9 @@ from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
-from foundation.hub.model_folder import fingerprint
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.model_folder import fingerprint
 from foundation.model.multimodal import MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 
 FORMAT = 2
 DOCUMENT = "adapter.json"

@@ -21,8 +21,8 @@ from finetune.predictor import ADAPTER, MODEL
 from finetune.splits import Fold
 from finetune.study import Study
 from foundation.data.alignment import align
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model import model_folder
+from foundation.model.seen_patients import SeenPatients
 from foundation.randomness import draw
 
 PREDICTIONS, CHOICE, STEPS, HELD_OUT = "predictions.parquet", "choice.json", "metrics.jsonl", "held_out.safetensors"

@@ -25,7 +25,7 @@ def told(folder: Path, cohort: PreparedCohort) -> pd.DataFrame:
         return Run.open(folder).table(cohort, rows)
     from foundation.data.alignment import align
     from foundation.data.dataset import CohortDataset
-    from foundation.hub import model_folder
+    from foundation.model import model_folder
     from foundation.model.embedding import embed
     from foundation.model.view import FUSED, View
 

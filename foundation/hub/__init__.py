@@ -1,1 +1,1 @@
-"""Model folders: weights, preprocessing and seen patients, written whole and read with checks."""
+"""Model hubs: published folders, their hashes and addresses, and what must not leave with them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from foundation.errors import ConfigError
 from foundation.hub.calls import patiently
 from foundation.hub.published import FILE, Published
+from foundation.urls import is_url
 
 SCHEME = "hf://"
 
@@ -58,11 +59,12 @@ def local(place: str | Path) -> Path:
     """The folder of a place: itself, or what was downloaded of a hub; a revision that is in the cache needs no network.
 
     Raises:
-        ConfigError: It is no address; or there is no such repository or revision, or no right to read it.
+        ConfigError: It is a URL but no address of a hub; or there is no such repository or revision, or no right to
+            read it.
         CheckpointError: What is there is not what was published.
         StoreError: The hub cannot be reached and the cache has nothing, or it keeps failing.
     """
-    if not is_address(place):
+    if not is_url(place):
         return Path(place)
     address = Address.parse(str(place))
     return _downloaded(address) / address.inside

@@ -15,6 +15,8 @@ from foundation.files.hashing import sha256_of
 FILE = "chiasma.json"
 PACKAGES = ("chiasma", "torch", "transformers", "timm", "peft", "safetensors")
 
+AGAIN = "download the folder again"
+
 HUB_FILES = (".gitattributes",)
 """What a hub adds by itself."""
 
@@ -53,18 +55,26 @@ class Published(Config):
         return published
 
     @classmethod
+    def read(cls, folder: Path) -> Published:
+        """Read chiasma.json.
+
+        Raises:
+            CheckpointError: It is not there, or damaged.
+        """
+        try:
+            return cls.model_validate_json((folder / FILE).read_bytes())
+        except (OSError, ValidationError):
+            fix = f"{AGAIN}, or use the version of chiasma that wrote it"
+            raise CheckpointError(f"has no {FILE}, or one that is damaged", where=str(folder), fix=fix) from None
+
+    @classmethod
     def verify(cls, folder: Path) -> Published:
         """Read chiasma.json and compare every file with it.
 
         Raises:
             CheckpointError: It is damaged; or a file is missing, changed, or not one of them.
         """
-        where, again = str(folder), "download the folder again"
-        try:
-            published = cls.model_validate_json((folder / FILE).read_bytes())
-        except (OSError, ValidationError):
-            fix = f"{again}, or use the version of chiasma that wrote it"
-            raise CheckpointError(f"has no {FILE}, or one that is damaged", where=where, fix=fix) from None
+        published, where, again = cls.read(folder), str(folder), AGAIN
         here = dict(_files(folder))
         for name, known in published.files.items():
             if name not in here:

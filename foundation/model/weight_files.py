@@ -17,6 +17,7 @@ from foundation.errors import CheckpointError, ConfigError
 IN_A_FOLDER = (
     "models/model.safetensors",
     "models/model.pt",
+    "model/model.safetensors",
     "model.safetensors",
     "model.pt",
     "pytorch_model.bin",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from foundation.errors import CheckpointError
+from foundation.hub.address import local
 from foundation.model.weight_files import read_weights
 
 INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
@@ -21,7 +22,7 @@ class Loaded:
     """What became of a file of weights.
 
     Attributes:
-        path: The file.
+        path: The file, or where it is on a hub.
         loaded: Tensors of the module that were taken as they are.
         reshaped: Tensors that were made to fit, to how.
         unfit: Tensors that are in both and cannot be made to fit, to their two shapes.
@@ -51,7 +52,7 @@ def _few(names: Sequence[str], at_most: int = 6) -> str:
 
 
 def load_weights(
-    module: nn.Module, path: Path, positions: Mapping[str, tuple[int, tuple[int, ...]]] | None = None
+    module: nn.Module, place: Path | str, positions: Mapping[str, tuple[int, tuple[int, ...]]] | None = None
 ) -> Loaded:
     """Put the tensors of a file into a module, made to fit where that has a meaning.
 
@@ -61,19 +62,20 @@ def load_weights(
 
     Args:
         module: Changed in place.
-        path: As for `read_weights` of `foundation.model.weight_files`.
+        place: As for `read_weights` of `foundation.model.weight_files`, or ``hf://organisation/name@revision``.
         positions: Name of each position embedding, [1, leading + P, D], to its number of leading tokens and its grid.
 
     Returns:
         What became of each tensor.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file or repository.
         CheckpointError: The file cannot be read, or nothing in it belongs to the module.
+        StoreError: The hub cannot be reached.
     """
-    found, own = read_weights(path), module.state_dict()
+    found, own = read_weights(local(place)), module.state_dict()
     prefix = _prefix(found, own)
-    report = Loaded(str(path))
+    report = Loaded(str(place))
     report.unused = sorted(name for name in found if not name.startswith(prefix) or name[len(prefix) :] not in own)
     convolutions = {f"{name}.weight" for name, part in module.named_modules() if _mixes_channels(part)}
     fitted: dict[str, Tensor] = {}
@@ -93,7 +95,7 @@ def load_weights(
     if not fitted:
         what = f"nothing in it belongs to the tower: it has {_few(sorted(found))}; the tower has {_few(sorted(own))}"
         fix = "name weights of the same architecture and width, or write `weights: none`"
-        raise CheckpointError(what, where=str(path), fix=fix)
+        raise CheckpointError(what, where=str(place), fix=fix)
     module.load_state_dict(fitted, strict=False)
     return report
 

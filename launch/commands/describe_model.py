@@ -23,10 +23,10 @@ def describe_model(place: str, out: Path | None) -> None:
     files.
     """
     from finetune.predict import preprocessing_of
+    from foundation.data.template import template
     from foundation.errors import writing
     from foundation.files.whole import make_folder
     from foundation.hub.address import local
-    from foundation.hub.template import template
     from launch.description import refuse_another
 
     text = template(preprocessing_of(local(place)))

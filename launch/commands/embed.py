@@ -22,12 +22,12 @@ def embed(model: str, cohort: str | None, out: Path, source: Path | None, root: 
 
     The table has a row per record: the patient, the modalities that were read, and the embedding of all of them fused.
     """
-    from foundation.hub.address import local
+    from foundation.model import model_folder
     from launch.progress import Progress
     from pretrain.embed import embed as run_it
 
     with Progress() as progress, prepared(cohort, source, root, beside=out, progress=progress) as folder:
-        sentences = run_it(local(model), folder, out, progress)
+        sentences = run_it(model_folder.of(model), folder, out, progress)
     for sentence in sentences:
         click.echo(sentence)
     click.echo(f"written: {out}")

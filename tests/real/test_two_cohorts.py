@@ -11,7 +11,7 @@ import yaml
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import DataError
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from foundation.progress import Silent
 from pretrain.run import pretrain
 

@@ -20,6 +20,7 @@ OUTSIDE = {"tests", "benchmarks"}
 
 ROOMS = [
     "files",
+    "hub",
     "report",
     "metrics",
     "linear",
@@ -29,7 +30,6 @@ ROOMS = [
     "model",
     "objectives",
     "training",
-    "hub",
 ]
 """Of foundation, each of which may import those before it, and the files that lie in foundation itself."""
 

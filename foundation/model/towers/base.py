@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from foundation.config import Config
+from foundation.hub.address import pinned
 from foundation.model.weights import Loaded
 from foundation.registry import Registry
 
@@ -57,6 +58,10 @@ class TowerConfig(Config):
     def part(self) -> str:
         """Name of the tower's kind in the registry."""
         return getattr(self, towers.tag)
+
+    def pinned(self) -> Self:
+        """The same config, with the commit of weights that come from a model hub."""
+        return self.model_copy(update={k: pinned(v) for k, v in self if k == "weights"})
 
 
 class Tower(nn.Module, ABC):

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from foundation.config import YamlPath
+from foundation.config import Place
 from foundation.errors import ConfigError, nearest
 from foundation.model.layers.attention_pool import AttentionPool
 from foundation.model.layers.image_patches import MaskTokens, grid_of, pad, patchify
@@ -29,8 +29,9 @@ class ViT2DConfig(TowerConfig):
     arguments: dict[str, bool | int | float | str] = Field(
         default={}, description="Further arguments of the timm model, such as patch_size, embed_dim or depth."
     )
-    weights: Annotated[Literal["none", "timm"] | YamlPath, Field(union_mode="left_to_right")] = Field(
-        default="none", description="none, timm (needs the network or its cache), or a file."
+    weights: Annotated[Literal["none", "timm"] | Place, Field(union_mode="left_to_right")] = Field(
+        default="none",
+        description="none, timm (needs the network or its cache), a file, or hf://organisation/name@revision.",
     )
     position_scale: float = Field(
         default=0.5, gt=0, description="Standard deviation of learned positions at the start, where weights are none."
@@ -88,7 +89,7 @@ class ViT2D(ImageTower):
             nn.init.trunc_normal_(positions, std=self.config.position_scale)
         elif self.config.weights == "timm":
             self.weights = Loaded(f"timm's {self.config.model}", loaded=list(self.net.state_dict()))
-        elif not isinstance(self.config.weights, str):
+        elif self.config.weights != "none":
             leading = 0 if getattr(self.net, "no_embed_class", False) else getattr(self.net, "num_prefix_tokens", 0)
             grid = tuple(n // patch for n, patch in zip(size, self.plane_patch, strict=True))
             self.weights = load_weights(self.net, self.config.weights, {"pos_embed": (leading, grid)})

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from foundation.config import YamlPath
+from foundation.config import Place
 from foundation.errors import ConfigError
 from foundation.model.layers.attention_pool import AttentionPool
 from foundation.model.layers.image_patches import MaskTokens, grid_of, pad, patchify
@@ -35,8 +35,8 @@ class ViT3DConfig(TowerConfig):
         default=0.5, gt=0, description="Standard deviation of learned positions at the start, where weights are none."
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="After patches, attention and hidden layers.")
-    weights: Annotated[Literal["none"] | YamlPath, Field(union_mode="left_to_right")] = Field(
-        default="none", description="none, a file, or the folder of a MONAI bundle."
+    weights: Annotated[Literal["none"] | Place, Field(union_mode="left_to_right")] = Field(
+        default="none", description="none, a file, the folder of a MONAI bundle, or hf://organisation/name@revision."
     )
 
 

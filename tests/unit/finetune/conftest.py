@@ -19,9 +19,9 @@ from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
 from foundation.cohort.records import Record, record_features, write_index, write_shard
 from foundation.cohort.store import PreparedCohort
 from foundation.data.scaling import fit_preprocessing
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model import model_folder
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 
 PATIENTS, SEEN = 60, 12
 FEATURES = {

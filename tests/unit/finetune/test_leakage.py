@@ -7,7 +7,7 @@ import pytest
 
 from finetune.leakage import refuse_overlap, refuse_seen
 from foundation.errors import DataError
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 
 
 def test_whoever_is_on_both_sides_is_counted_and_not_named():

@@ -17,9 +17,9 @@ from finetune.run import finetune
 from foundation.cohort.records import Record
 from foundation.cohort.spec import CohortSpec
 from foundation.config import load_config
+from foundation.data.template import BLANK
 from foundation.errors import CheckpointError, DataError
 from foundation.files import parts
-from foundation.hub.template import BLANK
 from foundation.yaml_text import dump, parse
 from launch.cli import main
 from pretrain.embed import embed

@@ -28,9 +28,9 @@ from foundation.cohort.records import Record
 from foundation.cohort.store import PreparedCohort
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import CheckpointError, DataError
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model import model_folder
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 
 REPOSITORY = Path(__file__).parents[3]
 FEATURES = {

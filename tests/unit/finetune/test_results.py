@@ -16,7 +16,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from finetune.results import read_oracle
 from finetune.run import finetune
 from foundation.cohort.store import PreparedCohort
-from foundation.hub import model_folder
+from foundation.model import model_folder
 
 NAMES = ("rna", "mutation", "clinical")
 SUBSETS = ["+".join(subset) for size in (1, 2, 3) for subset in combinations(NAMES, size)]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from foundation.cohort.store import PreparedCohort
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from launch.pretrained import pretrain_model
 
 

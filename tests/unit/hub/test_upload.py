@@ -7,38 +7,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from foundation.errors import CheckpointError, ConfigError, StoreError
-from foundation.hub import calls
 from foundation.hub.address import Address, local, pinned
 from foundation.hub.published import FILE, Published
 from foundation.hub.upload import upload
-from tests.model_hub import TOKEN, hub_here
+from tests.model_hub import use
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 PLACE = Address("group/model")
-
-
-def use(monkeypatch, url):
-    """What HF_ENDPOINT does to a process that begins."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    with hub_here() as hub:
-        use(monkeypatch, hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(calls, "WAITS", (0.01, 0.01))
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-        yield hub
 
 
 @pytest.fixture

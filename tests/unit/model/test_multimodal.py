@@ -17,10 +17,10 @@ from foundation.data.dataset import CohortDataset
 from foundation.data.sampler import BatchKey
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import CheckpointError, ConfigError
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model import model_folder
 from foundation.model.fusion.base import fusions
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 from foundation.model.towers.base import towers
 from foundation.model.view import FUSED, View
 

@@ -16,7 +16,7 @@ from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united import UnitedCohort
 from foundation.config import load_config
 from foundation.errors import CheckpointError, ConfigError
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from foundation.progress import Silent
 from foundation.yaml_text import dump, parse
 from launch.cli import main

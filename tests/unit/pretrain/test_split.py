@@ -12,7 +12,7 @@ import pytest
 from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.errors import CheckpointError, ConfigError, DataError
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 from pretrain.config import PretrainConfig
 from pretrain.run import pretrain
 from pretrain.split import HeldOut, split

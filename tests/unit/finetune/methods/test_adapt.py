@@ -26,11 +26,11 @@ from foundation.data.batch import Batch
 from foundation.data.preprocessing import FILE as PREPROCESSING
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.errors import CheckpointError, ConfigError
-from foundation.hub import model_folder
-from foundation.hub.seen_patients import SeenPatients
 from foundation.modality import Percentile
+from foundation.model import model_folder
 from foundation.model.fusion.base import fusions
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+from foundation.model.seen_patients import SeenPatients
 from foundation.model.towers.base import towers
 from foundation.model.view import FUSED, View
 

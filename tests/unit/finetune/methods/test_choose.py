@@ -20,7 +20,7 @@ from finetune.run import make_study
 from foundation.config import load_config
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset
-from foundation.hub import model_folder
+from foundation.model import model_folder
 from foundation.model.embedding import embed
 from foundation.model.view import FUSED, View
 

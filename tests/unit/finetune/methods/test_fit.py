@@ -25,7 +25,7 @@ from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset, load
 from foundation.data.sampler import PatientOrder
 from foundation.errors import ChiasmaError
-from foundation.hub import model_folder
+from foundation.model import model_folder
 from foundation.model.view import FUSED
 from foundation.training.update import Updater
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foundation.errors import CheckpointError
-from foundation.hub.seen_patients import FILE, SeenPatients
+from foundation.model.seen_patients import FILE, SeenPatients
 
 
 def test_who_was_seen_is_known_again_after_a_round_trip(tmp_path):

@@ -15,12 +15,30 @@ import torch
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
 from foundation.files.whole import replacing
-from foundation.hub.seen_patients import SeenPatients
+from foundation.hub.address import local
+from foundation.hub.published import FILE as PUBLISHED
+from foundation.hub.published import Published
+from foundation.model.seen_patients import SeenPatients
 
 if TYPE_CHECKING:
     from foundation.model.multimodal import MultimodalModel
 
 FILES = ("config.json", "model.safetensors", "preprocessing.json", "README.md")
+MODEL = "model"
+"""Where it lies in the folder of a run, and in a published one."""
+
+
+def of(place: str | Path) -> Path:
+    """The model folder that a place names: itself, or that inside a published model that was pretrained alone.
+
+    Of what was fine-tuned, the model inside knows nothing of the fine-tuning, so it has to be named itself.
+
+    Raises:
+        ConfigError, CheckpointError, StoreError: As of `foundation.hub.address.local`.
+    """
+    folder = local(place)
+    published = Published.read(folder) if (folder / PUBLISHED).is_file() else None
+    return folder / MODEL if published is not None and published.kind == "pretrained" else folder
 
 
 def write(
