@@ -28,7 +28,7 @@ from finetune.uncertainty.base import LEVEL, Uncertain, joined, parted
 from finetune.uncertainty.novelty import FAR, Novelty
 from finetune.uncertainty.of_task import predictions, restored, states
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import align, not_used
+from foundation.data.alignment import align_part, not_used, refuse_nothing_shared
 from foundation.data.batch import Batch
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
@@ -208,6 +208,7 @@ class KeptPredictor:
         Raises:
             DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
         """
+        refuse_nothing_shared(self.modalities, cohort)
         rows = np.arange(len(cohort)) if rows is None else rows
         said = self._of_networks(cohort, rows, progress)
         novelty = {f"novelty/{unit}": far_N.numpy() for unit, far_N in said.pop(NOVELTY).items()}
@@ -234,6 +235,7 @@ class KeptPredictor:
         Raises:
             DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
         """
+        refuse_nothing_shared(self.modalities, cohort)
         rows = np.arange(len(cohort))
         linear = [model for models in self.linear.values() for model in models.values()]
         told = [sentence for network in self.networks.values() for sentence in network.align(cohort).matched()]
@@ -256,7 +258,7 @@ class KeptPredictor:
             found |= read_several({**also, **alike}, network.align(cohort), rows, progress, network.device)
             progress = None
         if NOVELTY not in found:
-            aligned = align(self.novelty.preprocessing, cohort).only(self.modalities)
+            aligned = align_part(self.novelty.preprocessing, cohort).only(self.modalities)
             also = {NOVELTY: self.novelty, OBSERVED: _observed}
             found |= read_several(also, aligned, rows, progress, torch.device("cpu"))
         return found

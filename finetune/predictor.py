@@ -15,7 +15,7 @@ from finetune.methods.adapted import EVERYTHING, Adapted
 from finetune.methods.adapter import read as read_adapter
 from finetune.tasks.base import Task
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import Aligned, align
+from foundation.data.alignment import Aligned, align_part
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset
 from foundation.data.preprocessing import Preprocessing
@@ -76,9 +76,9 @@ class Predictor:
         """A cohort as this model reads it.
 
         Raises:
-            DataError: It was prepared otherwise, or shares too little with what the model knows.
+            DataError: It was prepared otherwise, or has too few of the features that the model knows.
         """
-        return align(self.preprocessing, cohort).only(self.modalities)
+        return align_part(self.preprocessing, cohort).only(self.modalities)
 
     def outputs(self, aligned: Aligned, rows: np.ndarray, progress: Progress | None = None) -> dict[str, Tensor]:
         """Outputs [N, ...] of every head for some records, with all that each has; `progress` is told of records."""

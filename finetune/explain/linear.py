@@ -21,7 +21,7 @@ from finetune.methods.inputs import Block
 from finetune.methods.linear_model import LinearModel
 from finetune.methods.linear_parts import Part
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import align
+from foundation.data.alignment import align_part
 
 STEP = 1e-3
 """Of an input, for a slope."""
@@ -44,7 +44,7 @@ class ExplainedLinear(ExplainedMethod):
         self.cohort, self.weighted = cohort, weighted
         parts = [part for model in self.models.values() for part in [*model.parts.values(), model.others]]
         found = [part.inputs.preprocessing for part in parts if part.inputs is not None]
-        self.aligned = [align(preprocessing, cohort) for preprocessing in found if preprocessing is not None]
+        self.aligned = [align_part(preprocessing, cohort) for preprocessing in found if preprocessing is not None]
 
     def read(self, rows: np.ndarray, columns: Columns) -> LinearRecords:
         """See `ExplainedMethod.read`."""
@@ -101,7 +101,7 @@ class LinearRecords(Records):
         """Omics modalities that a part reads and the cohort has; features of it that are known, and their columns."""
         if part.inputs is None or part.inputs.preprocessing is None:
             return []
-        aligned = align(part.inputs.preprocessing, self.method.cohort)
+        aligned = align_part(part.inputs.preprocessing, self.method.cohort)
         found = []
         for name in part.inputs.preprocessing.omics():
             if name in aligned.positions:

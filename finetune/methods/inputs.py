@@ -13,7 +13,7 @@ import numpy as np
 from finetune.methods.image_features import ImageFeatures
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import Aligned, align
+from foundation.data.alignment import Aligned, align_part
 from foundation.data.preprocessing import ImageScaling, Preprocessing
 from foundation.data.presence import observed_N
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
@@ -181,7 +181,7 @@ def _read(
     """Each modality of the preprocessing, scaled by it."""
     if preprocessing is None:
         return {}
-    aligned = align(preprocessing, cohort)
+    aligned = align_part(preprocessing, cohort)
     return {
         name: _read_image(aligned, name, images, rows)
         if isinstance(scaling, ImageScaling)

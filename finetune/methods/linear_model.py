@@ -13,7 +13,7 @@ from finetune.methods.image_features import ImageFeatures
 from finetune.methods.linear_parts import Part, PartDocument
 from finetune.methods.sealed import Sealed
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import align
+from foundation.data.alignment import align_part
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
 from foundation.wording import counted, listed
@@ -120,7 +120,7 @@ class LinearModel:
             sentence
             for part, _ in parts
             if part.inputs is not None and part.inputs.preprocessing is not None
-            for sentence in align(part.inputs.preprocessing, cohort).only(self.modalities).matched()
+            for sentence in align_part(part.inputs.preprocessing, cohort).only(self.modalities).matched()
         ]
         for ending in self.endings:
             alike = [here for part, here in parts if ending not in part.fitted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,7 +70,7 @@ class Aligned:
             elif name not in self.positions:
                 continue  # left out on purpose, by whoever narrowed the positions
             elif isinstance(scaling, ImageScaling):
-                told += _tell_channels(name, [*self.cohort.image(name).channels], scaling.channels)
+                told += _tell_channels(name, self.cohort.image(name).channels, scaling.channels)
             else:
                 told.append(_tell_features(name, self.positions[name], scaling.features, self.cohort.features[name]))
         return told
@@ -156,16 +156,23 @@ class Aligned:
 def not_used(cohort: PreparedCohort, known: Iterable[str]) -> list[str]:
     """Of each modality of a cohort that is not among those that are read, a sentence that says so."""
     known = set(known)
-    unknown = [name for name in cohort.modalities if name not in known]
-    return [f"'{name}': the model was trained without it, so it is not used." for name in unknown]
+    lacking = {name.lower(): name for name in known - set(cohort.modalities)}
+    told = []
+    for name in (name for name in cohort.modalities if name not in known):
+        meant = lacking.get(name.lower())
+        asked = f" The model reads '{meant}': if it is that, call it so in the cohort's YAML." if meant else ""
+        told.append(f"'{name}': the model was trained without it, so it is not used.{asked}")
+    return told
 
 
-def _tell_channels(name: str, here: Sequence[str], known: Sequence[str]) -> list[str]:
-    unknown = [channel for channel in here if channel not in known]
+def _tell_channels(name: str, patients: Mapping[str, int], known: Sequence[str]) -> list[str]:
+    here = [channel for channel, count in patients.items() if count]
+    unknown = [channel for channel in patients if channel not in known]
     told = [f"'{name}': the model was trained without the channel '{c}', so it is not used." for c in unknown]
     if lacking := [f"'{channel}'" for channel in known if channel not in here]:
         read = listed([f"'{channel}'" for channel in known if channel in here])
-        told.append(f"'{name}': no scan of this cohort has {listed(lacking)}, so all are read from {read} alone.")
+        follows = f"all are read from {read} alone" if read else "none is read"
+        told.append(f"'{name}': no scan of this cohort has {listed(lacking)}, so {follows}.")
     return told
 
 
@@ -210,8 +217,32 @@ def align(preprocessing: Preprocessing, cohort: PreparedCohort) -> Aligned:
     """Check that a model may read a cohort, and match channels and features by name.
 
     Raises:
-        DataError: The cohort was prepared otherwise than the model expects, shares no modality with it,
-            or has too few of its features.
+        DataError: As of `align_part`, or it shares no modality with the model.
+    """
+    aligned = align_part(preprocessing, cohort)
+    refuse_nothing_shared(preprocessing.modalities, cohort)
+    return aligned
+
+
+def refuse_nothing_shared(modalities: Collection[str], cohort: PreparedCohort) -> None:
+    """Refuse a cohort without any modality that is read.
+
+    Raises:
+        DataError: It is such.
+    """
+    if set(modalities).isdisjoint(cohort.modalities):
+        raise DataError(
+            f"has none of the modalities of the model ({', '.join(modalities)}), only {', '.join(cohort.modalities)}",
+            where=str(cohort.path),
+            fix="give the modalities of the cohort's YAML the names that the model uses",
+        )
+
+
+def align_part(preprocessing: Preprocessing, cohort: PreparedCohort) -> Aligned:
+    """As `align`, for a part of what reads the cohort: others may read what this one does not know.
+
+    Raises:
+        DataError: The cohort was prepared otherwise than the model expects, or has too few of its features.
     """
     positions = {}
     for name, scaling in preprocessing.modalities.items():
@@ -224,13 +255,6 @@ def align(preprocessing: Preprocessing, cohort: PreparedCohort) -> Aligned:
             positions[name] = _match_omics(cohort, name, entry, scaling)
         else:
             raise _disagreement(cohort, name, "kind", entry.kind, scaling.kind)
-    if not positions:
-        raise DataError(
-            f"has none of the modalities of the model ({', '.join(preprocessing.modalities)}), "
-            f"only {', '.join(cohort.modalities)}",
-            where=str(cohort.path),
-            fix="give the modalities of the cohort's YAML the names that the model uses",
-        )
     return Aligned(cohort, preprocessing, positions)
 
 
@@ -251,12 +275,13 @@ def _match_omics(cohort: PreparedCohort, name: str, entry: OmicsEntry, scaling: 
         lacking = [f for f, p in zip(scaling.features, positions, strict=True) if p < 0][:3]
         matched = set(positions.tolist())
         unknown = [f for p, f in enumerate(cohort.features[name]) if p not in matched][:3]
+        others = f"; the cohort's own: {', '.join(unknown)} …" if unknown else ""
+        naming = "name features as the model does (symbols or Ensembl identifiers)" if unknown else "add what lacks"
         raise DataError(
             f"'{name}' has {overlap:.1%} of the {len(scaling.features)} features that the model knows, "
-            f"at least {scaling.minimum_overlap:.0%} are needed; lacking: {', '.join(lacking)} …, "
-            f"the cohort's own: {', '.join(unknown or cohort.features[name][:3])} …",
+            f"at least {scaling.minimum_overlap:.0%} are needed; lacking: {', '.join(lacking)} …{others}",
             where=str(cohort.path),
-            fix="name features as the model does (symbols or Ensembl identifiers), or leave the modality out",
+            fix=f"{naming}, or leave the modality out",
         )
     return positions
 
