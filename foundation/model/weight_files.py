@@ -21,7 +21,18 @@ IN_A_FOLDER = (
     "model.pt",
     "pytorch_model.bin",
 )
-WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "teacher", "student", "module")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "network_weights",
+    "network",
+    "target_encoder",
+    "encoder",
+    "teacher",
+    "student",
+    "module",
+)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
