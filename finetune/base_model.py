@@ -14,6 +14,7 @@ from finetune.config import Network
 from finetune.leakage import refuse_seen
 from finetune.splits import Fold
 from finetune.study import Study
+from foundation import licences
 from foundation.data.preprocessing import Preprocessing
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
@@ -59,7 +60,9 @@ def base_model(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None
     if config.network is not None:
         return untrained(study, config.network, fold.train)
     if isinstance(config.pretrain, Path):
-        return _read(config.pretrain)
+        base = _read(config.pretrain)
+        base.model.config.base = _origin(config.pretrain)
+        return base
     if pretrain is None or config.pretraining is None:
         raise ConfigError(
             "`per_fold` pretrains for each fold, and no function that pretrains was given",
@@ -88,6 +91,12 @@ def untrained(study: Study, network: Network, rows: np.ndarray) -> BaseModel:
 def _read(folder: Path) -> BaseModel:
     model, preprocessing = model_folder.read(folder)
     return BaseModel(model.to(usable_device()), preprocessing, SeenPatients.read(folder))  # type: ignore[arg-type]
+
+
+def _origin(folder: Path) -> dict[str, str]:
+    """What a model folder is called, and its licence: that of the card in it, or of the published folder around it."""
+    name = folder.parent.name if folder.name == "model" else folder.name
+    return {"name": name, "licence": licences.beside(folder / "config.json")}
 
 
 def _pretrain(study: Study, fold: Fold, folder: Path, pretrain: Pretrain) -> Path:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from foundation import licences
 from foundation.errors import CheckpointError
+from foundation.files.hashing import sha256_of
 from foundation.model.layouts import in_names_of, rearranged
-from foundation.model.weight_files import read_weights
+from foundation.model.weight_files import file_of, read_weights
 
 LEAST = 0.5
 """Share of a tower's numbers that a file must have."""
@@ -32,6 +34,8 @@ class Loaded:
         missing: Tensors of the module that the file does not have; they keep their random start.
         unused: Tensors of the file that the module does not have, in the module's names where these are known.
         layouts: Whose names the file was in, if not the module's own.
+        licence: Of the weights, as the card beside them or timm names it; empty where nobody does.
+        sha256: Of the file; empty where they are timm's.
     """
 
     path: str
@@ -41,6 +45,13 @@ class Loaded:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
+    licence: str = ""
+    sha256: str = ""
+
+    def origin(self) -> dict[str, str]:
+        """Where the weights come from, to be kept with a model: no place of this machine, but what tells them apart."""
+        path = Path(self.path)
+        return {"name": path.name, "sha256": self.sha256, "licence": self.licence}
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -79,8 +90,9 @@ def load_weights(
         ConfigError: There is no such file.
         CheckpointError: The file cannot be read, or less than half of the module is in it.
     """
-    own, report = module.state_dict(), Loaded(str(path))
-    found, report.layouts = in_names_of(own, read_weights(path))
+    file = file_of(path)
+    own, report = module.state_dict(), Loaded(str(path), licence=licences.beside(file), sha256=sha256_of(file))
+    found, report.layouts = in_names_of(own, read_weights(file))
     prefix = _prefix(found, own)
     inside = {name[len(prefix) :]: tensor for name, tensor in found.items() if name.startswith(prefix)}
     inside = rearranged(own, inside, positions or {})

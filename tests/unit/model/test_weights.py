@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foundation.errors import CheckpointError
+from foundation.files.hashing import sha256_of
 from foundation.model.weights import load_weights
 
 
@@ -143,3 +144,11 @@ def test_of_a_student_and_a_teacher_the_teacher_is_taken(net: Net, tmp_path: Pat
     loaded = Net()
     load_weights(loaded, tmp_path / "w.safetensors")
     assert same(loaded, net) and not same(loaded, other)
+
+
+def test_weights_say_where_they_come_from_without_a_place(net: Net, tmp_path: Path) -> None:
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    found = load_weights(Net(), tmp_path / "w.safetensors").origin()
+    assert found == {"name": "w.safetensors", "sha256": sha256_of(tmp_path / "w.safetensors"), "licence": ""}
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    assert load_weights(Net(), tmp_path / "w.safetensors").origin()["licence"] == "cc-by-nc-4.0"
