@@ -115,6 +115,8 @@ TO_MONAI = (
 
 LAYER_SCALE = re.compile(r"(.+)\.ls([12])\.gamma")
 
+BLOCK = re.compile(r"blocks\.(\d+)\..+")
+
 OF_TIMM = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
 OF_MONAI = {"patch_embedding.patch_embeddings.weight", "blocks.0.attn.qkv.weight"}
 
@@ -125,13 +127,17 @@ def in_names_of(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple
     A tower that is no vision transformer, or a file that is in its names already, is left as it is.
     """
     renamed, layouts = dict(found), []
-    if not any(names <= own.keys() for names in (OF_TIMM, OF_MONAI)):
+    if not _is_vit(own):
         return renamed, layouts
     for layout in (*TO_TIMM, *(TO_MONAI if own.keys() >= OF_MONAI else ())):
         if any(re.search(layout.sign, name) for name in renamed):
             renamed = {_renamed(name, layout): tensor for name, tensor in renamed.items()}
             layouts.append(layout.name)
     return renamed, layouts
+
+
+def _is_vit(own: Mapping[str, Tensor]) -> bool:
+    return own.keys() >= OF_TIMM or own.keys() >= OF_MONAI
 
 
 def _renamed(name: str, layout: Layout) -> str:
@@ -162,7 +168,20 @@ def rearranged(own: Mapping[str, Tensor], found: Mapping[str, Tensor], positions
             state[name] = state[name].reshape(1, -1, state[name].shape[-1])
     for name, (leading, grid) in positions.items():
         _place_class_position(state, name, leading, grid)
+    for name in own if _is_vit(own) else ():
+        if name.endswith(".bias") and name not in state and f"{name[:-5]}.weight" in state:
+            state[name] = torch.zeros_like(own[name])  # a matrix without a bias
     return state
+
+
+def strange(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Tensors in those blocks of a file that a transformer has too, which it has no place for: it computes otherwise.
+
+    MONAI's blocks have a norm for cross-attention, or all of it, that a ViT does not use.
+    """
+    blocks = {block[1] for block in map(BLOCK.fullmatch, own) if block} if _is_vit(own) else set()
+    inside = [(name, block) for name, block in ((name, BLOCK.fullmatch(name)) for name in found) if block]
+    return sorted(name for name, block in inside if block[1] in blocks and name not in own and "cross_attn" not in name)
 
 
 def _join_qkv(state: dict[str, Tensor]) -> None:

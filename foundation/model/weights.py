@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from foundation import licences
 from foundation.errors import CheckpointError
 from foundation.files.hashing import sha256_of
-from foundation.model.layouts import in_names_of, rearranged
+from foundation.model.layouts import BLOCK, in_names_of, rearranged, strange
 from foundation.model.weight_files import file_of, read_weights
 
 LEAST = 0.5
@@ -88,7 +88,8 @@ def load_weights(
 
     Raises:
         ConfigError: There is no such file.
-        CheckpointError: The file cannot be read, or less than half of the module is in it.
+        CheckpointError: The file cannot be read, less than half of the module is in it, or its blocks are of another
+            kind than the module's.
     """
     file = file_of(path)
     own, report = module.state_dict(), Loaded(str(path), licence=licences.beside(file), sha256=sha256_of(file))
@@ -96,6 +97,7 @@ def load_weights(
     prefix = _prefix(found, own)
     inside = {name[len(prefix) :]: tensor for name, tensor in found.items() if name.startswith(prefix)}
     inside = rearranged(own, inside, positions or {})
+    other = strange(own, inside)
     report.unused = sorted(
         [*(name for name in found if not name.startswith(prefix)), *(prefix + name for name in inside.keys() - own)]
     )
@@ -115,6 +117,7 @@ def load_weights(
         else:
             report.loaded.append(name)
     _refuse_little(fitted, own, found, report)
+    _refuse_other_blocks(other, report)
     module.load_state_dict(fitted, strict=False)
     return report
 
@@ -135,6 +138,18 @@ def _refuse_little(
         lacks = [f"{name} ({shapes})" for name, shapes in report.unfit.items()] + report.missing
         what = f"only {share:.0%} of the tower is in it; without, for example, {_few(lacks, at_most=3)}"
         raise CheckpointError(what, where=report.path, fix=fix)
+
+
+def _refuse_other_blocks(other: Sequence[str], report: Loaded) -> None:
+    """Refuse a file whose blocks compute something else than the tower's, though most of their names are the same."""
+    if other := [*other, *(f"{name} ({shapes})" for name, shapes in report.unfit.items() if BLOCK.fullmatch(name))]:
+        bias = any(name.endswith("qkv.bias") for name in other)
+        fix = "write `qkv_bias: true`" if bias else "name weights of the same architecture, or write `weights: none`"
+        raise CheckpointError(
+            f"its blocks are not the tower's, which has no place for {_few(other, at_most=3)}",
+            where=report.path,
+            fix=fix,
+        )
 
 
 def _mixes_channels(part: nn.Module) -> bool:

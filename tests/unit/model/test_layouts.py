@@ -267,3 +267,48 @@ def test_a_volume_in_the_names_of_timm_with_layer_scale(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = volume_of(net, embed, positions)(x)
     torch.testing.assert_close(tokens(tower, x), expected, **TOLERANCE)
+
+
+def test_blocks_that_compute_something_else_are_refused(tmp_path: Path) -> None:
+    """Of BEiT all names but few are those of a ViT; of another MLP only shapes differ."""
+    beit = transformers.BeitModel(
+        transformers.BeitConfig(
+            hidden_size=WIDTH,
+            num_hidden_layers=DEPTH,
+            num_attention_heads=HEADS,
+            intermediate_size=HIDDEN,
+            image_size=32,
+            patch_size=16,
+            use_relative_position_bias=True,
+        )
+    )
+    beit.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"its blocks are not the tower's, which has no place for blocks\.0\."):
+        vit2d(tmp_path, "vit_base_patch16_224", 16, 32)
+    hugging_face("ViT", 16).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.mlp\.fc1\.weight \(\[128, 32\] in the file, \[96, 32\]"):
+        vit2d(tmp_path, "vit_base_patch16_224", 16, 32, mlp_ratio=3.0)
+
+
+def test_a_bias_that_the_tower_was_not_told_of_is_refused(tmp_path: Path) -> None:
+    torch.save(monai(ViT, qkv_bias=True).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"(?s)no place for blocks\.0\.attn\.qkv\.bias.*write `qkv_bias: true`"):
+        vit3d(tmp_path / "w.pt")
+    assert not vit3d(tmp_path / "w.pt", qkv_bias=True).weights.missing  # type: ignore[union-attr]
+
+
+def test_a_matrix_without_a_bias_has_a_bias_of_zero(tmp_path: Path) -> None:
+    net, x = monai(ViT), image(2, 8, 8, 8)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    tower = vit3d(tmp_path / "w.pt", qkv_bias=True)
+    torch.testing.assert_close(tokens(tower, x), net(x)[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "test_convnext"])
+def test_a_convolutional_network_of_timm(tmp_path: Path, model: str) -> None:
+    net, x = randomised(timm.create_model(model, num_classes=5)), image(3, 64, 64)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    tower = ViT2D(ViT2DConfig(model=model, weights=tmp_path / "w.safetensors"), 3, (64, 64)).eval()
+    assert tower.weights is not None and not tower.weights.missing
+    expected = net.forward_features(x).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tokens(tower, x), expected, **TOLERANCE)

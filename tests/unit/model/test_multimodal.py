@@ -147,8 +147,8 @@ def test_a_tower_begins_with_the_weights_of_a_folder_and_the_next_folder_says_so
     config = make_config(aligned)
     config.towers[0][1]["weights"] = str(tmp_path / "first")
     second = MultimodalModel(config)
-    first = model.towers["mri"].vit.state_dict()
-    assert all(torch.equal(tensor, first[name]) for name, tensor in second.towers["mri"].vit.state_dict().items())
+    first = model.towers["mri"].net.state_dict()
+    assert all(torch.equal(tensor, first[name]) for name, tensor in second.towers["mri"].net.state_dict().items())
     model_folder.write(tmp_path / "second", second, aligned.preprocessing, "A card.\n")
     origins = json.loads((tmp_path / "second" / "config.json").read_text())["origins"]
     assert origins == second.config.origins and list(origins) == ["mri"]
