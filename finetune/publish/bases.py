@@ -71,7 +71,7 @@ def check(licence: str, stands_on: Sequence[Base]) -> None:
             terms = licences.LICENCES.get(normal(base.licence))
             alike = terms is None or terms.derivatives
             raise ConfigError(
-                f"{base.part} ({base.name}) is under {base.licence}, {reason}",
+                f"the licence of {base.part} ({base.name}) is {base.licence}, {reason}",
                 where="--licence",
                 fix=f"write --licence {base.licence} if it allows that, or ask its authors"
                 if alike

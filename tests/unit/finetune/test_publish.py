@@ -124,13 +124,13 @@ def recorded(run: Path, **changes: Any) -> Path:
         (
             {"base": {"name": "theirs", "licence": "cc-by-nc-4.0"}},
             "apache-2.0",
-            r"the pretrained model \(theirs\) is under cc-by-nc-4\.0, which forbids commercial use",
+            r"the pretrained model \(theirs\) is cc-by-nc-4\.0, which forbids commercial use",
             "cc-by-nc-4.0",
         ),
         (
             {"origins": {"mri": {"name": "vit.pt", "sha256": "", "licence": "cc-by-sa-4.0"}}},
             "mit",
-            r"the weights that the mri tower began with \(vit\.pt\) is under cc-by-sa-4\.0, which wants the same",
+            r"the weights that the mri tower began with \(vit\.pt\) is cc-by-sa-4\.0, which wants the same",
             "cc-by-sa-4.0",
         ),
     ],
@@ -168,7 +168,7 @@ def test_a_run_of_an_earlier_version_recorded_nothing(run, tmp_path):
         ("the initial weights of towers", ""),
     ]
     (copied / "model" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A base\n")
-    with pytest.raises(ConfigError, match=r"is under cc-by-nc-4\.0"):
+    with pytest.raises(ConfigError, match=r"is cc-by-nc-4\.0"):
         module.publish(copied, tmp_path / "x", "apache-2.0")
 
 
