@@ -14,9 +14,11 @@ from finetune.config import Network
 from finetune.leakage import refuse_seen
 from finetune.splits import Fold
 from finetune.study import Study
+from foundation import licences
 from foundation.data.preprocessing import Preprocessing
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError
+from foundation.hub.address import is_address
 from foundation.model import model_folder
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
 from foundation.model.seen_patients import SeenPatients
@@ -59,7 +61,9 @@ def base_model(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None
     if config.network is not None:
         return untrained(study, config.network, fold.train)
     if (given := config.model_folder()) is not None:
-        return _read(given)
+        base = _read(given)
+        base.model.config.base = _origin(config.pretrain, given)
+        return base
     if pretrain is None or config.pretraining is None:
         raise ConfigError(
             "`per_fold` pretrains for each fold, and no function that pretrains was given",
@@ -88,6 +92,14 @@ def untrained(study: Study, network: Network, rows: np.ndarray) -> BaseModel:
 def _read(folder: Path) -> BaseModel:
     model, preprocessing = model_folder.read(folder)
     return BaseModel(model.to(usable_device()), preprocessing, SeenPatients.read(folder))  # type: ignore[arg-type]
+
+
+def _origin(place: Path | str, folder: Path) -> dict[str, str]:
+    """What a model folder is called, and its licence: that of the card in it, or of the published folder around it."""
+    name = folder.parent.name if folder.name == "model" else folder.name
+    if is_address(place):
+        name = str(place)
+    return {"name": name, "licence": licences.beside(folder / "config.json")}
 
 
 def _pretrain(study: Study, fold: Fold, folder: Path, pretrain: Pretrain) -> Path:

@@ -140,6 +140,7 @@ def _make(config: PretrainConfig) -> _Made:
         aligned, training, seed=config.seed, dropout=config.dropout, augmentation=config.augmentation
     )
     pretraining = _build(config, aligned, parallel.device)
+    _tell_weights(pretraining.model)
     drawing = Drawing.of(config, aligned, training, pretraining.objectives.values())  # type: ignore[arg-type]
     _tell_mixing(config, dataset, drawing, parallel)
     _finish(config, pretraining.model, aligned, drawing)
@@ -198,6 +199,13 @@ def _finish(config: PretrainConfig, model: MultimodalModel, aligned: Aligned, dr
             recomputed(block)
 
 
+def _tell_weights(model: MultimodalModel) -> None:
+    """Say what became of weights that towers begin with."""
+    for name, tower in model.towers.items() if rank() == 0 else ():
+        if tower.weights is not None:
+            print(f"{name} tower: {tower.weights.summary()}", flush=True)  # type: ignore[union-attr]
+
+
 def _tell_mixing(config: PretrainConfig, dataset: CohortDataset, drawing: Drawing, parallel: Parallel) -> None:
     """Say how well an order in blocks mixes."""
     if config.order.shuffle == "blocks" and parallel.rank == 0:
@@ -244,6 +252,8 @@ def _write(run: Run, evaluation: Evaluator, before: dict[str, Any]) -> dict[str,
         seconds=round(sum(row.get("seconds", 0) for row in run.monitor.rows()), 1),
         versions={name: importlib.metadata.version(name) for name in ("chiasma", "torch", "transformers", "timm")},
     )
+    if origins := evaluation.model.config.origins:
+        metrics["initial_weights"] = origins
     if len(run.drawing.strata) > 1:
         metrics["cohorts"] = run.drawing.table(run.steps * run.config.samples_per_step)
     write_json(out / "embedding_map.json", drawn)

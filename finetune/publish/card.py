@@ -1,59 +1,38 @@
-"""The model card of a published predictor, from what its run recorded; what was not recorded is said to be missing.
-
-Its items are those of CLAIM (Mongan et al. 2020, update of Tejani et al. 2024) and TRIPOD+AI (Collins et al. 2024).
-"""
+"""The model card of a published predictor, from what its run recorded; what was not recorded is said to be missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from finetune.publish import checklist
+from finetune.publish.bases import Base
+from finetune.publish.facts import Facts
+from finetune.publish.recorded import answers
 from finetune.report.answer import Entry, headlines, of_kept, tasks_of
-from foundation.data.preprocessing import ImageScaling, Preprocessing
+from foundation.data.preprocessing import ImageScaling
+from foundation.licences import UNKNOWN
 from foundation.metrics.names import plain_name
 from foundation.wording import counted, decimal, interval
 
-UNKNOWN = "not recorded"
+FEWEST = 10
+"""Patients of a row of scores: fewer tell little of a model, and may tell of a patient."""
 
 TASK_TYPES = {"survival": "other", "regression": "tabular-regression"}
 """Of the hub; all others are classifications."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a card is made of.
-
-    Attributes:
-        name: Of the model.
-        licence: SPDX identifier.
-        metrics: Content of the run's metrics.json.
-        preprocessing: Of everything that is read.
-        methods: Task to the methods that predict, in words.
-        novelty: Unit to the document of `Validity`.
-        level: Share of patients whose outcome sets and bounds should hold.
-    """
-
-    name: str
-    licence: str
-    metrics: Entry
-    preprocessing: Preprocessing
-    methods: Mapping[str, str]
-    novelty: Mapping[str, Mapping[str, Any]]
-    level: float
 
 
 def card(facts: Facts) -> str:
     """README.md: what the hub reads on top, then words."""
     sections = [
         f"# {facts.name}",
-        "\n".join(f"- {sentence}" for sentence in headlines(facts.metrics)),
         "Research use only. This model is no medical device, and no decision on a patient may rest on it.",
+        "\n".join(f"- {sentence}" for sentence in headlines(facts.metrics)),
         _section("How to predict", _how(facts)),
         _section("What it predicts", _tasks(facts)),
         _section("What it reads", _inputs(facts)),
+        stands_on(facts.stands_on),
         _section("Patients", _patients(facts)),
-        _section("Results", *(_results(entry) for entry in tasks_of(facts.metrics))),
+        _section("Results", METHODS, *(_results(entry) for entry in tasks_of(facts.metrics))),
         _section("By modalities", *(_by(entry, "by_pattern", "read from") for entry in tasks_of(facts.metrics))),
         _section("By group", *(_by(of_kept(entry), "by_group", "group") for entry in tasks_of(facts.metrics))),
         _section("Calibration", *(_calibration(entry) for entry in tasks_of(facts.metrics))),
@@ -61,7 +40,7 @@ def card(facts: Facts) -> str:
         _section("Limits", _limits(facts)),
         _section("Reporting checklist", _checklist(facts)),
         _section("Versions", ", ".join(f"{name} {v}" for name, v in (facts.metrics.get("versions") or {}).items())),
-        _section("How to cite", "Cite chiasma; a publication of the authors of this model is not recorded."),
+        _section("How to cite", facts.about.get("citation") or f"{UNKNOWN.capitalize()} (`citation`); cite chiasma."),
     ]
     return _front_matter(facts) + "\n\n".join(filter(None, sections)) + "\n"
 
@@ -94,6 +73,16 @@ def _front_matter(facts: Facts) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n"
 
 
+def stands_on(bases: Sequence[Base]) -> str:
+    """A section on what a model was made of, and under which licences."""
+    if not bases:
+        return _section(
+            "What it stands on", "Nothing of others: all of its weights began at random or from its cohort."
+        )
+    rows = [[base.part, base.name, base.licence or UNKNOWN] for base in bases]
+    return _section("What it stands on", _table(["part", "name", "licence"], rows))
+
+
 def _section(title: str, *texts: str) -> str:
     told = "\n\n".join(text for text in texts if text)
     return f"## {title}\n\n{told}" if told else ""
@@ -102,6 +91,13 @@ def _section(title: str, *texts: str) -> str:
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+METHODS = (
+    "Each method was tested on the same patients. The **frozen probe** reads the pretrained model as it is; **from "
+    "scratch** is the same network without pretraining; **clinical**, **omics** and **image** are linear models of "
+    "these inputs; **kept without pretraining** is what would have been kept without a pretrained model."
+)
 
 
 def _how(facts: Facts) -> str:
@@ -127,8 +123,8 @@ def _tasks(facts: Facts) -> str:
     ]
     bounds = (
         "Beside each prediction stand calibrated probabilities and a set that holds the true class in "
-        f"{facts.level:.0%} of patients; for survival an interval of the curve, the median time, and a time that as "
-        "many reach without the event."
+        f"{100 * facts.level:.0f} % of patients; for survival an interval of the curve, the median time, and a time "
+        "that as many reach without the event."
     )
     return f"{_table(['endpoint', 'task', 'classes', 'predicted by'], rows)}\n\n{bounds}"
 
@@ -173,7 +169,9 @@ def _results(entry: Entry) -> str:
     rows = [["**what this model predicts with**", f"**{decimal(kept.get('mean'))}**", interval(kept.get("ci95")), "–"]]
     for name, score in kept["baselines"].items():
         less = score.get("difference") or {}
-        told = f"{decimal(less.get('value'), signed=True)} {interval(less.get('ci95'), signed=True)}"
+        told = f"{decimal(less.get('value'), signed=True)} ({interval(less.get('ci95'), signed=True)})"
+        if less.get("value") == 0 and less.get("ci95") == [0, 0]:
+            told = "the same"
         beyond = " (reads what this model may not)" if score.get("reads_left_out") else ""
         rows.append([f"{name}{beyond}", decimal(score.get("mean")), interval(score.get("ci95")), told])
     rows.append(["chance", decimal(entry.get("chance")), "–", "–"])
@@ -182,13 +180,17 @@ def _results(entry: Entry) -> str:
 
 
 def _by(entry: Entry, part: str, title: str) -> str:
-    found = {name: score for name, score in (entry.get(part) or {}).items() if score.get("mean") is not None}
-    rows = [[name, f"{s['n']:,}", decimal(s["mean"]), interval(s.get("ci95"))] for name, s in found.items()]
-    if not rows:
+    scored = {name: score for name, score in (entry.get(part) or {}).items() if score.get("mean") is not None}
+    found = {name: score for name, score in scored.items() if score["n"] >= FEWEST}
+    few = len(scored) - len(found)
+    if not found:
         return ""
+    ordered = sorted(found.items(), key=lambda item: -item[1]["n"])
+    rows = [[name, f"{s['n']:,}", decimal(s["mean"]), interval(s.get("ci95"))] for name, s in ordered]
     of = " (of the adapted model)" if part == "by_pattern" else ""
     head = f"**{entry['endpoint']}**: {plain_name(entry['metric'])}{of}"
-    return f"{head}\n\n{_table([title, 'patients', 'value', '95 % interval'], rows)}"
+    rest = f"\n\n{counted(few, 'row')} of fewer than {FEWEST} patients left out." if few else ""
+    return f"{head}\n\n{_table([title, 'patients', 'value', '95 % interval'], rows)}{rest}"
 
 
 def _calibration(entry: Entry) -> str:
@@ -223,7 +225,7 @@ def _novelty(facts: Facts) -> str:
 def _limits(facts: Facts) -> str:
     return "\n".join(
         [
-            f"- It was trained on one cohort, {facts.metrics.get('cohort', UNKNOWN)}, and tested on no other.",
+            f"- It was trained on one cohort, {facts.metrics.get('cohort', UNKNOWN)}; its run tested it on no other.",
             "- A patient of any other disease, organ or treatment is out of scope.",
             "- Probabilities are those of the cohort's own shares of classes and of its follow-up.",
             "- Intended use: research on cohorts of the same disease that were measured in the same way.",
@@ -232,25 +234,9 @@ def _limits(facts: Facts) -> str:
 
 
 def _checklist(facts: Facts) -> str:
-    splits, cohort = facts.metrics.get("splits") or {}, facts.metrics.get("cohort", UNKNOWN)
-    items = {
-        "Study design, prospective or retrospective (CLAIM 5, TRIPOD 5)": UNKNOWN,
-        "Data sources, dates, places (CLAIM 7, TRIPOD 5, 6)": f"cohort {cohort}; dates {UNKNOWN}",
-        "Eligibility (CLAIM 8, TRIPOD 6)": "see Patients: who was left out, and why",
-        "Preprocessing (CLAIM 9, TRIPOD 7)": "see What it reads; in full in `model/preprocessing.json`",
-        "Missing data (CLAIM 13, TRIPOD 11)": "any modality may be absent; none is imputed; see By modalities",
-        "Reference standard, who assessed it (CLAIM 14 to 18, TRIPOD 8)": UNKNOWN,
-        "Sample size (CLAIM 19, TRIPOD 10)": f"{splits.get('patients', UNKNOWN)} patients; how decided {UNKNOWN}",
-        "Partitions, at which level (CLAIM 20, 21)": f"by {splits.get('by', UNKNOWN)}, hash of the folds above",
-        "Model, initialisation, training (CLAIM 22 to 26, TRIPOD 12)": "see What it predicts; `adapter/adapter.json`",
-        "Selection of the final model (CLAIM 27)": "on inner folds of training patients alone",
-        "Metrics with uncertainty (CLAIM 29, TRIPOD 12, 23)": "see Results, bootstrap over patients",
-        "Calibration (TRIPOD 12, 23)": "see Calibration",
-        "Explainability (CLAIM 31)": "`chiasma explain`; no map is part of this folder",
-        "External validation (CLAIM 32)": UNKNOWN,
-        "Subgroups and fairness (TRIPOD 14, 23)": "see By group; others not recorded",
-        "Intended use and limits (CLAIM 38, 39, TRIPOD 25, 26)": "see Limits",
-        "Registration and protocol (CLAIM 40, TRIPOD 18)": UNKNOWN,
-        "Funding (CLAIM 42, TRIPOD 18)": UNKNOWN,
-    }
-    return _table(["item", "answer"], [[item, answer] for item, answer in items.items()])
+    rows = checklist.rows(answers(facts), facts.about)
+    told = (
+        f"After CLAIM (2024) and TRIPOD+AI. What is {UNKNOWN} stands with its key: a line of `{checklist.FILE}` in the "
+        "run folder, such as `design: retrospective, two centres`, answers it when the run is published again."
+    )
+    return f"{told}\n\n{_table(['item', 'CLAIM', 'TRIPOD+AI', 'answer'], rows)}"

@@ -18,10 +18,14 @@ from finetune.config import KEPT
 from finetune.kept_predictor import KeptPredictor
 from finetune.predict import preprocessing_of
 from finetune.predictor import ADAPTER, MODEL
-from finetune.publish.card import Facts, card
+from finetune.publish.bases import Base, bases, check, unknown
+from finetune.publish.card import card, stands_on
 from finetune.publish.check import told
+from finetune.publish.checklist import read_about
+from finetune.publish.facts import Facts
 from finetune.report.answer import made_of, named, tasks_of
 from finetune.uncertainty.base import LEVEL
+from foundation.cohort.manifest import Manifest
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import CheckpointError, ConfigError, DataError
 from foundation.files.whole import replacing, write_json
@@ -29,11 +33,6 @@ from foundation.hub.leaks import leaks
 from foundation.hub.published import Published
 from foundation.wording import counted
 from foundation.yaml_text import parse
-
-CLOSED = re.compile(r"(?:^|-)(?:nc|nd)(?:-|$)|noncommercial|research-only|^other$|^proprietary", re.IGNORECASE)
-"""Of a base's licence: what is made of it may be published under the same licence alone, if at all."""
-
-LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 
 def publish(run: Path, out: Path, licence: str, cohort: Path | str | None = None) -> list[str]:
@@ -50,20 +49,22 @@ def publish(run: Path, out: Path, licence: str, cohort: Path | str | None = None
 
     Raises:
         CheckpointError: The run is not complete, or the copy does not predict as the run does.
-        ConfigError: The licence does not allow it, the cohort is not there, or something else is at `out`.
+        ConfigError: The licence does not allow it, the cohort is not there, something else is at `out`, or about.yaml
+            has a key that no item of the card has.
         DataError: A file holds what must not leave.
     """
-    _check_licence(run, licence)
+    fine_tuned = (run / KEPT).is_dir()
+    made_from = bases(run, fine_tuned)
+    check(licence, made_from)
     prepared = _cohort(run, cohort)
     if out.exists() and not (out / "chiasma.json").is_file():
         raise ConfigError("is there already, and is no published folder", where=str(out), fix="name a new folder")
-    fine_tuned = (run / KEPT).is_dir()
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial:
         if fine_tuned:
-            _copy_fine_tuned(run, partial, out.name, licence)
+            _copy_fine_tuned(run, partial, out.name, licence, made_from, prepared.manifest)
         else:
-            _copy_pretrained(run, partial, licence)
+            _copy_pretrained(run, partial, licence, made_from)
         Published.seal(partial, "fine-tuned" if fine_tuned else "pretrained", licence)
         _refuse_leaks(partial, prepared)
         records = _compare(run, partial, prepared)
@@ -72,11 +73,14 @@ def publish(run: Path, out: Path, licence: str, cohort: Path | str | None = None
     return [
         f"a fresh process predicts {counted(records, 'record')} of '{name}' from it as the run does, bit for bit",
         f"none of {patients} is named in it, no secret and no place of this machine",
+        *unknown(made_from),
         f"written: {out}, {size / 1e6:.1f} MB",
     ]
 
 
-def _copy_fine_tuned(run: Path, partial: Path, name: str, licence: str) -> None:
+def _copy_fine_tuned(
+    run: Path, partial: Path, name: str, licence: str, made_from: list[Base], cohort: Manifest
+) -> None:
     predictor, preprocessing = KeptPredictor.read(run), preprocessing_of(run)
     for part in (MODEL, ADAPTER, KEPT):
         shutil.copytree(run / part, partial / part)
@@ -90,19 +94,24 @@ def _copy_fine_tuned(run: Path, partial: Path, name: str, licence: str) -> None:
         methods={task: made_of(named(of_task)) for task, of_task in predictor.weights.items()},
         novelty={unit: validity.document() for unit, validity in predictor.novelty.validity.items()},
         level=LEVEL,
+        settings=json.loads((run / ADAPTER / "adapter.json").read_text(encoding="utf-8")),
+        stands_on=made_from,
+        cohort=cohort if cohort.name == metrics.get("cohort") else None,
+        about=read_about(run),
     )
     (partial / "README.md").write_text(card(facts), encoding="utf-8")
     _write_eval_results(partial, metrics)
 
 
-def _copy_pretrained(run: Path, partial: Path, licence: str) -> None:
+def _copy_pretrained(run: Path, partial: Path, licence: str, made_from: list[Base]) -> None:
     model = run / MODEL if (run / MODEL).is_dir() else run
     if not (model / "config.json").is_file():
         raise CheckpointError("has neither `kept` nor `model`", where=str(run), fix="name the folder of a finished run")
     shutil.copytree(model, partial / MODEL)
     words = _without_front_matter((model / "README.md").read_text(encoding="utf-8"))
     front = yaml.safe_dump({"license": licence, "library_name": "chiasma", "tags": ["chiasma", "multimodal"]})
-    (partial / "README.md").write_text(f"---\n{front}---\n\n{words}", encoding="utf-8")
+    card_of = f"---\n{front}---\n\n{words.rstrip()}\n\n{stands_on(made_from)}\n"
+    (partial / "README.md").write_text(card_of, encoding="utf-8")
     if (run / "metrics.json").is_file() and model != run:
         shutil.copy(run / "metrics.json", partial / "metrics.json")
 
@@ -125,26 +134,6 @@ def _write_eval_results(partial: Path, metrics: dict[str, Any]) -> None:
         )
         text = yaml.safe_dump(eval_result_entries_to_yaml([told]), sort_keys=False)
         (folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', entry['endpoint'])}.yaml").write_text(text, encoding="utf-8")
-
-
-def _check_licence(run: Path, licence: str) -> None:
-    """Refuse a licence that is none, or that is freer than that of the base."""
-    if not LICENCE.fullmatch(licence):
-        raise ConfigError(f"'{licence}' is no identifier of a licence", where="--licence", fix="write, say, apache-2.0")
-    base = _front_matter(run / MODEL / "README.md").get("license")
-    if base and CLOSED.search(str(base)) and str(base).lower() != licence.lower():
-        raise ConfigError(
-            f"the model that this one stands on is under {base}, which does not allow {licence}",
-            where="--licence",
-            fix=f"write --licence {base} if it allows that, or ask its authors",
-        )
-
-
-def _front_matter(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    parsed = yaml.safe_load(found[1]) if found else None
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def _without_front_matter(text: str) -> str:

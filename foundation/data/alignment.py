@@ -70,7 +70,9 @@ class Aligned:
             elif name not in self.positions:
                 continue  # left out on purpose, by whoever narrowed the positions
             elif isinstance(scaling, ImageScaling):
-                told += _tell_channels(name, self.cohort.image(name).channels, scaling.channels)
+                somewhere_C = self.cohort.channels_NC(name, np.arange(len(self.cohort))).any(axis=0)
+                here = dict(zip(self.cohort.image(name).channels, somewhere_C.tolist(), strict=True))
+                told += _tell_channels(name, here, scaling.channels)
             else:
                 told.append(_tell_features(name, self.positions[name], scaling.features, self.cohort.features[name]))
         return told
@@ -165,9 +167,9 @@ def not_used(cohort: PreparedCohort, known: Iterable[str]) -> list[str]:
     return told
 
 
-def _tell_channels(name: str, patients: Mapping[str, int], known: Sequence[str]) -> list[str]:
-    here = [channel for channel, count in patients.items() if count]
-    unknown = [channel for channel in patients if channel not in known]
+def _tell_channels(name: str, acquired: Mapping[str, bool], known: Sequence[str]) -> list[str]:
+    here = [channel for channel, somewhere in acquired.items() if somewhere]
+    unknown = [channel for channel in acquired if channel not in known]
     told = [f"'{name}': the model was trained without the channel '{c}', so it is not used." for c in unknown]
     if lacking := [f"'{channel}'" for channel in known if channel not in here]:
         read = listed([f"'{channel}'" for channel in known if channel in here])

@@ -41,6 +41,9 @@ class MultimodalConfig(PretrainedConfig):
         width: D of the shared space.
         modalities: For each modality its name and what it is; see `foundation.modality`.
         format_version: Of the folder.
+        origins: For each tower that began with weights of others, where they come from; see `Loaded.origin`. None
+            where it was not recorded.
+        base: What was adapted, its name and licence; None where nothing was, or where it was not recorded.
     """
 
     model_type = "chiasma"
@@ -52,6 +55,8 @@ class MultimodalConfig(PretrainedConfig):
         width: int = 128,
         modalities: list[list[Any]] | None = None,
         format_version: int | None = None,
+        origins: dict[str, dict[str, str]] | None = None,
+        base: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         self.towers = towers or []
@@ -59,6 +64,8 @@ class MultimodalConfig(PretrainedConfig):
         self.width = width
         self.modalities = modalities or []
         self.format_version = format_version
+        self.origins = origins
+        self.base = base
         super().__init__(**kwargs)
 
     @classmethod
@@ -72,6 +79,7 @@ class MultimodalConfig(PretrainedConfig):
             width=width,
             modalities=[[name, modality.model_dump(mode="json")] for name, modality in modalities.items()],
             format_version=FORMAT,
+            origins={},
         )
 
     def described(self) -> dict[str, ImageModality | OmicsModality]:
@@ -106,6 +114,8 @@ class MultimodalModel(PreTrainedModel):
         self.projections = nn.ModuleDict(
             {name: Projection(tower.width, config.width) for name, tower in self.towers.items()}  # type: ignore[arg-type]
         )
+        if loaded := {name: tower.weights.origin() for name, tower in self.towers.items() if tower.weights}:  # type: ignore[union-attr]
+            config.origins = loaded
         fusion = fusions[config.fusion["fusion"]]
         self.fusion = fusion(fusion.Config.model_validate(config.fusion), config.width, len(self.specs))
         self.post_init()

@@ -22,7 +22,18 @@ IN_A_FOLDER = (
     "model.pt",
     "pytorch_model.bin",
 )
-WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "teacher", "student", "module")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "network_weights",
+    "network",
+    "target_encoder",
+    "encoder",
+    "teacher",
+    "student",
+    "module",
+)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -35,14 +46,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ConfigError: There is no such file.
         CheckpointError: It is damaged, holds no tensors, or is a pickle that would run code.
     """
-    file = _file(path)
+    file = file_of(path)
     tensors = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
     if not tensors:
         raise CheckpointError("holds no tensors with names", where=str(file), fix="save the state_dict of the model")
     return tensors
 
 
-def _file(path: Path) -> Path:
+def file_of(path: Path) -> Path:
+    """The file of weights that a path names: itself, or that of a folder; raises `ConfigError` where there is none."""
     if path.is_file():
         return path
     if not path.is_dir():

@@ -38,7 +38,16 @@ def card(config: PretrainConfig, cohort: Manifest, held_out: int, metrics: dict[
         for name, found in metrics["retrieval"].items()
         if "recall@10" in found
     ]
-    return "\n".join([*lines, *(_cohorts(cohorts) if len(cohorts) > 1 else ()), ""])
+    return "\n".join([*lines, *(_cohorts(cohorts) if len(cohorts) > 1 else ()), *_initial(metrics), ""])
+
+
+def _initial(metrics: Mapping[str, Any]) -> list[str]:
+    """Weights of others that towers began with."""
+    rows = [
+        f"| {tower} | {origin['name']} | {origin['licence'] or 'not recorded'} | {origin['sha256'][:16] or '–'} |"
+        for tower, origin in (metrics.get("initial_weights") or {}).items()
+    ]
+    return ["", "| tower | began with | licence | SHA-256 |", "| --- | --- | --- | --- |", *rows] if rows else []
 
 
 def _cohorts(cohorts: Sequence[Mapping[str, Any]]) -> list[str]:

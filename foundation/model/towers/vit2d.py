@@ -88,7 +88,8 @@ class ViT2D(ImageTower):
         if self.config.weights == "none" and positions is not None:
             nn.init.trunc_normal_(positions, std=self.config.position_scale)
         elif self.config.weights == "timm":
-            self.weights = Loaded(f"timm's {self.config.model}", loaded=list(self.net.state_dict()))
+            licence = str(self.net.pretrained_cfg.get("license") or "")
+            self.weights = Loaded(f"timm's {self.config.model}", loaded=list(self.net.state_dict()), licence=licence)
         elif self.config.weights != "none":
             leading = 0 if getattr(self.net, "no_embed_class", False) else getattr(self.net, "num_prefix_tokens", 0)
             grid = tuple(n // patch for n, patch in zip(size, self.plane_patch, strict=True))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +14,8 @@ import yaml
 
 import chiasma
 from finetune.publish import run as module
+from finetune.publish.bases import bases, unknown
+from finetune.publish.checklist import items
 from finetune.run import finetune
 from foundation.errors import CheckpointError, ConfigError, DataError
 from foundation.hub.published import Published
@@ -107,12 +111,98 @@ def test_a_copy_that_predicts_otherwise_is_refused(run, tmp_path, monkeypatch):
     assert list((tmp_path / "there").iterdir()) == []
 
 
-def test_a_licence_that_the_base_forbids_is_refused(run, tmp_path):
-    copied = Path(shutil.copytree(run, tmp_path / "run"))
+def recorded(run: Path, **changes: Any) -> Path:
+    """A run whose model records something else of what it stands on."""
+    path = run / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused", "said", "allowed"),
+    [
+        (
+            {"base": {"name": "theirs", "licence": "cc-by-nc-4.0"}},
+            "apache-2.0",
+            r"the pretrained model \(theirs\) is cc-by-nc-4\.0, which forbids commercial use",
+            "cc-by-nc-4.0",
+        ),
+        (
+            {"origins": {"mri": {"name": "vit.pt", "sha256": "", "licence": "cc-by-sa-4.0"}}},
+            "mit",
+            r"the weights that the mri tower began with \(vit\.pt\) is cc-by-sa-4\.0, which wants the same",
+            "cc-by-sa-4.0",
+        ),
+    ],
+)
+def test_a_licence_that_what_it_stands_on_forbids_is_refused(run, tmp_path, changes, refused, said, allowed):
+    copied = recorded(Path(shutil.copytree(run, tmp_path / "run")), **changes)
+    with pytest.raises(ConfigError, match=said):
+        module.publish(copied, tmp_path / "x", refused)
+    assert not (tmp_path / "x").exists()
+    assert module.publish(copied, tmp_path / "x", allowed)
+    assert f"| {allowed} |" in (tmp_path / "x" / "README.md").read_text()
+
+
+def test_no_derivative_is_published_under_any_licence(run, tmp_path):
+    copied = recorded(Path(shutil.copytree(run, tmp_path / "run")), base={"name": "a", "licence": "cc-by-nd-4.0"})
+    with pytest.raises(ConfigError, match=r"(?s)does not allow to share what was made of it.*ask its authors; without"):
+        module.publish(copied, tmp_path / "x", "cc-by-nd-4.0")
+
+
+def test_a_run_records_the_licence_of_the_model_that_it_adapts(run, published):
+    """That of these tests has no card: this is said on the terminal and in the card."""
+    told = json.loads((run / "model" / "config.json").read_text())
+    assert told["base"]["name"] and told["base"]["licence"] == ""
+    assert f"| the pretrained model | {told['base']['name']} | not recorded |" in (published / "README.md").read_text()
+    made_from = bases(run, fine_tuned=True)
+    assert any(
+        sentence.startswith("not recorded: the licence of the pretrained model") for sentence in unknown(made_from)
+    )
+
+
+def test_a_run_of_an_earlier_version_recorded_nothing(run, tmp_path):
+    copied = recorded(Path(shutil.copytree(run, tmp_path / "run")), base=None, origins=None)
+    assert [(base.part, base.licence) for base in bases(copied, fine_tuned=True)] == [
+        ("the pretrained model", ""),
+        ("the initial weights of towers", ""),
+    ]
     (copied / "model" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A base\n")
-    with pytest.raises(ConfigError, match=r"is under cc-by-nc-4\.0, which does not allow apache-2\.0"):
+    with pytest.raises(ConfigError, match=r"is cc-by-nc-4\.0"):
         module.publish(copied, tmp_path / "x", "apache-2.0")
-    assert module.publish(copied, tmp_path / "x", "cc-by-nc-4.0")
+
+
+def test_about_yaml_answers_items_of_the_checklist(run, tmp_path):
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    (copied / "about.yaml").write_text("design: retrospective | two centres\nfunding: none\ncitation: Us 2026\n")
+    module.publish(copied, tmp_path / "x", "mit")
+    text = (tmp_path / "x" / "README.md").read_text()
+    assert "| Design | 5 | 5a | retrospective \\| two centres |" in text and "| Funding | 44 | 18a | none |" in text
+    assert "## How to cite\n\nUs 2026\n" in text
+    assert "(`ethics`)" in text and "(`design`)" not in text
+    (copied / "about.yaml").write_text("desgin: retrospective\n")
+    with pytest.raises(ConfigError, match=r"(?s)no item has the key 'desgin'.*did you mean 'design'"):
+        module.publish(copied, tmp_path / "y", "mit")
+    assert not (tmp_path / "y").exists()
+
+
+def test_every_item_of_both_lists_is_in_the_checklist():
+    """Titles, abstracts and interpretations are those of a paper."""
+    found = items(defaultdict(str))
+    claim = {int(number) for item in found for number in item.claim.split(", ") if number}
+    assert claim == set(range(3, 45))
+    tripod = {number for item in found for number in item.tripod.split(", ") if number}
+    of_paper = {"1", "2"}
+    parts = {"3": "abc", "5": "ab", "6": "abc", "8": "abc", "9": "abc", "12": "abcdefg", "18": "abcdef", "20": "abc"}
+    parts |= {"23": "ab", "27": "abc"}
+    wanted = {str(n) + part for n in range(1, 28) for part in parts.get(str(n), [""])} - of_paper
+    assert tripod == wanted
+
+
+def test_an_item_that_no_run_answers_can_be_answered(run, published):
+    text = (published / "README.md").read_text().split("## Reporting checklist")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(items(defaultdict(str))) and all(len(row) == 4 and row[3].strip(" |") for row in rows)
 
 
 def test_wrong_input_is_one_message(run, workplace, tmp_path, capsys):
@@ -120,7 +210,10 @@ def test_wrong_input_is_one_message(run, workplace, tmp_path, capsys):
     (tmp_path / "something" / "else").touch()
     for command, said in (
         (["publish", str(run), "--to", str(tmp_path / "something"), "--licence", "mit"], "is no published folder"),
-        (["publish", str(run), "--to", str(tmp_path / "x"), "--licence", "my own"], "is no identifier of a licence"),
+        (
+            ["publish", str(run), "--to", str(tmp_path / "x"), "--licence", "my own"],
+            "is no identifier of a licence that is known here",
+        ),
         (["publish", str(tmp_path), "--to", str(tmp_path / "x"), "--licence", "mit"], "does not say which cohort"),
         (["publish", str(run), "--to", "hf://nobody", "--licence", "mit"], "is no address of a model hub"),
     ):

@@ -142,6 +142,22 @@ def test_a_folder_knows_whom_its_model_has_seen(aligned, model, tmp_path):
     assert SeenPatients.read(tmp_path / "model") is None
 
 
+def test_a_tower_begins_with_the_weights_of_a_folder_and_the_next_folder_says_so(aligned, model, tmp_path):
+    model_folder.write(tmp_path / "first", model, aligned.preprocessing, "---\nlicense: cc-by-4.0\n---\nA card.\n")
+    config = make_config(aligned)
+    config.towers[0][1]["weights"] = str(tmp_path / "first")
+    second = MultimodalModel(config)
+    first = model.towers["mri"].net.state_dict()
+    assert all(torch.equal(tensor, first[name]) for name, tensor in second.towers["mri"].net.state_dict().items())
+    model_folder.write(tmp_path / "second", second, aligned.preprocessing, "A card.\n")
+    origins = json.loads((tmp_path / "second" / "config.json").read_text())["origins"]
+    assert origins == second.config.origins and list(origins) == ["mri"]
+    assert (origins["mri"]["name"], origins["mri"]["licence"]) == ("first", "cc-by-4.0")
+    assert str(tmp_path) not in (tmp_path / "second" / "config.json").read_text()
+    assert model_folder.read(tmp_path / "second")[0].config.origins == origins
+    assert model.config.origins == {}
+
+
 def test_transformers_finds_the_model_by_its_config(aligned, model, tmp_path):
     from transformers import AutoModel
 

@@ -24,7 +24,7 @@ def same(found: dict[str, torch.Tensor], net: nn.Module) -> bool:
     return found.keys() == own.keys() and all(torch.equal(found[name], own[name]) for name in own)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "module"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "module", "network_weights"])
 def test_weights_are_found_within_what_a_trainer_saves(net: nn.Linear, tmp_path: Path, wrapper: str) -> None:
     torch.save({"epoch": 3, wrapper: {"state_dict": net.state_dict()}, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
     assert same(read_weights(tmp_path / "w.pt"), net)

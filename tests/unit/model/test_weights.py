@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foundation.errors import CheckpointError
+from foundation.files.hashing import sha256_of
 from foundation.model.weights import load_weights
 
 
@@ -34,7 +35,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("file", ["w.safetensors", "w.pt", "w.bin"])
-@pytest.mark.parametrize("prefix", ["", "vit.", "module.encoder.vit."])
+@pytest.mark.parametrize("prefix", ["", "vit.", "module.encoder.vit.", "towers.mri.vit."])
 def test_weights_load_from_any_format_and_prefix(net: Net, tmp_path: Path, file: str, prefix: str) -> None:
     state = {prefix + name: tensor for name, tensor in net.state_dict().items()} | {"head.weight": torch.ones(3)}
     save_file(state, tmp_path / file) if file.endswith("safetensors") else torch.save(state, tmp_path / file)
@@ -111,7 +112,7 @@ def test_only_convolutions_are_interpolated(tmp_path: Path) -> None:
             super().__init__()
             self.cls = nn.Parameter(torch.randn(1, 1, width))
             self.depthwise = nn.Conv2d(4, 4, width, groups=4)
-            self.same = nn.Linear(2, 2)
+            self.same = nn.Linear(32, 32)
 
     save_file(Other(3).state_dict(), tmp_path / "w.safetensors")
     report = load_weights(Other(5), tmp_path / "w.safetensors")
@@ -122,3 +123,32 @@ def test_weights_of_something_else_are_refused(net: Net, tmp_path: Path) -> None
     save_file({"conv.kernel": torch.ones(3)}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"(?s)conv.kernel.*embed.bias"):
         load_weights(net, tmp_path / "w.safetensors")
+
+
+def test_a_file_of_which_little_fits_is_refused(net: Net, tmp_path: Path) -> None:
+    """A norm of the same name would be taken, and the rest stay random."""
+    state = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("embed")}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"only \d+% of the tower is in it; without, for example, embed.weight"):
+        load_weights(net, tmp_path / "w.safetensors")
+    save_file({name: torch.zeros(3) for name in state}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"nothing in it fits the tower: pos is \[3\] in the file"):
+        load_weights(net, tmp_path / "w.safetensors")
+
+
+def test_of_a_student_and_a_teacher_the_teacher_is_taken(net: Net, tmp_path: Path) -> None:
+    other = Net()
+    both = {f"student.net.{name}": tensor for name, tensor in other.state_dict().items()}
+    both |= {f"teacher.net.{name}": tensor for name, tensor in net.state_dict().items()}
+    save_file(both, tmp_path / "w.safetensors")
+    loaded = Net()
+    load_weights(loaded, tmp_path / "w.safetensors")
+    assert same(loaded, net) and not same(loaded, other)
+
+
+def test_weights_say_where_they_come_from_without_a_place(net: Net, tmp_path: Path) -> None:
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    found = load_weights(Net(), tmp_path / "w.safetensors").origin()
+    assert found == {"name": "w.safetensors", "sha256": sha256_of(tmp_path / "w.safetensors"), "licence": ""}
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    assert load_weights(Net(), tmp_path / "w.safetensors").origin()["licence"] == "cc-by-nc-4.0"
