@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from finetune.explain.attribution import SMALLEST_SPREAD, Explainer
-from finetune.explain.images.explainers import EXPLAINERS
+from finetune.explain.images.explainers import EXPLAINERS, called
 from finetune.explain.images.guards import ScanGuard, changed_by_weights, gains_of_orders, judge
-from finetune.explain.images.overlays import write_overlay
+from finetune.explain.images.overlays import affines_of, write_overlay
 from finetune.explain.images.scan import Scan
 from finetune.explain.images.show import Shown, section
 from finetune.explain.methods import Score
@@ -21,7 +21,6 @@ from finetune.explain.networks import ExplainedNetwork, network_methods
 from finetune.explain.parts import name_of
 from finetune.kept_predictor import KeptPredictor
 from foundation.cohort.store import PreparedCohort
-from foundation.errors import DataError
 from foundation.files.whole import replacing
 from foundation.progress import Progress, Silent
 from foundation.report.page import Page
@@ -32,7 +31,7 @@ FOLDER = "scans"
 TESTED = 12
 """Records that maps are put to the test on: those that are shown, and others where these are fewer."""
 
-DEFAULT = "integrated gradients"
+DEFAULT = "integrated_gradients"
 """Of every tower: it needs nothing of how a tower is built, is in the score's unit, and adds up.
 
 Of 45 simulated patients' slices (vit2d) its maps rank cells as occlusion does with a correlation of 0.79, those of
@@ -50,11 +49,13 @@ class ImagesExplained:
         guards: What the maps stood.
         sections: Of the page, each a function of it.
         table: One row per record, modality and score.
+        shown: The scans of records that are shown one by one, with their maps.
     """
 
     guards: list[ScanGuard] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shown: list[Shown] = field(default_factory=list)
 
 
 def explain_images(
@@ -86,11 +87,9 @@ def explain_images(
         DataError: A scan is damaged.
     """
     labels = labels if labels is not None else [f"patient {n + 1}" for n in range(len(rows))]
-    networks = network_methods(kept, cohort)
-    read = {name: _readers(networks, name) for name in cohort.modalities if name in kept.modalities}
-    read = {name: readers for name, readers in read.items() if readers}
+    read = readers_of(kept, cohort)
     if not read:
-        return ImagesExplained(sections=[_nothing(bool(networks))])
+        return ImagesExplained(sections=[_nothing(bool(kept.networks))])
     of_stack = Explainer.of(kept, cohort)
     shown: list[Shown] = []
     guards: list[ScanGuard] = []
@@ -107,11 +106,18 @@ def explain_images(
             guards += of_name
             for one, n in zip(found, here.tolist(), strict=False):
                 one.label = labels[n]
-                tables.append(_write(one, folder))
+                tables.append(_write(one, folder, explainer))
                 shown.append(one)
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         table.to_csv(folder / "scans.tsv", sep="\t", index=False, float_format="%.6g")
-    return ImagesExplained(guards, [section(shown, guards, explainer, kept.weights)], table)
+    return ImagesExplained(guards, [section(shown, guards, explainer, kept.weights)], table, shown)
+
+
+def readers_of(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, dict[str, ExplainedNetwork]]:
+    """Image modality to the networks of a stack that read it; only those that any reads."""
+    networks = network_methods(kept, cohort)
+    read = {name: _readers(networks, name) for name in cohort.modalities if name in kept.modalities}
+    return {name: readers for name, readers in read.items() if readers}
 
 
 def _readers(networks: dict[str, ExplainedNetwork], name: str) -> dict[str, ExplainedNetwork]:
@@ -165,7 +171,7 @@ def _of_modality(
     spread_S = np.maximum(score_NS.std(axis=0), SMALLEST_SPREAD)[used]
     scores = [scans[0].scores[s] for s in used]
     guards = judge(name, scores, correlation_NS[:, used], np.array(gains)[:, used], spread_S)
-    affine_N44 = _affines(cohort, name, rows)
+    affine_N44 = affines_of(cohort, name, rows)
     entry = cohort.image(name)
     shown = [
         Shown(
@@ -187,14 +193,6 @@ def _of_modality(
     return shown, guards
 
 
-def _affines(cohort: PreparedCohort, name: str, rows: np.ndarray) -> np.ndarray:
-    """[N, 4, 4], NaN where it is not known where scans lie."""
-    try:
-        return cohort.affine_N44(name, rows)
-    except DataError:
-        return np.full((len(rows), 4, 4), np.nan)
-
-
 def _likeliest(scores: Sequence[Score], score_S: np.ndarray) -> list[Score]:
     """The likeliest class of each task, or its only score."""
     best: dict[str, int] = {}
@@ -204,7 +202,7 @@ def _likeliest(scores: Sequence[Score], score_S: np.ndarray) -> list[Score]:
     return [scores[s] for s in best.values()]
 
 
-def _write(one: Shown, folder: Path) -> pd.DataFrame:
+def _write(one: Shown, folder: Path, explainer: str) -> pd.DataFrame:
     """Overlays of one scan, and its rows of the table."""
     rows = []
     place = folder / "".join(c if c.isalnum() else "-" for c in one.label) / one.modality
@@ -220,6 +218,7 @@ def _write(one: Shown, folder: Path) -> pd.DataFrame:
                 "modality": one.modality,
                 "task": score.task,
                 "score": score.name,
+                "explainer": explainer,
                 "moved_by_scan": one.moved[score],
                 "sum_of_map": float(map_G.sum()),
                 "largest": float(map_G.ravel()[np.abs(map_G).argmax()]),
@@ -228,5 +227,5 @@ def _write(one: Shown, folder: Path) -> pd.DataFrame:
             }
         )
         if one.affine is not None and score in one.likeliest:
-            write_overlay(place / f"{name_of(score)}.nii.gz", smooth_XYZ, one.affine, str(score))
+            write_overlay(place / f"{name_of(score)}.nii.gz", smooth_XYZ, one.affine, f"{score}, {called(explainer)}")
     return pd.DataFrame(rows)

@@ -48,11 +48,8 @@ def test_it_writes_what_it_says(explained: Path, explainer: Explainer, cohort: P
         assert features[features["modality"] == name]["feature"].tolist() == explainer.columns.names[at]
         if row[name] is not None:
             np.testing.assert_allclose(np.nan_to_num(row[name]), found[at], atol=1e-3)
-    assert {guard["name"] for guard in json.loads((explained / "guards.json").read_text())} == {
-        "completeness",
-        "random weights",
-        "deletion and insertion",
-    }
+    names = {guard["name"] for guard in json.loads((explained / "guards.json").read_text())}
+    assert names == {"completeness", "random weights", "deletion and insertion"}
     assert set(pd.read_csv(explained / "pathways" / "os-risk.tsv", sep="\t")["pathway"]) == {"ONE", "TWO"}
 
 
