@@ -17,6 +17,7 @@ from finetune.explain.genes import CohortGenes, over_cohort
 from finetune.explain.guards import Guards, completeness, run_guards, sample
 from finetune.explain.images import explain_images, readers_of
 from finetune.explain.images.interactions import interactions
+from finetune.explain.images.parametric_maps import refuse_without_highdicom
 from finetune.explain.images.run import DEFAULT
 from finetune.explain.parts import FOLDER, name_of, read_parts, write_parts
 from finetune.explain.pathways import enrichment, known_sets, refuse_strangers
@@ -26,6 +27,7 @@ from finetune.explain.shapley import MOST_MODALITIES, modality_shares
 from finetune.kept_predictor import DOCUMENT, KeptPredictor
 from finetune.resuming import read_json
 from foundation.cohort.gene_sets import read_gene_sets
+from foundation.cohort.source_series import SourceSeries
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import ConfigError, DataError, nearest, writing
 from foundation.files.hashing import sha256_of
@@ -49,6 +51,7 @@ def explain(
     patients: str | int = CARDS,
     gene_sets: Path | None = None,
     explainer: str = DEFAULT,
+    sources: Path | None = None,
     identifiers: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -63,6 +66,8 @@ def explain(
         patients: Whom to show one by one: how many, or names separated by commas.
         gene_sets: GMT file; by default the sets that the predictor's tokenizers know.
         explainer: Of scans, one of `EXPLAINERS`.
+        sources: YAML that the cohort was prepared from: maps of scans that were DICOM are then written as DICOM
+            parametric maps too, which carry the patient's identity, and need `identifiers`.
         identifiers: Whether patients are named; else they are numbered.
         seed: Of bootstraps, random orders and folds.
         progress: Told of records.
@@ -75,8 +80,12 @@ def explain(
         ConfigError, DataError: What was named does not fit.
         CheckpointError: The run is damaged, or the folder holds another explanation.
     """
+    if sources is not None:
+        _refuse_hidden(identifiers)
+        refuse_without_highdicom()
     refuse_foreign(out, IDENTITY)
     opened = PreparedCohort(cohort)
+    series = SourceSeries(sources, opened) if sources is not None else None
     kept = KeptPredictor.read(run, device)
     sentences = _sentences(kept, opened)
     of_omics = Explainer.of(kept, opened)
@@ -115,6 +124,7 @@ def explain(
             labels=labels[:shown],
             others=rows[shown:],
             explainer=explainer,
+            sources=series,
         )
         cards = _cards(kept, of_omics, rows[:shown], labels[:shown], out)
         leading = [card.leading(of_omics.scores) for card in cards]
@@ -143,7 +153,16 @@ def explain(
         )
         _write_tables(explained, out)
         write_page(explained, out / FILE)
-    return [*sentences, *headlines(explained)]
+    return [*sentences, *images.sentences, *headlines(explained)]
+
+
+def _refuse_hidden(identifiers: bool) -> None:
+    if not identifiers:
+        raise ConfigError(
+            "DICOM parametric maps carry the identity of the patient, as all of a study does",
+            where="--sources",
+            fix="add --identifiers if patients may be named, or leave --sources out for maps in NIfTI alone",
+        )
 
 
 def _sentences(kept: KeptPredictor, cohort: PreparedCohort) -> list[str]:

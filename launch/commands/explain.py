@@ -40,6 +40,13 @@ EXPLAINERS = ("integrated_gradients", "relevance", "occlusion")
     show_default=True,
     help="What makes maps of scans; occlusion is the slow reference.",
 )
+@click.option(
+    "--sources",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    metavar="COHORT.yaml",
+    help="What the cohort was prepared from: maps of scans that were DICOM are also written as DICOM parametric maps, "
+    "which refer to the source series and carry the patient's identity. Needs --identifiers.",
+)
 @click.option("--identifiers", is_flag=True, help="Name patients; else they are `patient 1`, `patient 2`, …")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of bootstraps, random orders and folds.")
 def explain(
@@ -49,6 +56,7 @@ def explain(
     patients: str,
     gene_sets: Path | None,
     explainer: str,
+    sources: Path | None,
     identifiers: bool,
     seed: int,
 ) -> None:
@@ -71,6 +79,7 @@ def explain(
             patients=patients,
             gene_sets=gene_sets,
             explainer=explainer,
+            sources=sources,
             identifiers=identifiers,
             seed=seed,
             progress=progress,

@@ -14,12 +14,14 @@ from finetune.explain.attribution import SMALLEST_SPREAD, Explainer
 from finetune.explain.images.explainers import EXPLAINERS, called
 from finetune.explain.images.guards import ScanGuard, changed_by_weights, gains_of_orders, judge
 from finetune.explain.images.overlays import affines_of, write_overlay
+from finetune.explain.images.parametric_maps import write_parametric_maps
 from finetune.explain.images.scan import Scan
 from finetune.explain.images.show import Shown, section
 from finetune.explain.methods import Score
 from finetune.explain.networks import ExplainedNetwork, network_methods
 from finetune.explain.parts import name_of
 from finetune.kept_predictor import KeptPredictor
+from foundation.cohort.source_series import SourceSeries
 from foundation.cohort.store import PreparedCohort
 from foundation.files.whole import replacing
 from foundation.progress import Progress, Silent
@@ -50,12 +52,14 @@ class ImagesExplained:
         sections: Of the page, each a function of it.
         table: One row per record, modality and score.
         shown: The scans of records that are shown one by one, with their maps.
+        sentences: What became of parametric maps, where they were asked for.
     """
 
     guards: list[ScanGuard] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     shown: list[Shown] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
 
 
 def explain_images(
@@ -69,6 +73,7 @@ def explain_images(
     labels: Sequence[str] | None = None,
     others: np.ndarray | None = None,
     explainer: str = DEFAULT,
+    sources: SourceSeries | None = None,
 ) -> ImagesExplained:
     """Map what the networks of a stack read in the scans of some records.
 
@@ -82,6 +87,7 @@ def explain_images(
         labels: [N] what records are called; by default they are numbered.
         others: Of the cohort; those are put to the test too where few are shown.
         explainer: Of `EXPLAINERS`.
+        sources: Of the scans: maps of those that were DICOM are written as parametric maps too.
 
     Raises:
         DataError: A scan is damaged.
@@ -94,6 +100,7 @@ def explain_images(
     shown: list[Shown] = []
     guards: list[ScanGuard] = []
     tables: list[pd.DataFrame] = []
+    sentences: list[str] = []
     with replacing(out / FOLDER) as folder:
         for name, readers in read.items():
             present_N = cohort.present_NM[:, cohort.modalities.index(name)]
@@ -108,9 +115,14 @@ def explain_images(
                 one.label = labels[n]
                 tables.append(_write(one, folder, explainer))
                 shown.append(one)
+            if sources is not None:
+                written = write_parametric_maps(found[: len(here)], rows[here], sources, folder, explainer)
+                sentences.append(f"{name}: {written}")
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         table.to_csv(folder / "scans.tsv", sep="\t", index=False, float_format="%.6g")
-    return ImagesExplained(guards, [section(shown, guards, explainer, kept.weights)], table, shown)
+    return ImagesExplained(
+        guards, [section(shown, guards, explainer, kept.weights, sentences)], table, shown, sentences
+    )
 
 
 def readers_of(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, dict[str, ExplainedNetwork]]:
@@ -205,7 +217,7 @@ def _likeliest(scores: Sequence[Score], score_S: np.ndarray) -> list[Score]:
 def _write(one: Shown, folder: Path, explainer: str) -> pd.DataFrame:
     """Overlays of one scan, and its rows of the table."""
     rows = []
-    place = folder / "".join(c if c.isalnum() else "-" for c in one.label) / one.modality
+    place = one.place(folder)
     place.mkdir(parents=True)
     for score, map_G in one.maps.items():
         smooth_XYZ = one.smooth(score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,6 +53,10 @@ class Shown:
     moved: dict[Score, float] = field(default_factory=dict)
     label: str = ""
 
+    def place(self, folder: Path) -> Path:
+        """Where its files are."""
+        return folder / "".join(c if c.isalnum() else "-" for c in self.label) / self.modality
+
     def smooth(self, score: Score) -> np.ndarray:
         """[*shape] a map on the voxels of the scan."""
         return self.cells.smooth(torch.from_numpy(self.maps[score])).numpy()
@@ -76,7 +81,11 @@ class Shown:
 
 
 def section(
-    shown: Sequence[Shown], guards: Sequence[ScanGuard], explainer: str, weights: Mapping[str, Mapping[str, float]]
+    shown: Sequence[Shown],
+    guards: Sequence[ScanGuard],
+    explainer: str,
+    weights: Mapping[str, Mapping[str, float]],
+    sentences: Sequence[str] = (),
 ) -> Callable[[Page], None]:
     """A function of the page that adds the section."""
 
@@ -88,6 +97,8 @@ def section(
             "Orange raises the score, blue lowers it. Scroll over a plane, or move its slider with the arrow keys; a "
             "click moves the other planes."
         )
+        for sentence in sentences:
+            page.text(sentence)
         for number, one in enumerate(shown, 1):
             page.subsection(f"{one.label}, {one.modality}")
             page.text(_said(one, guards))
