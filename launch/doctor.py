@@ -32,6 +32,7 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 OPTIONAL = {
     "pylibjpeg": ("compressed DICOM: JPEG, JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
     "gdcm": ("compressed DICOM: JPEG, JPEG-LS, JPEG 2000", "python-gdcm"),
+    "highdicom": ("explanations of scans as DICOM parametric maps", "highdicom"),
     "s3fs": ("cohorts at s3://", "s3fs"),
     "gcsfs": ("cohorts at gs://", "gcsfs"),
     "aiohttp": ("cohorts at https://", "aiohttp"),

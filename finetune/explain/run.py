@@ -15,7 +15,10 @@ from finetune.config import KEPT
 from finetune.explain.attribution import Attributed, Explainer
 from finetune.explain.genes import CohortGenes, over_cohort
 from finetune.explain.guards import Guards, completeness, run_guards, sample
-from finetune.explain.images import explain_images
+from finetune.explain.images import explain_images, readers_of
+from finetune.explain.images.interactions import interactions
+from finetune.explain.images.parametric_maps import refuse_without_highdicom
+from finetune.explain.images.run import DEFAULT
 from finetune.explain.parts import FOLDER, name_of, read_parts, write_parts
 from finetune.explain.pathways import enrichment, known_sets, refuse_strangers
 from finetune.explain.radiogenomics import radiogenomics
@@ -24,6 +27,7 @@ from finetune.explain.shapley import MOST_MODALITIES, modality_shares
 from finetune.kept_predictor import DOCUMENT, KeptPredictor
 from finetune.resuming import read_json
 from foundation.cohort.gene_sets import read_gene_sets
+from foundation.cohort.source_series import SourceSeries
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import ConfigError, DataError, nearest, writing
 from foundation.files.hashing import sha256_of
@@ -46,6 +50,8 @@ def explain(
     *,
     patients: str | int = CARDS,
     gene_sets: Path | None = None,
+    explainer: str = DEFAULT,
+    sources: Path | None = None,
     identifiers: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -59,6 +65,9 @@ def explain(
         out: To write to; what is there of the same explanation is not computed again.
         patients: Whom to show one by one: how many, or names separated by commas.
         gene_sets: GMT file; by default the sets that the predictor's tokenizers know.
+        explainer: Of scans, one of `EXPLAINERS`.
+        sources: YAML that the cohort was prepared from: maps of scans that were DICOM are then written as DICOM
+            parametric maps too, which carry the patient's identity, and need `identifiers`.
         identifiers: Whether patients are named; else they are numbered.
         seed: Of bootstraps, random orders and folds.
         progress: Told of records.
@@ -71,16 +80,20 @@ def explain(
         ConfigError, DataError: What was named does not fit.
         CheckpointError: The run is damaged, or the folder holds another explanation.
     """
+    if sources is not None:
+        _refuse_hidden(identifiers)
+        refuse_without_highdicom()
     refuse_foreign(out, IDENTITY)
     opened = PreparedCohort(cohort)
+    series = SourceSeries(sources, opened) if sources is not None else None
     kept = KeptPredictor.read(run, device)
     sentences = _sentences(kept, opened)
-    explainer = Explainer.of(kept, opened)
+    of_omics = Explainer.of(kept, opened)
     rows, shown = _rows(kept, opened, patients)
     labels = _labels(opened, rows, identifiers)
     sets = read_gene_sets(gene_sets) if gene_sets else known_sets([n.adapted.model for n in kept.networks.values()])
-    if gene_sets and len(explainer.columns):
-        refuse_strangers(sets, explainer.columns.names, str(gene_sets))
+    if gene_sets and len(of_omics.columns):
+        refuse_strangers(sets, of_omics.columns.names, str(gene_sets))
     with claimed_run(out, doing="is being explained in"), writing(out):
         _begin(
             out,
@@ -92,39 +105,64 @@ def explain(
                 "order of patients": rows.tolist(),
             },
         )
-        spread_S = explainer.spread(sample(rows, SPREAD_RECORDS), progress)
-        write_parts(explainer, rows, labels, spread_S, out / FOLDER, progress)
+        spread_S = of_omics.spread(sample(rows, SPREAD_RECORDS), progress)
+        write_parts(of_omics, rows, labels, spread_S, out / FOLDER, progress)
         guards, genes = Guards([]), CohortGenes([], [])
-        if len(explainer.columns):
-            guards = _guards(explainer, rows, spread_S, out, seed, progress)
-            genes = over_cohort(read_parts(explainer, out / FOLDER), explainer.columns, len(explainer.scores), seed)
+        if len(of_omics.columns):
+            guards = _guards(of_omics, rows, spread_S, out, seed, progress)
+            genes = over_cohort(read_parts(of_omics, out / FOLDER), of_omics.columns, len(of_omics.scores), seed)
         pathways = [enrichment(table, sets, seed) for table in genes.genes] if sets else []
-        shares = modality_shares(explainer, kept.modalities, rows, labels, progress)
-        told = radiogenomics(kept, run, explainer.columns, rows, sets, seed=seed, progress=progress)
+        shares = modality_shares(of_omics, kept.modalities, rows, labels, progress)
+        told = radiogenomics(kept, run, of_omics.columns, rows, sets, seed=seed, progress=progress)
         images = explain_images(
-            kept, opened, rows[:shown], out, progress=progress, seed=seed, labels=labels[:shown], others=rows[shown:]
+            kept,
+            opened,
+            rows[:shown],
+            out,
+            progress=progress,
+            seed=seed,
+            labels=labels[:shown],
+            others=rows[shown:],
+            explainer=explainer,
+            sources=series,
         )
+        cards = _cards(kept, of_omics, rows[:shown], labels[:shown], out)
+        leading = [card.leading(of_omics.scores) for card in cards]
+        pairs = None
+        if any(entry.kind == "image" for name, entry in opened.manifest.modalities.items() if name in kept.modalities):
+            readers, columns = readers_of(kept, opened), of_omics.columns
+            pairs = interactions(readers, opened, columns, rows[:shown], labels, leading, seed=seed, progress=progress)
         explained = Explained(
             cohort=opened.manifest.name,
             tasks=kept.tasks,
             weights=kept.weights,
-            columns=explainer.columns,
+            columns=of_omics.columns,
             records=len(rows),
-            scores=explainer.scores,
+            scores=of_omics.scores,
             spread_S=spread_S,
             guards=guards,
             genes=genes,
-            swarms=_swarms(explainer, genes, out) if genes.features else [],
+            swarms=_swarms(of_omics, genes, out) if genes.features else [],
             pathways=pathways,
             modalities=shares,
             radiogenomics=told,
-            cards=_cards(kept, explainer, rows[:shown], labels[:shown], out),
+            cards=cards,
             sentences=sentences,
             images=images,
+            pairs=pairs,
         )
         _write_tables(explained, out)
         write_page(explained, out / FILE)
-    return [*sentences, *headlines(explained)]
+    return [*sentences, *images.sentences, *headlines(explained)]
+
+
+def _refuse_hidden(identifiers: bool) -> None:
+    if not identifiers:
+        raise ConfigError(
+            "DICOM parametric maps carry the identity of the patient, as all of a study does",
+            where="--sources",
+            fix="add --identifiers if patients may be named, or leave --sources out for maps in NIfTI alone",
+        )
 
 
 def _sentences(kept: KeptPredictor, cohort: PreparedCohort) -> list[str]:
@@ -251,7 +289,9 @@ def _write_tables(explained: Explained, out: Path) -> None:
     _write_table(explained.modalities, out / "modalities.tsv")
     _write_table(explained.radiogenomics.features, out / "radiogenomics" / "features.tsv")
     _write_table(explained.radiogenomics.pathways, out / "radiogenomics" / "pathways.tsv")
-    guards: Iterable[dict[str, Any]] = ({**asdict(g), "score": str(g.score)} for g in explained.guards.guards)
+    if explained.pairs is not None and len(explained.pairs.table):
+        _write_table(explained.pairs.table, out / "interactions.tsv")
+    guards: Iterable[dict[str, Any]] = ({**asdict(g), "score": str(g.score)} for g in explained.every_guard())
     write_json(out / "guards.json", list(guards))
 
 

@@ -8,6 +8,9 @@ import click
 
 from launch.command import Command
 
+EXPLAINERS = ("integrated_gradients", "relevance", "occlusion")
+"""Of scans: those of `finetune.explain.images.explainers`, which takes long to import; the default first."""
+
 
 @click.command(
     cls=Command,
@@ -30,10 +33,32 @@ from launch.command import Command
     type=click.Path(dir_okay=False, path_type=Path),
     help="GMT file; by default the gene sets that the predictor's pathway tokenizer knows.",
 )
+@click.option(
+    "--explainer",
+    type=click.Choice(EXPLAINERS),
+    default=EXPLAINERS[0],
+    show_default=True,
+    help="What makes maps of scans; occlusion is the slow reference.",
+)
+@click.option(
+    "--sources",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    metavar="COHORT.yaml",
+    help="What the cohort was prepared from: maps of scans that were DICOM are also written as DICOM parametric maps, "
+    "which refer to the source series and carry the patient's identity. Needs --identifiers.",
+)
 @click.option("--identifiers", is_flag=True, help="Name patients; else they are `patient 1`, `patient 2`, …")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of bootstraps, random orders and folds.")
 def explain(
-    run: str, cohort: Path, out: Path, patients: str, gene_sets: Path | None, identifiers: bool, seed: int
+    run: str,
+    cohort: Path,
+    out: Path,
+    patients: str,
+    gene_sets: Path | None,
+    explainer: str,
+    sources: Path | None,
+    identifiers: bool,
+    seed: int,
 ) -> None:
     """Explain what a RUN predicts for a prepared COHORT.
 
@@ -53,6 +78,8 @@ def explain(
             out,
             patients=patients,
             gene_sets=gene_sets,
+            explainer=explainer,
+            sources=sources,
             identifiers=identifiers,
             seed=seed,
             progress=progress,

@@ -1,9 +1,9 @@
-"""Panels of a map over its scan: three planes through its maximum, with a scale in the unit of the score."""
+"""Panels of a map over its scan: planes through its maximum, or values by region, with a scale in the score's unit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,24 +36,74 @@ def panels(
         title: Stands above.
         caption: Stands below.
     """
+    at = peak(map_XYZ)
+    slices = [(plane.name, map_XYZ, plane, at[plane.through]) for plane in planes]
+    alt = f"{title}: planes through the maximum of the map"
+    return _drawn(scan_XYZ, slices, spacing, "bilinear", unit, Words(alt, title, caption))
+
+
+def pair_panels(
+    scan_XYZ: np.ndarray,
+    found: Sequence[tuple[str, np.ndarray, int]],
+    plane: Plane,
+    spacing: Sequence[float],
+    *,
+    unit: str,
+    title: str,
+    caption: str,
+) -> Picture:
+    """Draw how the effects of several values depend on regions, each in the slice through its strongest region.
+
+    Args:
+        scan_XYZ: Intensities.
+        found: Of each value its name, interactions [X, Y, Z] that are level within regions, and the slice.
+        plane: Of the slices.
+        spacing: Millimetres per voxel along each axis.
+        unit: Of interactions, for the scale.
+        title: Stands above.
+        caption: Stands below.
+    """
+    slices = [(name, map_XYZ, plane, at) for name, map_XYZ, at in found]
+    alt = (
+        f"{title}: {plane.name} slices with the interactions of {', '.join(name for name, _, _ in found)} with regions"
+    )
+    return _drawn(scan_XYZ, slices, spacing, "nearest", unit, Words(alt, title, caption))
+
+
+class Words(NamedTuple):
+    """What is read of a figure."""
+
+    alt: str
+    title: str
+    caption: str
+
+
+def _drawn(
+    scan_XYZ: np.ndarray,
+    slices: Sequence[tuple[str, np.ndarray, Plane, int]],
+    spacing: Sequence[float],
+    between: str,
+    unit: str,
+    words: Words,
+) -> Picture:
+    """Slices of maps over slices of a scan, on one scale; `between` is how pixels of a map are interpolated."""
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", ORANGE])
-    at = peak(map_XYZ)
-    limit = max(float(np.abs(map_XYZ).max()), 1e-12)
+    limit = max(1e-12, *(float(np.abs(map_XYZ).max()) for _, map_XYZ, _, _ in slices))
     low, high = np.percentile(scan_XYZ, [1, 99.5])
     with drawing(WIDTH, HEIGHT) as (figure, stream):
         figure.set_dpi(120)
-        for n, plane in enumerate(planes):
-            axes = figure.add_subplot(1, len(planes), n + 1)
+        for n, (name, map_XYZ, plane, at) in enumerate(slices):
+            axes = figure.add_subplot(1, len(slices), n + 1)
             aspect = spacing[plane.down] / spacing[plane.across]
-            axes.imshow(plane.picture(scan_XYZ, at[plane.through]), cmap="gray", vmin=low, vmax=high, aspect=aspect)
-            value = plane.picture(map_XYZ, at[plane.through]) / limit
+            axes.imshow(plane.picture(scan_XYZ, at), cmap="gray", vmin=low, vmax=high, aspect=aspect)
+            value = plane.picture(map_XYZ, at) / limit
             painted = colours((value + 1) / 2)
             painted[..., :3] = colours(np.where(value < 0, 0.0, 1.0))[..., :3]
             painted[..., 3] = MOST_OPAQUE * np.abs(value)
-            axes.imshow(painted, aspect=aspect, interpolation="bilinear")
-            axes.set_title(plane.name)
+            axes.imshow(painted, aspect=aspect, interpolation=between)
+            axes.set_title(name)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_facecolor("black")
@@ -62,7 +112,7 @@ def panels(
         mapped = _scale(limit, colours)
         bar = figure.colorbar(mapped, ax=figure.axes, aspect=24, pad=0.01, shrink=0.85)
         bar.set_label(unit)
-    return picture(stream, WIDTH, f"{title}: planes through the maximum of the map", title, caption)
+    return picture(stream, WIDTH, *words)
 
 
 def peak(map_XYZ: np.ndarray) -> tuple[int, ...]:

@@ -7,10 +7,22 @@ their world coordinates lays it over the source scan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+
+from foundation.cohort.store import PreparedCohort
+from foundation.errors import DataError
+
+
+def affines_of(cohort: PreparedCohort, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """[N, 4, 4] of the prepared grids of scans, NaN where it is not known where they lie."""
+    try:
+        return cohort.affine_N44(name, rows)
+    except DataError:
+        return np.full((len(rows), 4, 4), np.nan)
 
 
 def write_overlay(path: Path, map_XYZ: np.ndarray, affine: np.ndarray, name: str) -> None:

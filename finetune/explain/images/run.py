@@ -11,17 +11,18 @@ import pandas as pd
 import torch
 
 from finetune.explain.attribution import SMALLEST_SPREAD, Explainer
-from finetune.explain.images.explainers import EXPLAINERS
+from finetune.explain.images.explainers import EXPLAINERS, called
 from finetune.explain.images.guards import ScanGuard, changed_by_weights, gains_of_orders, judge
-from finetune.explain.images.overlays import write_overlay
+from finetune.explain.images.overlays import affines_of, write_overlay
+from finetune.explain.images.parametric_maps import write_parametric_maps
 from finetune.explain.images.scan import Scan
 from finetune.explain.images.show import Shown, section
 from finetune.explain.methods import Score
 from finetune.explain.networks import ExplainedNetwork, network_methods
 from finetune.explain.parts import name_of
 from finetune.kept_predictor import KeptPredictor
+from foundation.cohort.source_series import SourceSeries
 from foundation.cohort.store import PreparedCohort
-from foundation.errors import DataError
 from foundation.files.whole import replacing
 from foundation.progress import Progress, Silent
 from foundation.report.page import Page
@@ -32,7 +33,7 @@ FOLDER = "scans"
 TESTED = 12
 """Records that maps are put to the test on: those that are shown, and others where these are fewer."""
 
-DEFAULT = "integrated gradients"
+DEFAULT = "integrated_gradients"
 """Of every tower: it needs nothing of how a tower is built, is in the score's unit, and adds up.
 
 Of 45 simulated patients' slices (vit2d) its maps rank cells as occlusion does with a correlation of 0.79, those of
@@ -50,11 +51,15 @@ class ImagesExplained:
         guards: What the maps stood.
         sections: Of the page, each a function of it.
         table: One row per record, modality and score.
+        shown: The scans of records that are shown one by one, with their maps.
+        sentences: What became of parametric maps, where they were asked for.
     """
 
     guards: list[ScanGuard] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shown: list[Shown] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
 
 
 def explain_images(
@@ -68,6 +73,7 @@ def explain_images(
     labels: Sequence[str] | None = None,
     others: np.ndarray | None = None,
     explainer: str = DEFAULT,
+    sources: SourceSeries | None = None,
 ) -> ImagesExplained:
     """Map what the networks of a stack read in the scans of some records.
 
@@ -81,20 +87,20 @@ def explain_images(
         labels: [N] what records are called; by default they are numbered.
         others: Of the cohort; those are put to the test too where few are shown.
         explainer: Of `EXPLAINERS`.
+        sources: Of the scans: maps of those that were DICOM are written as parametric maps too.
 
     Raises:
         DataError: A scan is damaged.
     """
     labels = labels if labels is not None else [f"patient {n + 1}" for n in range(len(rows))]
-    networks = network_methods(kept, cohort)
-    read = {name: _readers(networks, name) for name in cohort.modalities if name in kept.modalities}
-    read = {name: readers for name, readers in read.items() if readers}
+    read = readers_of(kept, cohort)
     if not read:
-        return ImagesExplained(sections=[_nothing(bool(networks))])
+        return ImagesExplained(sections=[_nothing(bool(kept.networks))])
     of_stack = Explainer.of(kept, cohort)
     shown: list[Shown] = []
     guards: list[ScanGuard] = []
     tables: list[pd.DataFrame] = []
+    sentences: list[str] = []
     with replacing(out / FOLDER) as folder:
         for name, readers in read.items():
             present_N = cohort.present_NM[:, cohort.modalities.index(name)]
@@ -107,11 +113,23 @@ def explain_images(
             guards += of_name
             for one, n in zip(found, here.tolist(), strict=False):
                 one.label = labels[n]
-                tables.append(_write(one, folder))
+                tables.append(_write(one, folder, explainer))
                 shown.append(one)
+            if sources is not None:
+                written = write_parametric_maps(found[: len(here)], rows[here], sources, folder, explainer)
+                sentences.append(f"{name}: {written}")
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         table.to_csv(folder / "scans.tsv", sep="\t", index=False, float_format="%.6g")
-    return ImagesExplained(guards, [section(shown, guards, explainer, kept.weights)], table)
+    return ImagesExplained(
+        guards, [section(shown, guards, explainer, kept.weights, sentences)], table, shown, sentences
+    )
+
+
+def readers_of(kept: KeptPredictor, cohort: PreparedCohort) -> dict[str, dict[str, ExplainedNetwork]]:
+    """Image modality to the networks of a stack that read it; only those that any reads."""
+    networks = network_methods(kept, cohort)
+    read = {name: _readers(networks, name) for name in cohort.modalities if name in kept.modalities}
+    return {name: readers for name, readers in read.items() if readers}
 
 
 def _readers(networks: dict[str, ExplainedNetwork], name: str) -> dict[str, ExplainedNetwork]:
@@ -165,7 +183,7 @@ def _of_modality(
     spread_S = np.maximum(score_NS.std(axis=0), SMALLEST_SPREAD)[used]
     scores = [scans[0].scores[s] for s in used]
     guards = judge(name, scores, correlation_NS[:, used], np.array(gains)[:, used], spread_S)
-    affine_N44 = _affines(cohort, name, rows)
+    affine_N44 = affines_of(cohort, name, rows)
     entry = cohort.image(name)
     shown = [
         Shown(
@@ -187,14 +205,6 @@ def _of_modality(
     return shown, guards
 
 
-def _affines(cohort: PreparedCohort, name: str, rows: np.ndarray) -> np.ndarray:
-    """[N, 4, 4], NaN where it is not known where scans lie."""
-    try:
-        return cohort.affine_N44(name, rows)
-    except DataError:
-        return np.full((len(rows), 4, 4), np.nan)
-
-
 def _likeliest(scores: Sequence[Score], score_S: np.ndarray) -> list[Score]:
     """The likeliest class of each task, or its only score."""
     best: dict[str, int] = {}
@@ -204,10 +214,10 @@ def _likeliest(scores: Sequence[Score], score_S: np.ndarray) -> list[Score]:
     return [scores[s] for s in best.values()]
 
 
-def _write(one: Shown, folder: Path) -> pd.DataFrame:
+def _write(one: Shown, folder: Path, explainer: str) -> pd.DataFrame:
     """Overlays of one scan, and its rows of the table."""
     rows = []
-    place = folder / "".join(c if c.isalnum() else "-" for c in one.label) / one.modality
+    place = one.place(folder)
     place.mkdir(parents=True)
     for score, map_G in one.maps.items():
         smooth_XYZ = one.smooth(score)
@@ -220,6 +230,7 @@ def _write(one: Shown, folder: Path) -> pd.DataFrame:
                 "modality": one.modality,
                 "task": score.task,
                 "score": score.name,
+                "explainer": explainer,
                 "moved_by_scan": one.moved[score],
                 "sum_of_map": float(map_G.sum()),
                 "largest": float(map_G.ravel()[np.abs(map_G).argmax()]),
@@ -228,5 +239,5 @@ def _write(one: Shown, folder: Path) -> pd.DataFrame:
             }
         )
         if one.affine is not None and score in one.likeliest:
-            write_overlay(place / f"{name_of(score)}.nii.gz", smooth_XYZ, one.affine, str(score))
+            write_overlay(place / f"{name_of(score)}.nii.gz", smooth_XYZ, one.affine, f"{score}, {called(explainer)}")
     return pd.DataFrame(rows)

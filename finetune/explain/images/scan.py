@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from finetune.explain.images.cells import Cells
-from finetune.explain.methods import Score
-from finetune.explain.networks import ExplainedNetwork
+from finetune.explain.methods import Columns, Score
+from finetune.explain.networks import ExplainedNetwork, NetworkRecords
 from finetune.methods.adapted import EVERYTHING
 from foundation.data.batch import Batch
 from foundation.data.dataset import CohortDataset
@@ -88,6 +88,30 @@ class Scan:
         with torch.no_grad():
             return torch.cat([self.read(self.shown(part)) for part in keep_KG.split(size)])
 
+    def crossed(self, keep_KG: Tensor, keep_JP: Tensor, columns: Columns) -> Tensor:
+        """[J, K, S] without gradients: scores where only these omics values and only these cells are as they are.
+
+        Values that are not kept are at their baselines, as in `Records.scores`.
+        """
+        size = max(1, MOST_VOXELS // self.x_CXYZ.numel())
+        return torch.cat([self._crossed(part, keep_JP, columns) for part in keep_KG.split(size)], dim=1)
+
+    def _crossed(self, keep_KG: Tensor, keep_JP: Tensor, columns: Columns) -> Tensor:
+        total: Tensor | None = None
+        for key, network in self.networks.items():
+            batch = _copies(self._batches[key], len(keep_KG))
+            batch = replace(batch, images={**batch.images, self.name: self.shown(keep_KG)})
+            # It reads the scan once for all values.
+            records = NetworkRecords(network, batch.to(network.device), columns)
+            with ExitStack() as stack:
+                for tower in network.adapted.model.towers.values():
+                    if not isinstance(tower, ImageTower):
+                        stack.enter_context(instead(tower, _of_first(tower.forward)))
+                found = torch.stack([records.scores(keep_P.expand(len(keep_KG), -1)) for keep_P in keep_JP])
+            total = found if total is None else total + found
+        assert total is not None
+        return total
+
     def moved(self) -> Tensor:
         """[S] scores less those of the plain scan."""
         every = torch.ones(1, *self.cells.grid, dtype=torch.bool)
@@ -110,21 +134,30 @@ class Scan:
             yield
 
     def _once(self, key: str, tower: str, forward: Callable[..., Tokens]) -> Callable[..., Tokens]:
-        def answer(x: Any, *others: Any) -> Tokens:
-            count = len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
+        def kept(*x: Any) -> Tokens:
             if (key, tower) not in self._made:
                 with torch.no_grad():
-                    self._made[key, tower] = forward(*(_mapped(part, lambda t: t[:1]) for part in (x, *others)))
-            made: Tokens = self._made[key, tower]
-            return Tokens(
-                pooled_BD=_many(made.pooled_BD, count),
-                tokens_BTD=_many(made.tokens_BTD, count),
-                real_BT=_many(made.real_BT, count),
-                modality_T=made.modality_T if made.modality_T.ndim == 1 else _many(made.modality_T, count),
-                extras=_many(made.extras, count),
-            )
+                    self._made[key, tower] = forward(*x)
+            return self._made[key, tower]
 
-        return answer
+        return _of_first(kept)
+
+
+def _of_first(forward: Callable[..., Tokens]) -> Callable[..., Tokens]:
+    """A tower that reads copies of one record reads the first of them."""
+
+    def answer(x: Any, *others: Any) -> Tokens:
+        count = len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
+        made = forward(*(_mapped(part, lambda tensor: tensor[:1]) for part in (x, *others)))
+        return Tokens(
+            pooled_BD=_many(made.pooled_BD, count),
+            tokens_BTD=_many(made.tokens_BTD, count),
+            real_BT=_many(made.real_BT, count),
+            modality_T=made.modality_T if made.modality_T.ndim == 1 else _many(made.modality_T, count),
+            extras=_many(made.extras, count),
+        )
+
+    return answer
 
 
 def tower_of(network: ExplainedNetwork, name: str) -> ImageTower:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from finetune.config import FROM_SCRATCH, FROZEN_PROBE, OURS
 from finetune.explain.images.cells import Cells
+from finetune.explain.images.explainers import called
 from finetune.explain.images.figures import panels, peak
 from finetune.explain.images.guards import ScanGuard
 from finetune.explain.images.planes import Plane, planes_of
@@ -51,6 +53,10 @@ class Shown:
     moved: dict[Score, float] = field(default_factory=dict)
     label: str = ""
 
+    def place(self, folder: Path) -> Path:
+        """Where its files are."""
+        return folder / "".join(c if c.isalnum() else "-" for c in self.label) / self.modality
+
     def smooth(self, score: Score) -> np.ndarray:
         """[*shape] a map on the voxels of the scan."""
         return self.cells.smooth(torch.from_numpy(self.maps[score])).numpy()
@@ -64,7 +70,7 @@ class Shown:
     def volumes(self) -> dict[str, np.ndarray]:
         """Channel to [X, Y, Z]; a 2D image is one slice."""
         return {
-            name: _volume(self.voxels_CXYZ[c])
+            name: volume(self.voxels_CXYZ[c])
             for name, c in zip(self.channels, np.flatnonzero(self.acquired_C), strict=True)
         }
 
@@ -75,7 +81,11 @@ class Shown:
 
 
 def section(
-    shown: Sequence[Shown], guards: Sequence[ScanGuard], explainer: str, weights: Mapping[str, Mapping[str, float]]
+    shown: Sequence[Shown],
+    guards: Sequence[ScanGuard],
+    explainer: str,
+    weights: Mapping[str, Mapping[str, float]],
+    sentences: Sequence[str] = (),
 ) -> Callable[[Page], None]:
     """A function of the page that adds the section."""
 
@@ -83,10 +93,12 @@ def section(
         page.section("Where in the scans")
         page.text(_share(weights))
         page.text(
-            f"Maps are by {explainer}, on the grid of what the tower's tokens see: what each cell contributes to the "
-            "score, in its unit, against a scan that shows its mean tissue there. Orange raises the score, blue "
-            "lowers it. Scroll over a plane, or move its slider with the arrow keys; a click moves the other planes."
+            f"Maps are by {called(explainer)}, on the grid of what the tower's tokens see: {_meaning(explainer)}. "
+            "Orange raises the score, blue lowers it. Scroll over a plane, or move its slider with the arrow keys; a "
+            "click moves the other planes."
         )
+        for sentence in sentences:
+            page.text(sentence)
         for number, one in enumerate(shown, 1):
             page.subsection(f"{one.label}, {one.modality}")
             page.text(_said(one, guards))
@@ -95,6 +107,13 @@ def section(
                 page.figures(_panels(one, score, guards) for score in one.likeliest)
 
     return add
+
+
+def _meaning(explainer: str) -> str:
+    """What the values of a map are."""
+    if explainer == "relevance":
+        return "how much each cell counts for the score by the attention that it gets, not in the score's unit"
+    return "what each cell contributes to the score, in its unit, against a scan that shows its mean tissue there"
 
 
 def _share(weights: Mapping[str, Mapping[str, float]]) -> str:
@@ -120,7 +139,7 @@ def _said(one: Shown, guards: Sequence[ScanGuard]) -> str:
 
 def _viewer(page: Page, number_of: tuple[int, int], one: Shown, guards: Sequence[ScanGuard]) -> None:
     ordered = [*one.likeliest, *(score for score in one.maps if score not in one.likeliest)]
-    maps = {f"{score}{mark(score, one.modality, guards)}": _volume(one.maps[score]) for score in ordered}
+    maps = {f"{score}{mark(score, one.modality, guards)}": volume(one.maps[score]) for score in ordered}
     centers = [center.numpy() for center in one.cells.center]
     centers += [np.zeros(1)] * (3 - len(centers))
     at = (*one.peak(ordered[0]), 0)[:3]
@@ -134,7 +153,7 @@ def _panels(one: Shown, score: Score, guards: Sequence[ScanGuard]):
     channel, scan_XYZ = next(iter(one.volumes().items()))
     return panels(
         scan_XYZ,
-        _volume(one.smooth(score)),
+        volume(one.smooth(score)),
         one.planes(),
         (*one.spacing, 1.0)[:3],
         unit=f"to {score}, per cell",
@@ -143,5 +162,6 @@ def _panels(one: Shown, score: Score, guards: Sequence[ScanGuard]):
     )
 
 
-def _volume(values: np.ndarray) -> np.ndarray:
+def volume(values: np.ndarray) -> np.ndarray:
+    """[X, Y, Z]; a 2D image is one slice."""
     return values if values.ndim == 3 else values[..., None]

@@ -13,9 +13,11 @@ import pandas as pd
 
 from finetune.explain.genes import TOP, CohortGenes
 from finetune.explain.guards import SHARES, Guards
+from finetune.explain.images.interactions import Interactions
 from finetune.explain.methods import Columns, Score
 from finetune.explain.radiogenomics import FDR, Radiogenomics
 from finetune.explain.report.figures import bars, orders, swarm
+from finetune.explain.report.pairs import add_pairs
 from finetune.explain.shapley import NOTHING_KNOWN
 from finetune.tasks.base import Task
 from foundation.report.page import GAP, Cell, Entry, Page, Picture
@@ -46,6 +48,23 @@ class Card:
     score_S: np.ndarray
     attribution_SP: np.ndarray
     values_P: np.ndarray
+
+    def shown(self, scores: Sequence[Score]) -> list[tuple[int, Score]]:
+        """The likeliest class of each task, or its only score."""
+        best: dict[str, tuple[int, Score]] = {}
+        for s, score in enumerate(scores):
+            if score.task not in best or self.score_S[s] > self.score_S[best[score.task][0]]:
+                best[score.task] = s, score
+        return [*best.values()]
+
+    def ordered(self, s: int) -> list[int]:
+        """Columns of the values that move a score, those that move it most first."""
+        a_P = self.attribution_SP[s]
+        return [int(p) for p in np.argsort(-np.abs(a_P), kind="stable") if a_P[p] != 0]
+
+    def leading(self, scores: Sequence[Score]) -> dict[Score, list[int]]:
+        """Of the scores that are shown, the columns of the values that stand on the card."""
+        return {score: self.ordered(s)[:ON_CARD] for s, score in self.shown(scores)}
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,7 @@ class Explained:
         cards: Of some records.
         sentences: What the cohort and the methods do not share.
         images: What the imaging side found; None without it.
+        pairs: How effects of values depend on regions of scans; None without the imaging side.
     """
 
     cohort: str
@@ -96,16 +116,21 @@ class Explained:
     cards: Sequence[Card]
     sentences: Sequence[str] = field(default_factory=list)
     images: Any = None
+    pairs: Interactions | None = None
+
+    def every_guard(self) -> list[Any]:
+        """Checks of genes, scans and pairs: each has a name, a score, a value, whether it passed, and a sentence."""
+        return [*self.guards.guards, *_of_images(self)]
 
 
 def _of_images(explained: Explained) -> list[Any]:
     """Checks of what explains scans: each has a name, a value, whether it passed, and a sentence."""
-    return list(explained.images.guards) if explained.images is not None else []
+    return [guard for found in (explained.images, explained.pairs) if found is not None for guard in found.guards]
 
 
 def headlines(explained: Explained) -> list[str]:
     """What there is to know first: whether the explanation can be believed, then what each score comes from."""
-    guards = [*explained.guards.guards, *_of_images(explained)]
+    guards = explained.every_guard()
     failed = [guard for guard in guards if not guard.passed]
     if failed:
         scores = listed(list(dict.fromkeys(f"'{getattr(guard, 'score', 'scans')}'" for guard in failed)))
@@ -342,29 +367,33 @@ def _patients(page: Page, explained: Explained) -> None:
         "Of classes, the likeliest one is explained. Bars say by what omics values move the score from its baseline; "
         "the scan, and what is missing, are part of the baseline here.",
     )
+    if explained.pairs is not None and explained.pairs.sentence:
+        page.text(f"Genes and regions of scans: {explained.pairs.sentence}")
     for card in explained.cards:
         page.subsection(card.label)
         page.text(f"Read from {card.modalities.replace('+', ', ')}.")
-        shown = _of_card(explained.scores, card)
+        shown = card.shown(explained.scores)
         rows = [[score.task, _predicted(card, score.task), _by_modality(explained, card, score)] for _, score in shown]
         page.table(["task", "predicted", "moved by each modality (Shapley values)"], rows)
         if explained.genes.features:
             page.figures(_card_figure(explained, card, s, score) for s, score in shown)
+        _pairs(page, explained, card)
 
 
-def _of_card(scores: Sequence[Score], card: Card) -> list[tuple[int, Score]]:
-    """The likeliest class of each task, or its only score."""
-    best: dict[str, tuple[int, Score]] = {}
-    for s, score in enumerate(scores):
-        if score.task not in best or card.score_S[s] > card.score_S[best[score.task][0]]:
-            best[score.task] = s, score
-    return [*best.values()]
+def _pairs(page: Page, explained: Explained, card: Card) -> None:
+    """How the values on a card depend on regions of each scan."""
+    if explained.pairs is None or explained.images is None:
+        return
+    scans = {one.modality: one for one in explained.images.shown if one.label == card.label}
+    for pairs in explained.pairs.pairs.get(card.label, []):
+        leading, guards = card.leading(explained.scores), explained.pairs.guards
+        add_pairs(page, pairs, scans[pairs.modality], leading, explained.scores, explained.columns, guards)
 
 
 def _card_figure(explained: Explained, card: Card, s: int, score: Score) -> Picture:
     """Bars of the values that moved a score most; in words all others together."""
     names, modalities, a_P = explained.columns.names, explained.columns.modalities, card.attribution_SP[s]
-    ordered = [p for p in np.argsort(-np.abs(a_P), kind="stable") if a_P[p] != 0]
+    ordered = card.ordered(s)
     labels = [f"{names[p]} {modalities[p]} {card.values_P[p]:.3g}" for p in ordered[:ON_CARD]]
     sizes = a_P[ordered[:ON_CARD]].tolist()
     from_what = float(card.score_S[s]) - float(a_P.sum())

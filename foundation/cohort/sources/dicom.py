@@ -138,6 +138,29 @@ class DicomSource(ImageSource):
         Raises:
             DataError: No series fits any rule, a slice is missing or damaged, or a plugin is needed to unpack it.
         """
+        chosen, folder = self._chosen(scan), scan.paths[0]
+        if chosen is None:
+            return None
+        ordered, affine, placed = stack(chosen, self.config.slice_tolerance, folder)
+        if placed:
+            left_out = self._left_out.get(ordered[0].series, [])
+            refuse_left_out_ends(ordered, left_out, self.config.slice_tolerance, folder)
+        if not placed and not has_spacing(ordered[0]):
+            self.remarks["DICOM images that do not say how far apart pixels are: taken to be 1 mm"] += 1
+        voxels = read_voxels(ordered)
+        refuse_non_finite(voxels, folder)
+        return Volume(voxels if placed else voxels[:, :, 0], affine, placed)
+
+    def series_files(self, scan: Scan) -> list[Path]:
+        """The files of the series that `read` reads, sorted; none where the channel was not acquired.
+
+        Raises:
+            DataError: No series fits any rule, or a header is damaged.
+        """
+        return sorted({frame.path for frame in self._chosen(scan) or []})
+
+    def _chosen(self, scan: Scan) -> list[Frame] | None:
+        """The series of a channel; None where the patient has other channels but not this one."""
         folder = scan.paths[0]
         series = self._series(folder)
         self._refuse_others(scan, {frame.patient for frames in series.values() for frame in frames} - {""})
@@ -155,15 +178,7 @@ class DicomSource(ImageSource):
                     where=str(folder),
                     fix="make the `description` of one exclude the other, such as '^(?!.*gd).*t1'",
                 )
-        ordered, affine, placed = stack(chosen, self.config.slice_tolerance, folder)
-        if placed:
-            left_out = self._left_out.get(ordered[0].series, [])
-            refuse_left_out_ends(ordered, left_out, self.config.slice_tolerance, folder)
-        if not placed and not has_spacing(ordered[0]):
-            self.remarks["DICOM images that do not say how far apart pixels are: taken to be 1 mm"] += 1
-        voxels = read_voxels(ordered)
-        refuse_non_finite(voxels, folder)
-        return Volume(voxels if placed else voxels[:, :, 0], affine, placed)
+        return chosen
 
     def _refuse_others(self, scan: Scan, named: set[str]) -> None:
         """Refuse images of somebody else: of two patients, or of one whose folder is another.

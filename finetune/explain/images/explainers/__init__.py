@@ -4,11 +4,16 @@ from finetune.explain.images.explainers.integrated import integrated_gradients
 from finetune.explain.images.explainers.occlusion import occlusion
 from finetune.explain.images.explainers.relevance import relevance
 
-EXPLAINERS = {
-    "occlusion": occlusion,
-    "integrated gradients": integrated_gradients,
-    "attention relevance": relevance,
-}
+EXPLAINERS = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "relevance": relevance}
 """By name; occlusion is what the others are held against."""
 
-__all__ = ["EXPLAINERS", "integrated_gradients", "occlusion", "relevance"]
+CALLED = {"relevance": "relevance of attention"}
+"""In sentences, where that is not the name."""
+
+
+def called(explainer: str) -> str:
+    """An explainer in a sentence."""
+    return CALLED.get(explainer, explainer.replace("_", " "))
+
+
+__all__ = ["EXPLAINERS", "called", "integrated_gradients", "occlusion", "relevance"]

@@ -82,6 +82,21 @@ def in_3d(seeing: PreparedCohort) -> KeptPredictor:
     return network_alone(seeing, "vit3d")
 
 
+@pytest.fixture(scope="session")
+def joined(seeing: PreparedCohort) -> KeptPredictor:
+    """The same, whose scores are of the fused embedding above all, which does not add up what towers say."""
+    kept = network_alone(seeing, "vit2d")
+    adapted = kept.networks[OURS].adapted
+    torch.manual_seed(1)
+    for weight in adapted.model.fusion.parameters():
+        nn.init.normal_(weight, std=10)
+    [head] = adapted.heads.values()
+    [fused] = [columns for block, columns in head.columns() if block.name == "fused"]
+    for weight in head.weights():
+        nn.init.normal_(weight.data[..., fused], std=10)
+    return kept
+
+
 def network_alone(seeing: PreparedCohort, tower: str) -> KeptPredictor:
     """A stack of one network with random weights."""
     aligned = align(

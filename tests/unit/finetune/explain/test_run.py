@@ -48,11 +48,8 @@ def test_it_writes_what_it_says(explained: Path, explainer: Explainer, cohort: P
         assert features[features["modality"] == name]["feature"].tolist() == explainer.columns.names[at]
         if row[name] is not None:
             np.testing.assert_allclose(np.nan_to_num(row[name]), found[at], atol=1e-3)
-    assert {guard["name"] for guard in json.loads((explained / "guards.json").read_text())} == {
-        "completeness",
-        "random weights",
-        "deletion and insertion",
-    }
+    names = {guard["name"] for guard in json.loads((explained / "guards.json").read_text())}
+    assert names == {"completeness", "random weights", "deletion and insertion"}
     assert set(pd.read_csv(explained / "pathways" / "os-risk.tsv", sep="\t")["pathway"]) == {"ONE", "TWO"}
 
 
@@ -109,6 +106,9 @@ def test_input_that_does_not_fit_is_refused(stack: Path, workplace: Path, tmp_pa
         explain(stack, workplace / "cohort", tmp_path / "out", gene_sets=tmp_path / "sets.gmt")
     assert main(["explain", str(tmp_path), cohort, "--out", str(tmp_path / "out")]) == 2
     assert "is no folder of a kept predictor" in capsys.readouterr().err
+    yaml = str(workplace / "config.yaml")
+    assert main(["explain", str(stack), cohort, "--out", str(tmp_path / "out"), "--sources", yaml]) == 2
+    assert "--identifiers" in capsys.readouterr().err
     # A run folder is not written over.
     assert main(["explain", str(stack), cohort, "--out", str(stack)]) == 2
     assert not (tmp_path / "out").exists() and not (stack / "explanation.html").exists()

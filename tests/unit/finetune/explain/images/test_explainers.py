@@ -110,9 +110,18 @@ def test_relevance_refuses_a_tower_without_attention(predictor, seeing, monkeypa
 
 
 def test_a_map_beats_random_order_and_its_opposite_does_not(scan):
-    found = EXPLAINERS["integrated gradients"](scan)
+    found = EXPLAINERS["integrated_gradients"](scan)
     gain = gains_of_orders(scan, found, torch.Generator().manual_seed(0))
     worse = gains_of_orders(scan, -found, torch.Generator().manual_seed(0))
     assert (gain > 0).all() and (worse < 0).all()
     level = occlusion(scan)[:, scan.tissue_G]
     assert np.mean([agreement(a.numpy(), b.numpy()) for a, b in zip(found[:, scan.tissue_G], level, strict=True)]) > 0.3
+
+
+def test_the_command_offers_every_explainer_and_the_page_says_which():
+    from finetune.explain.images.explainers import called
+    from finetune.explain.images.run import DEFAULT
+    from launch.commands.explain import EXPLAINERS as OFFERED
+
+    assert set(OFFERED) == set(EXPLAINERS) and OFFERED[0] == DEFAULT
+    assert called("relevance") == "relevance of attention" and called(DEFAULT) == "integrated gradients"

@@ -47,6 +47,7 @@ def test_overlays_lie_on_the_prepared_grid_and_the_table_says_where(explained, s
         voxel = np.linalg.solve(affine_N44[n], [of["x_mm"], of["y_mm"], of["z_mm"], 1])[:3].round().astype(int)
         values = np.asarray(image.dataobj)
         assert np.isclose(abs(values[tuple(voxel)]), np.abs(values).max(), rtol=0.35)
+    assert set(found.table["explainer"]) == {"integrated_gradients"}
     assert len(found.table) == 2 * 4 and (out / "scans" / "scans.tsv").is_file()
 
 
@@ -89,6 +90,7 @@ def test_a_flat_image_is_one_slice():
     one.maps, one.likeliest, one.moved = {score: np.arange(6.0).reshape(3, 2)}, [score], {score: 0.5}
     page = Page("scans")
     section([one], [], "occlusion", {"os": {"ours": 1.0}})(page)
+    assert "Maps are by occlusion" in page.html()
     assert page.html().count("<canvas") == 1 and one.peak(score) == [19, 12]
 
 
