@@ -45,7 +45,7 @@ from foundation.cohort.sources.base import Volume
 from foundation.cohort.spec import ImageRecipe
 from foundation.cohort.store import PreparedCohort
 from foundation.files.whole import write_json
-from foundation.hub.seen_patients import SeenPatients
+from foundation.model.seen_patients import SeenPatients
 
 WANTED = 3.0
 """Times the lesion's share of the tissue."""

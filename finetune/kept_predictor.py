@@ -33,6 +33,7 @@ from foundation.data.batch import Batch
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
+from foundation.model import model_folder
 from foundation.progress import Progress
 from foundation.wording import counted
 
@@ -169,6 +170,7 @@ class KeptPredictor:
         stored = load_file(folder / TENSORS)
         fitted = rebuild(document.tasks, document.endpoints, stored, folder, torch.device("cpu"))
         known = {key.removeprefix(UNCERTAIN): v.numpy() for key, v in stored.items() if key.startswith(UNCERTAIN)}
+        model_folder.verify(run / MODEL)
         preprocessing = Preprocessing.read(run / MODEL)
         novelty = Novelty(preprocessing)
         ordinary = {key.removeprefix(NOVELTY): v.numpy() for key, v in stored.items() if key.startswith(NOVELTY)}

@@ -32,18 +32,19 @@ class Run:
     Attributes:
         folder: Of the run.
         predictor: What it kept.
-        seen: Part of training to the patients who took part in it.
+        seen: Part of training to the patients who took part in it; None where the folder does not say.
     """
 
     folder: Path
     predictor: KeptPredictor
-    seen: Mapping[str, SeenPatients]
+    seen: Mapping[str, SeenPatients | None]
 
     @classmethod
     def open(cls, folder: Path) -> Run:
         """Read a run folder; see `KeptPredictor.read`."""
+        predictor = KeptPredictor.read(folder)
         parts = {"pretraining": SeenPatients.read(folder / MODEL), "fine-tuning": SeenPatients.read(folder / ADAPTER)}
-        return cls(folder, KeptPredictor.read(folder), {name: seen for name, seen in parts.items() if seen is not None})
+        return cls(folder, predictor, parts)
 
     def table(
         self,
@@ -76,6 +77,8 @@ class Run:
     def sentences(self, cohort: PreparedCohort) -> list[str]:
         """What a cohort and the model do not share, whom it cannot predict, and whom it was trained on."""
         told = self.predictor.sentences(cohort)
+        for name in (name for name, seen in self.seen.items() if seen is None):
+            told.append(f"Who took part in {name} is not recorded: column `{TRAINED_ON}` cannot name them.")
         known = int((self._taught_by(cohort.patients) != "").sum())
         if known:
             records = counted(known, "record")
@@ -89,7 +92,7 @@ class Run:
         """[N] which part of training each patient took part in, as ``pretraining+fine-tuning``; empty for none."""
         told = np.full(len(patients), "", dtype=object)
         for name, seen in self.seen.items():
-            here = seen.among(patients)
+            here = seen.among(patients) if seen is not None else np.zeros(len(patients), dtype=bool)
             told[here] = [f"{before}+{name}" if before else name for before in told[here]]
         return told
 

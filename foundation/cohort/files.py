@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -56,9 +57,13 @@ class LocalFiles:
         """See `CohortFiles`."""
         path = self.folder / name
         try:
-            return path.read_bytes()
+            text = path.read_bytes()
         except OSError as error:
             raise DataError(f"cannot be read: {error}", where=str(path), fix="prepare the cohort again") from None
+        if entry is not None and hashlib.sha256(text).hexdigest() != entry.sha256:
+            fix = "copy the cohort again, or prepare it again into an empty folder"
+            raise DataError("is damaged: it is not what was prepared", where=str(path), fix=fix)
+        return text
 
     def hold(self, name: str, entry: Shard | None = None) -> Held:
         """See `CohortFiles`."""

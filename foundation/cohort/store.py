@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,7 @@ from foundation.cohort.records import AFFINE_NUMBERS, STATISTICS
 from foundation.errors import DataError, nearest
 from foundation.files.cache import CacheConfig
 from foundation.files.hashing import sha256_of
-
-if TYPE_CHECKING:
-    pass
+from foundation.progress import Progress, Silent
 
 
 class PreparedCohort:
@@ -137,16 +135,25 @@ class PreparedCohort:
         yield from self.manifest.files.items()
         yield from ((f"{RECORDS}/{name}", shard) for name, shard in self.manifest.shards.items())
 
-    def verify(self) -> None:
-        """Read every file that cohort.json knows and compare its hash.
+    def verify(self, progress: Progress | None = None) -> None:
+        """Read every file that cohort.json knows and compare its hash; what is at a URL is compared as it is fetched.
+
+        Args:
+            progress: Told of files.
 
         Raises:
             DataError: One is damaged.
         """
-        for name, shard in self._known_files():
+        if self.files.remote:
+            return
+        known, told = list(self._known_files()), progress or Silent()
+        told.start("verifying the cohort", len(known), "files")
+        for name, shard in known:
             path = Path(self.path) / name
             if sha256_of(path) != shard.sha256:
                 raise DataError("is damaged", where=str(path), fix="prepare the cohort again, into an empty folder")
+            told.advance(1)
+        told.finish()
 
     @property
     def modalities(self) -> list[str]:

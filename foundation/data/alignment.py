@@ -70,8 +70,8 @@ class Aligned:
             elif name not in self.positions:
                 continue  # left out on purpose, by whoever narrowed the positions
             elif isinstance(scaling, ImageScaling):
-                somewhere_C = self.cohort.channels_NC(name, np.arange(len(self.cohort))).any(axis=0)
-                here = dict(zip(self.cohort.image(name).channels, somewhere_C.tolist(), strict=True))
+                acquired_NC = self.cohort.channels_NC(name, np.arange(len(self.cohort)))
+                here = {c: bool(acquired_NC[:, place].any()) for place, c in enumerate(self.cohort.image(name).channels)}
                 told += _tell_channels(name, here, scaling.channels)
             else:
                 told.append(_tell_features(name, self.positions[name], scaling.features, self.cohort.features[name]))

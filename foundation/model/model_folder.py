@@ -14,7 +14,8 @@ import torch
 
 from foundation.data.preprocessing import Preprocessing
 from foundation.errors import CheckpointError
-from foundation.files.whole import replacing
+from foundation.files.hashing import sha256_of
+from foundation.files.whole import replacing, write_json
 from foundation.hub.address import local
 from foundation.hub.published import FILE as PUBLISHED
 from foundation.hub.published import Published
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from foundation.model.multimodal import MultimodalModel
 
 FILES = ("config.json", "model.safetensors", "preprocessing.json", "README.md")
+HASHES = "hashes.json"
+"""Name of each other file, but for the card, which people edit, to its SHA-256."""
+
 MODEL = "model"
 """Where it lies in the folder of a run, and in a published one."""
 
@@ -67,6 +71,29 @@ def write(
         if seen is not None:
             seen.write(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
+        known = {path.name: sha256_of(path) for path in sorted(partial.iterdir()) if path.name != "README.md"}
+        write_json(partial / HASHES, known)
+
+
+def verify(folder: Path) -> None:
+    """Compare the files of a model folder with the hashes that were written beside them.
+
+    A folder without them, of an earlier version, is as it is.
+
+    Raises:
+        CheckpointError: A file is missing or changed.
+    """
+    path = folder / HASHES
+    if not path.is_file():
+        return
+    try:
+        known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        changed = [n for n, sha in known.items() if not (folder / n).is_file() or sha256_of(folder / n) != sha]
+    except (OSError, ValueError, AttributeError):
+        changed = [HASHES]
+    if changed:
+        what = "is missing" if not (folder / changed[0]).is_file() else "is damaged: it is not what was written"
+        raise CheckpointError(what, where=str(folder / changed[0]), fix="copy the folder again from where it was made")
 
 
 @contextmanager
@@ -117,6 +144,7 @@ def read(folder: Path) -> tuple[MultimodalModel, Preprocessing]:
             f"is no model folder: it has no {missing[0]}", where=str(folder), fix="name the `model` folder of a run"
         )
     _refuse_another_format(folder)
+    verify(folder)
     preprocessing = Preprocessing.read(folder)
     try:
         with _quietly():

@@ -141,16 +141,24 @@ def test_quick_commands_run_on_the_demo(demo):
 
 def test_every_yaml_is_valid(tmp_path):
     from finetune.config import FinetuneConfig
+    from finetune.publish.checklist import FILE as ABOUT
+    from finetune.publish.checklist import read_about
     from foundation.cohort.spec import CohortSpec
     from foundation.config import load_config
 
-    texts = blocks("yaml", *(page for page in PAGES if page != PART))
-    assert {"patients" in yaml.safe_load(text) for text in texts} == {True, False}
-    for position, text in enumerate(texts):
-        path, document = tmp_path / f"{position}.yaml", yaml.safe_load(text)
+    seen = set()
+    for position, text in enumerate(blocks("yaml", *(page for page in PAGES if page != PART))):
+        document = yaml.safe_load(text)
+        kind = "cohort" if "patients" in document else "about" if "design" in document else "run"
+        path = tmp_path / (ABOUT if kind == "about" else f"{position}.yaml")
         path.write_text(text)
-        read = load_config(CohortSpec if "patients" in document else FinetuneConfig, path)
-        assert set(document) <= read.model_fields_set
+        if kind == "about":
+            assert read_about(tmp_path).keys() == document.keys()
+        else:
+            read = load_config(CohortSpec if kind == "cohort" else FinetuneConfig, path)
+            assert set(document) <= read.model_fields_set
+        seen.add(kind)
+    assert seen == {"cohort", "about", "run"}
 
 
 @pytest.mark.parametrize("page", [README, DOCS / "finetuning.md"], ids=lambda page: page.name)
