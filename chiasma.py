@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "load"]
 
+HOLDS = ("kept/predictor.json", "model/preprocessing.json", "preprocessing.json")
+"""Files of which one is in whatever was trained."""
+
 
 class Loaded:
     """What was trained; nothing is read before it is needed.
@@ -42,7 +45,11 @@ class Loaded:
         """
         from finetune.predict import Run
 
-        return Run.open(self.folder).table(_opened(cohort), level=level)
+        run = Run.open(self.folder)
+        return run.table(_opened(cohort), level=level)
+
+    def __repr__(self) -> str:
+        return f"chiasma.load({str(self.folder)!r})"
 
     def embed(self, cohort: str | Path | PreparedCohort) -> pd.DataFrame:
         """Embed a prepared cohort with the pretrained model; columns as of `chiasma embed`.
@@ -50,11 +57,10 @@ class Loaded:
         Raises:
             CheckpointError, DataError: As of `predict`.
         """
-        from foundation.model.model_folder import MODEL
+        from foundation.model import model_folder
         from pretrain.embed import Embedder
 
-        inside = self.folder / MODEL
-        return Embedder.open(inside if inside.is_dir() else self.folder).table(_opened(cohort))
+        return Embedder.open(model_folder.inside(self.folder)).table(_opened(cohort))
 
     def template(self) -> str:
         """The cohort.yaml that it wants of new patients."""
@@ -72,19 +78,25 @@ def load(place: str | Path) -> Loaded:
             downloaded once and verified.
 
     Raises:
-        CheckpointError: There is no such folder, or what was downloaded is not what was published.
+        CheckpointError: There is no such folder, it holds nothing that was trained, or what was downloaded is not what
+            was published.
         ConfigError, StoreError: There is no such repository or revision; the hub cannot be reached.
     """
     from foundation.errors import CheckpointError
-    from foundation.hub.address import local
+    from foundation.hub.address import trained
 
-    folder = local(place)
-    if not folder.is_dir():
-        raise CheckpointError("no such folder", where=str(folder), fix="name the folder of a run or of a model")
+    folder = trained(place)
+    if not any((folder / file).is_file() for file in HOLDS):
+        what, fix = "holds no predictor and no model", "name the folder of a finished run, or of a model"
+        raise CheckpointError(what, where=str(folder), fix=fix)
     return Loaded(folder)
 
 
 def _opened(cohort: str | Path | PreparedCohort) -> PreparedCohort:
     from foundation.cohort.store import PreparedCohort
 
-    return cohort if isinstance(cohort, PreparedCohort) else PreparedCohort(cohort)
+    if isinstance(cohort, PreparedCohort):
+        return cohort
+    opened = PreparedCohort(cohort)
+    opened.verify()
+    return opened

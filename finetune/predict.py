@@ -12,7 +12,7 @@ import pandas as pd
 from finetune.config import KEPT
 from finetune.kept_predictor import DOCUMENT, KeptPredictor
 from finetune.predictor import ADAPTER, MODEL
-from finetune.uncertainty.base import LEVEL
+from finetune.uncertainty.base import LEVEL, refuse_level
 from foundation.cohort.store import PreparedCohort
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
@@ -66,8 +66,10 @@ class Run:
             took part in it; and the columns of `KeptPredictor.predict`.
 
         Raises:
+            ConfigError: The level is out of its range.
             DataError: The cohort was prepared otherwise, or shares too little with what the model knows.
         """
+        refuse_level(level)
         rows = np.arange(len(cohort)) if rows is None else rows
         found = self.predictor.predict(cohort, rows, progress, level).drop(columns="row")
         found.insert(1, "time_point", cohort.time_points[rows].astype(str))
@@ -114,9 +116,12 @@ def predict(
 
     Raises:
         CheckpointError: The run folder is damaged, or kept nothing for new patients.
-        DataError: The cohort was prepared otherwise, or shares too little with what the model knows.
+        ConfigError: The level is out of its range, or something else is at `out`.
+        DataError: The cohort is damaged, was prepared otherwise, or shares too little with what the model knows.
     """
+    refuse_level(level)
     run, prepared, told = Run.open(folder), PreparedCohort(cohort), progress or Silent()
+    prepared.verify(told)
     sentences = run.sentences(prepared)
     identity = {"cohort": prepared.hash, "predictor": sha256_of(folder / KEPT / DOCUMENT), "level": f"{level:g}"}
 

@@ -98,9 +98,11 @@ def embed(folder: Path, cohort: Path | str, out: Path, progress: Progress | None
 
     Raises:
         CheckpointError: The model folder is damaged.
-        DataError: As of `Embedder.table`.
+        DataError: As of `Embedder.table`, or the cohort is damaged.
+        ConfigError: Something else is at `out`.
     """
     embedder, prepared, told = Embedder.open(folder), PreparedCohort(cohort), progress or Silent()
+    prepared.verify(told)
     sentences = embedder.sentences(prepared)
     identity = {"cohort": prepared.hash, "model": sha256_of(folder / "model.safetensors")}
 

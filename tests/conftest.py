@@ -25,6 +25,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("chiasma", deadline=None, derandomize=True, database=None)
 settings.load_profile("chiasma")
 
+LONGEST = "test_readme.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file comes first: the process that took it last would work alone at the end."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
+
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

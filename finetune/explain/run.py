@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -85,6 +86,7 @@ def explain(
         refuse_without_highdicom()
     refuse_foreign(out, IDENTITY)
     opened = PreparedCohort(cohort)
+    opened.verify(progress)
     series = SourceSeries(sources, opened) if sources is not None else None
     kept = KeptPredictor.read(run, device)
     sentences = _sentences(kept, opened)
@@ -94,6 +96,8 @@ def explain(
     sets = read_gene_sets(gene_sets) if gene_sets else known_sets([n.adapted.model for n in kept.networks.values()])
     if gene_sets and len(of_omics.columns):
         refuse_strangers(sets, of_omics.columns.names, str(gene_sets))
+    if not sets and len(of_omics.columns):
+        sentences.append("No gene sets are known, so pathways are not told: name a GMT file with --gene-sets.")
     with claimed_run(out, doing="is being explained in"), writing(out):
         _begin(
             out,
@@ -102,6 +106,7 @@ def explain(
                 "cohort": opened.hash,
                 "seed": seed,
                 "--identifiers": identifiers,
+                "--explainer": explainer,
                 "order of patients": rows.tolist(),
             },
         )
@@ -181,6 +186,8 @@ def _rows(kept: KeptPredictor, cohort: PreparedCohort, patients: str | int) -> t
     rows = np.flatnonzero(cohort.present_NM[:, here].any(axis=1))
     if not len(rows):
         raise DataError("no record has anything that the predictor may read", where=str(cohort.path))
+    if isinstance(patients, int) and patients < 0:
+        raise ConfigError(f"{patients} patients cannot be shown", where="--patients", fix="give 0 or more, or names")
     if isinstance(patients, int) or patients.isdecimal():
         return rows, min(int(patients), len(rows))
     names = cohort.patients[rows].astype(str)
@@ -281,6 +288,8 @@ def _cards(kept: KeptPredictor, explainer: Explainer, rows: np.ndarray, labels: 
 
 
 def _write_tables(explained: Explained, out: Path) -> None:
+    # Those of other gene sets must not stay beside them.
+    shutil.rmtree(out / "pathways", ignore_errors=True)
     for s, score in enumerate(explained.scores if explained.genes.features else ()):
         _write_table(explained.genes.features[s], out / "genes" / f"{name_of(score)}.features.tsv")
         _write_table(explained.genes.genes[s], out / "genes" / f"{name_of(score)}.genes.tsv")

@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -31,33 +33,38 @@ from foundation.errors import CheckpointError, ConfigError, DataError
 from foundation.files.whole import replacing, write_json
 from foundation.hub.leaks import leaks
 from foundation.hub.published import Published
+from foundation.model.seen_patients import SeenPatients
 from foundation.wording import counted
 from foundation.yaml_text import parse
 
 
-def publish(run: Path, out: Path, licence: str, cohort: Path | str | None = None) -> list[str]:
+def publish(run: Path, out: Path, licence: str, cohorts: Sequence[Path | str] = ()) -> list[str]:
     """Build the folder of a fine-tuning run, or of a pretraining run; it appears only after every check was passed.
 
     Args:
         run: Folder of the run.
         out: To write; must not be there, or be an earlier published folder.
         licence: SPDX identifier, in lower case as hubs have it.
-        cohort: Prepared; whose patients are searched for, and on whom predictions are compared. By default the run's.
+        cohorts: Prepared; whose patients are searched for, and of the first of which predictions are compared. By
+            default the run's.
 
     Returns:
         What was done, in sentences.
 
     Raises:
         CheckpointError: The run is not complete, or the copy does not predict as the run does.
-        ConfigError: The licence does not allow it, the cohort is not there, something else is at `out`, or about.yaml
-            has a key that no item of the card has.
+        ConfigError: The licence does not allow it, a cohort is not there, they lack patients who took part in training,
+            something else is at `out`, or about.yaml has a key that no item of the card has.
         DataError: A file holds what must not leave.
     """
     fine_tuned = (run / KEPT).is_dir()
     made_from = bases(run, fine_tuned)
     check(licence, made_from)
-    prepared = _cohort(run, cohort)
-    if out.exists() and not (out / "chiasma.json").is_file():
+    several = _cohorts(run, cohorts)
+    prepared, everybody = several[0], np.concatenate([one.patients.astype(str) for one in several])
+    _refuse_strangers(run / (ADAPTER if fine_tuned else MODEL), everybody)
+    replaced = out.exists()
+    if replaced and not (out / "chiasma.json").is_file():
         raise ConfigError("is there already, and is no published folder", where=str(out), fix="name a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial:
@@ -66,15 +73,16 @@ def publish(run: Path, out: Path, licence: str, cohort: Path | str | None = None
         else:
             _copy_pretrained(run, partial, licence, made_from)
         Published.seal(partial, "fine-tuned" if fine_tuned else "pretrained", licence)
-        _refuse_leaks(partial, prepared)
+        _refuse_leaks(partial, everybody)
         records = _compare(run, partial, prepared)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    name, patients = prepared.manifest.name, counted(prepared.manifest.patients, "patient")
+    name, patients = prepared.manifest.name, counted(len(set(everybody)), "patient")
+    place = f"{out}, in the place of what was published there before" if replaced else f"{out}"
     return [
         f"a fresh process predicts {counted(records, 'record')} of '{name}' from it as the run does, bit for bit",
         f"none of {patients} is named in it, no secret and no place of this machine",
         *unknown(made_from),
-        f"written: {out}, {size / 1e6:.1f} MB",
+        f"written: {place}; {size / 1e6:.1f} MB",
     ]
 
 
@@ -140,23 +148,42 @@ def _without_front_matter(text: str) -> str:
     return re.sub(r"\A---\n.*?\n---\n+", "", text, flags=re.DOTALL)
 
 
-def _cohort(run: Path, cohort: Path | str | None) -> PreparedCohort:
-    """The cohort whose patients are searched for."""
-    place = cohort
-    if place is None:
-        config = run / "config.yaml"
-        place = parse(config.read_text(encoding="utf-8")).get("cohort") if config.is_file() else None
-    fix = "name a prepared cohort of its patients with --cohort: they are searched for in every file"
-    if place is None:
-        raise ConfigError("does not say which cohort it was trained on", where=str(run), fix=fix)
+FIX = "name each prepared cohort of its patients with --cohort: they are searched for in every file"
+
+
+def _cohorts(run: Path, named: Sequence[Path | str]) -> list[PreparedCohort]:
+    """The cohorts whose patients are searched for."""
+    places = list(named)
+    if not places and (run / "config.yaml").is_file():
+        config = parse((run / "config.yaml").read_text(encoding="utf-8"))
+        parts = config.get("cohorts") or [{"path": config.get("cohort")}]
+        places = [part["path"] for part in parts if part["path"]]
+    if not places:
+        raise ConfigError("does not say which cohort it was trained on", where=str(run), fix=FIX)
+    return [_opened(place) for place in places]
+
+
+def _opened(place: Path | str) -> PreparedCohort:
     try:
         return PreparedCohort(place)
     except DataError:
-        raise ConfigError("no prepared cohort is there", where=str(place), fix=fix) from None
+        raise ConfigError("no prepared cohort is there", where=str(place), fix=FIX) from None
 
 
-def _refuse_leaks(partial: Path, cohort: PreparedCohort) -> None:
-    found = leaks(partial, cohort.patients)
+def _refuse_strangers(folder: Path, patients: np.ndarray) -> None:
+    """Refuse cohorts without somebody who took part in training: nobody would search for that name."""
+    seen = SeenPatients.read(folder)
+    if seen is None:
+        return
+    lacking = len(seen.hashes) - int(seen.among(np.unique(patients)).sum())
+    if lacking:
+        share = f"{lacking:,} of the {counted(len(seen.hashes), 'patient')}"
+        what = f"{share} who took part in training are in no cohort that is searched for names"
+        raise ConfigError(what, where=str(folder), fix=FIX)
+
+
+def _refuse_leaks(partial: Path, patients: np.ndarray) -> None:
+    found = leaks(partial, patients)
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise DataError(

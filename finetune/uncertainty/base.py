@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from foundation.errors import ConfigError
 from foundation.metrics.score import Score
 
 LEVEL = 0.9
 """Of patients, whose outcome should be within what is told."""
+
+LEAST_LEVEL, MOST_LEVEL = 0.5, 0.99
 
 FEWEST = 100
 """Patients with a pattern of modalities for bounds of their own; of fewer the quantile would be mostly noise."""
@@ -26,6 +29,17 @@ EVERYBODY = ""
 """In place of a pattern."""
 
 State = dict[str, np.ndarray]
+
+
+def refuse_level(level: float) -> None:
+    """Refuse a share that bounds cannot be told for.
+
+    Raises:
+        ConfigError: It is out of its range.
+    """
+    if not LEAST_LEVEL <= level <= MOST_LEVEL:
+        fix = f"give a share from {LEAST_LEVEL} to {MOST_LEVEL}"
+        raise ConfigError(f"{level:g} is no share of patients that bounds are told for", where="level", fix=fix)
 
 
 @dataclass(frozen=True)

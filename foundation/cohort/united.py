@@ -16,6 +16,7 @@ from foundation.cohort.records import STATISTICS
 from foundation.cohort.store import PreparedCohort
 from foundation.cohort.united_forms import united_endpoints, united_entry, united_features
 from foundation.errors import ConfigError, DataError, nearest
+from foundation.progress import Progress
 from foundation.wording import counted, listed
 
 BLOCK_VALUES = 8_000_000
@@ -149,14 +150,10 @@ class UnitedCohort(PreparedCohort):
         """None: each cohort counts its own features; see `observed_N` in foundation/data/presence.py."""
         return None
 
-    def verify(self) -> None:
-        """Read every file of records and compare its hash.
-
-        Raises:
-            DataError: One is damaged.
-        """
+    def verify(self, progress: Progress | None = None) -> None:
+        """See `PreparedCohort.verify`."""
         for cohort in self._parts:
-            cohort.verify()
+            cohort.verify(progress)
 
     def of_cohort(self) -> np.ndarray:
         """[N] int64, the position of each record's cohort."""

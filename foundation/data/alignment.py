@@ -22,6 +22,12 @@ from foundation.wording import counted, listed, percent
 # Two megabytes of float32 stay in a core's cache from the copy to the last step of scaling.
 BLOCK_VOXELS = 2**19
 
+MOST_LOOKED_AT = 1000
+"""Records whose values are compared with what training saw; of more, evenly spaced ones."""
+
+FEW_BEYOND = 0.01
+"""Share of the features of a modality that may lie beyond it."""
+
 
 @dataclass(frozen=True)
 class Aligned:
@@ -71,11 +77,32 @@ class Aligned:
                 continue  # left out on purpose, by whoever narrowed the positions
             elif isinstance(scaling, ImageScaling):
                 acquired_NC = self.cohort.channels_NC(name, np.arange(len(self.cohort)))
-                here = {c: bool(acquired_NC[:, place].any()) for place, c in enumerate(self.cohort.image(name).channels)}
+                channels = self.cohort.image(name).channels
+                here = {channel: bool(acquired_NC[:, c].any()) for c, channel in enumerate(channels)}
                 told += _tell_channels(name, here, scaling.channels)
             else:
                 told.append(_tell_features(name, self.positions[name], scaling.features, self.cohort.features[name]))
+                told += self._beyond(name, scaling)
         return told
+
+    def _beyond(self, name: str, scaling: OmicsScaling) -> list[str]:
+        """Of features that most records have beyond what training saw: another unit, or another coding."""
+        here_N = np.flatnonzero(self.cohort.present_NM[:, self.cohort.modalities.index(name)])
+        if scaling.values == "binary" or not len(here_N):
+            return []
+        rows = here_N[:: math.ceil(len(here_N) / MOST_LOOKED_AT)]
+        values_BF, observed_BF, _ = self.read_omics(name, rows)
+        beyond_BF = observed_BF & (np.abs(values_BF) >= 0.999 * scaling.clip)
+        beyond_F = np.flatnonzero(2 * beyond_BF.sum(axis=0) > observed_BF.sum(axis=0))
+        # Of thousands a few are always beyond, in one patient above all: that is no other unit.
+        if len(beyond_F) <= FEW_BEYOND * len(scaling.features):
+            return []
+        first, lie = int(beyond_F[0]), "lie" if len(beyond_F) > 1 else "lies"
+        more = f" and {counted(len(beyond_F) - 1, 'other feature')}" if len(beyond_F) > 1 else ""
+        raw_B = self.cohort.values_NF(name, rows)[:, self.positions[name][first]]
+        usual = f"usually {np.nanmedian(raw_B):.3g} here, {scaling.center[first]:.3g} in training"
+        beyond = f"'{scaling.features[first]}' ({usual}){more} {lie} beyond what training saw in most records"
+        return [f"'{name}': {beyond}: check unit and coding, these predictions are not to be relied on."]
 
     def presence(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """What records have of what the model knows; whoever counts patients for a model counts these.

@@ -136,6 +136,9 @@ class Preprocessing(Config):
             CheckpointError: It is missing or damaged.
         """
         path = folder / FILE
+        if not path.is_file():
+            fix = "name the folder of a finished run, or of a model"
+            raise CheckpointError(f"is no model folder: it has no {FILE}", where=str(folder), fix=fix)
         try:
             return cls.from_json(path.read_text(encoding="utf-8"), where=str(path))
         except (OSError, UnicodeDecodeError) as error:

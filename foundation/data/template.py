@@ -17,6 +17,9 @@ BLANK = "FILL_IN"
 
 WIDTH = 116
 
+FEW = 12
+"""Features up to which the usual value of each is told."""
+
 SHOWN = 5
 """Features that are named, of many."""
 
@@ -56,6 +59,10 @@ def _of_omics(scaling: OmicsScaling) -> str:
     rest = f" and {len(scaling.features) - SHOWN:,} more" if len(scaling.features) > SHOWN else ""
     typical = sorted(scaling.center)[len(scaling.center) // 2]
     range_of = f" After `transform` a usual value is about {typical:.3g}."
+    if len(scaling.features) <= FEW:
+        each = zip(scaling.features, scaling.center, scaling.scale, strict=True)
+        usual = listed([f"{feature} {center:.3g} (give or take {scale:.2g})" for feature, center, scale in each])
+        range_of = f" Usual values, whose units and coding are to be kept: {usual}."
     if scaling.values == "binary":
         range_of = (
             " Of a MAF, list the genes that were sequenced in `genes`: then one that nobody has hit is 0, not absent."

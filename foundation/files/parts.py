@@ -21,6 +21,9 @@ PART = 1024
 
 IDENTITY = "identity.json"
 
+MADE_FROM = b"chiasma"
+"""Key of a Parquet file's metadata under which the identity of a table stands."""
+
 
 def write_table(
     path: Path,
@@ -34,7 +37,7 @@ def write_table(
     """Write a Parquet file of rows that are made part by part.
 
     Args:
-        path: The file; replaced where it is there.
+        path: The file; replaced where it is there and was made from the same.
         rows: That are asked for, in order.
         make: Gives the table of some of them; what it gives depends on nothing but these.
         identity: What the rows are made from, as hashes; parts of an earlier call are taken over if it is the same.
@@ -42,12 +45,14 @@ def write_table(
         skipped: Told how many rows an earlier call had made.
 
     Raises:
-        ConfigError: The file cannot be written there.
+        ConfigError: The file cannot be written there, or another one is there.
         DataError: Another process writes it.
         CheckpointError: A part of an earlier call is damaged.
     """
-    if path.is_dir():
-        raise ConfigError("is a folder, not a file", where=str(path), fix="name a file, such as predictions.parquet")
+    refuse_foreign(path)
+    if path.exists() and _made_from(path) != dict(identity):
+        what = "is there already, and was made from another cohort or model, or with another option"
+        raise ConfigError(what, where=str(path), fix="name another file, or remove this one")
     parts = path.with_name(f".{path.name}.parts")
     with writing(path):
         make_folder(parts, named=path.parent, fix="write to another folder")
@@ -62,8 +67,37 @@ def write_table(
                 partial = part.with_suffix(".partial")
                 make(wanted).to_parquet(partial, index=False)
                 partial.replace(part)
-            _join([parts / f"{number:06d}.parquet" for number in range(len(starts))], path)
+            _join([parts / f"{number:06d}.parquet" for number in range(len(starts))], path, identity)
         shutil.rmtree(parts)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a place where no table can be written without losing something else.
+
+    Raises:
+        ConfigError: It is a folder, has another ending, or holds what `write_table` has not written.
+    """
+    if path.is_dir():
+        raise ConfigError("is a folder, not a file", where=str(path), fix="name a file, such as predictions.parquet")
+    if path.suffix != ".parquet":
+        raise ConfigError("is not called as a Parquet file is", where=str(path), fix=f"name it {path.stem}.parquet")
+    if path.exists() and _made_from(path) is None:
+        what = "is there already, and is no table that this command has written"
+        raise ConfigError(what, where=str(path), fix="name another file, or move this one away")
+
+
+def _made_from(path: Path) -> dict[str, str] | None:
+    """The identity of a table; None where a file is none."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(MADE_FROM)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return json.loads(found) if found is not None else None
 
 
 def _take_over(parts: Path, identity: Mapping[str, str]) -> None:
@@ -81,14 +115,17 @@ def _take_over(parts: Path, identity: Mapping[str, str]) -> None:
         write_json(known, dict(identity))
 
 
-def _join(parts: list[Path], path: Path) -> None:
-    """One file of several, row group by row group."""
+def _join(parts: list[Path], path: Path, identity: Mapping[str, str]) -> None:
+    """One file of several, row group by row group, with what it was made from."""
+    import json
+
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     partial = path.with_name(f".{path.name}.partial")
     try:
         schema = pq.read_schema(parts[0])
+        schema = schema.with_metadata({**(schema.metadata or {}), MADE_FROM: json.dumps(dict(identity)).encode()})
         with pq.ParquetWriter(partial, schema) as writer:
             for part in parts:
                 writer.write_table(pq.read_table(part).cast(schema))

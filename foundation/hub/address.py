@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.errors import ConfigError
+from foundation.errors import CheckpointError, ConfigError
 from foundation.hub.calls import patiently
 from foundation.hub.published import FILE, Published
 from foundation.urls import is_url
@@ -68,6 +68,19 @@ def local(place: str | Path) -> Path:
         return Path(place)
     address = Address.parse(str(place))
     return _downloaded(address) / address.inside
+
+
+def trained(place: str | Path) -> Path:
+    """As `local`, of something that was trained.
+
+    Raises:
+        CheckpointError: There is no such folder.
+    """
+    folder = local(place)
+    if not folder.is_dir():
+        fix = "name the folder of a run or of a model, or hf://organisation/name@revision"
+        raise CheckpointError("no such folder", where=str(place), fix=fix)
+    return folder
 
 
 def pinned(place: str | Path) -> str | Path:

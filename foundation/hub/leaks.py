@@ -24,6 +24,9 @@ WITHIN_TEXT, NUMBER_WITHIN_TEXT = 4, 7
 BINARY = 6
 """Characters from which an identifier is searched for among numbers, where a shorter one stands by chance."""
 
+SEPARATOR = re.compile(r"(?<=[^\W_])[-_.](?=[^\W_])")
+"""Between parts of an identifier, which may be written with another one, and in other cases."""
+
 SECRETS = {
     "a token of a model hub": re.compile(rb"\bhf_[A-Za-z0-9]{20,}"),
     "a key of a store": re.compile(rb"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
@@ -109,9 +112,12 @@ class _File:
 def _of_file(file: _File, names: set[str]) -> Iterator[str]:
     numbers = b"" if file.path.suffix in TEXT else file.content
     decoded = "\n".join(file.strings)
+    texts = [file.words, decoded]
+    loosely = [_loosely(text) for text in texts]
     if (
         names & file.strings
-        or any(_stands_in(name, text) for name in names if _is_long(name) for text in (file.words, decoded))
+        or any(_stands_in(name, text) for name in names if _is_long(name) for text in texts)
+        or any(_stands_in(_loosely(name), text) for name in names if _has_letter(name) for text in loosely)
         or any(name.encode() in numbers for name in names if len(name) >= BINARY and not name.isdigit())
     ):
         yield "the identifier of a patient"
@@ -121,6 +127,15 @@ def _of_file(file: _File, names: set[str]) -> Iterator[str]:
             yield f"the value of {variable}"
     if place := PLACES.search(file.words):
         yield f"a place of this machine, {place[0]}"
+
+
+def _loosely(text: str) -> str:
+    """The same however its letters are written and its parts are separated."""
+    return SEPARATOR.sub("-", text.casefold())
+
+
+def _has_letter(name: str) -> bool:
+    return _is_long(name) and any(character.isalpha() for character in name)
 
 
 def _is_long(name: str) -> bool:

@@ -45,6 +45,11 @@ def of(place: str | Path) -> Path:
     return folder / MODEL if published is not None and published.kind == "pretrained" else folder
 
 
+def inside(folder: Path) -> Path:
+    """The pretrained model of a run's folder or a published one; of a model folder, itself."""
+    return folder / MODEL if (folder / MODEL).is_dir() else folder
+
+
 def write(
     folder: Path,
     model: MultimodalModel,

@@ -22,14 +22,16 @@ def describe_model(place: str, out: Path | None) -> None:
     Spacing, size, intensities, units and transforms are those that the model was trained with; blanks are for your
     files.
     """
+    from finetune.config import KEPT
     from finetune.predict import preprocessing_of
     from foundation.data.template import template
     from foundation.errors import writing
     from foundation.files.whole import make_folder
-    from foundation.hub.address import local
+    from foundation.hub.address import trained
     from launch.description import refuse_another
 
-    text = template(preprocessing_of(local(place)))
+    folder = trained(place)
+    text = template(preprocessing_of(folder))
     if out is None:
         click.echo(text, nl=False)
         return
@@ -38,4 +40,6 @@ def describe_model(place: str, out: Path | None) -> None:
         make_folder(out.parent, named=out.parent, fix="write to another folder")
         out.write_text(text, encoding="utf-8")
     click.echo(f"written: {out}; fill in the blanks, then:")
-    click.echo(f"  chiasma predict {place} --from {out} --out predictions.parquet")
+    predicts = (folder / KEPT).is_dir()
+    command, table = ("predict", "predictions") if predicts else ("embed", "embeddings")
+    click.echo(f"  chiasma {command} {place} --from {out} --out {table}.parquet")

@@ -68,12 +68,12 @@ def explain(
     """
     from finetune.explain.run import FILE
     from finetune.explain.run import explain as work
-    from foundation.hub.address import local
+    from foundation.hub.address import trained
     from launch.progress import Progress
 
     with Progress() as progress:
         told = work(
-            local(run),
+            trained(run),
             cohort,
             out,
             patients=patients,

@@ -34,10 +34,10 @@ def predict(run: str, cohort: str | None, out: Path, source: Path | None, root: 
     """
     from finetune.predict import Run
     from finetune.predict import predict as run_it
-    from foundation.hub.address import local
+    from foundation.hub.address import trained
     from launch.progress import Progress
 
-    place = local(run)
+    place = trained(run)
     if source is not None:
         # What is wrong with the run is told before a long preparation.
         Run.open(place)

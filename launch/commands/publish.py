@@ -19,11 +19,13 @@ from launch.command import Command
 @click.option("--licence", required=True, help="Its SPDX identifier, such as apache-2.0 or cc-by-4.0.")
 @click.option(
     "--cohort",
-    help="Prepared cohort whose patients must not be named, and on whom the copy is tried.  [default: that of the run]",
+    "cohorts",
+    multiple=True,
+    help="Prepared cohort whose patients must not be named; may be given several times.  [default: those of the run]",
 )
 @click.option("--tag", help="Of the revision on the hub.  [default: from the hash of the content]")
 @click.option("--private/--public", default=True, show_default=True, help="Whether a new repository is private.")
-def publish(run: Path, place: str, licence: str, cohort: str | None, tag: str | None, private: bool) -> None:
+def publish(run: Path, place: str, licence: str, cohorts: tuple[str, ...], tag: str | None, private: bool) -> None:
     """Publish a run, to a folder or to a model hub.
 
     The folder has what predicts and a model card of what was recorded, and nothing of any patient. It appears only
@@ -36,13 +38,13 @@ def publish(run: Path, place: str, licence: str, cohort: str | None, tag: str | 
     from foundation.hub.upload import upload
 
     if not is_address(place):
-        for sentence in run_it(run, Path(place), licence, cohort):
+        for sentence in run_it(run, Path(place), licence, cohorts):
             click.echo(sentence)
         return
     address = Address.parse(place)
     with tempfile.TemporaryDirectory() as built:
         folder = Path(built) / address.repository.rpartition("/")[2]
-        for sentence in run_it(run, folder, licence, cohort)[:-1]:
+        for sentence in run_it(run, folder, licence, cohorts)[:-1]:
             click.echo(sentence)
         found = upload(folder, address, tag=tag or "", private=private)
     click.echo(f"uploaded, fetched again and compared: hf://{address.repository}@{found}")

@@ -66,8 +66,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
     simulate, prepare, pretrain, _, simulate_new, prepare_new, *_ = steps_of_make()
     few = [[*simulate, "--patients", "60"], prepare, [*pretrain, "epochs=1"], simulate_new, prepare_new]
-    for arguments in few:
-        run(["-m", "launch.cli", *arguments], folder)
+    run(["-c", COMMANDS, json.dumps(few)], folder)
     finetuned = run(["-c", blocks("python", DOCS / "python.md")[0]], folder)
     assert "subtype/probability/S1" in finetuned
     (folder / "demo" / "finetuned").symlink_to("quick")
@@ -140,25 +139,28 @@ def test_quick_commands_run_on_the_demo(demo):
 
 
 def test_every_yaml_is_valid(tmp_path):
-    from finetune.config import FinetuneConfig
+    from finetune.config import FinetuneConfig, Network
     from finetune.publish.checklist import FILE as ABOUT
     from finetune.publish.checklist import read_about
     from foundation.cohort.spec import CohortSpec
     from foundation.config import load_config
 
+    # What tells a document of each kind from others, and the class of it.
+    kinds = {"design": None, "patients": CohortSpec, "towers": Network, "tasks": FinetuneConfig}
     seen = set()
     for position, text in enumerate(blocks("yaml", *(page for page in PAGES if page != PART))):
         document = yaml.safe_load(text)
-        kind = "cohort" if "patients" in document else "about" if "design" in document else "run"
-        path = tmp_path / (ABOUT if kind == "about" else f"{position}.yaml")
+        key = next(key for key in kinds if key in document)
+        seen.add(key)
+        path = tmp_path / (ABOUT if key == "design" else f"{position}.yaml")
         path.write_text(text)
-        if kind == "about":
-            assert read_about(tmp_path).keys() == document.keys()
-        else:
-            read = load_config(CohortSpec if kind == "cohort" else FinetuneConfig, path)
+        if kind := kinds[key]:
+            # Of a network the page shows the towers alone.
+            read = load_config(kind, path, ["fusion={fusion: gated_mean}"] if kind is Network else [])
             assert set(document) <= read.model_fields_set
-        seen.add(kind)
-    assert seen == {"cohort", "about", "run"}
+        else:
+            assert read_about(tmp_path).keys() == document.keys()
+    assert seen == set(kinds)
 
 
 @pytest.mark.parametrize("page", [README, DOCS / "finetuning.md"], ids=lambda page: page.name)

@@ -265,7 +265,8 @@ def _guards(
             for score, places in leading.items():
                 s, at = scan.scores.index(score), [pairs.places.index(place) for place in places]
                 one, two = (of.pair_JRS[at, :, s].ravel() for of in (pairs, other))
-                if np.ptp(one) > 0:
+                # A patient without the modalities of the leading values has none of a score.
+                if one.size and np.ptp(one) > 0:
                     # Where pairs under random weights are level, nothing of these is left in them.
                     correlations.setdefault(score, []).append(abs(agreement(one, two)) if np.ptp(two) > 0 else 0.0)
     guards = []

@@ -270,3 +270,27 @@ def test_an_image_of_one_value_becomes_the_lowest_intensity(cohort, make_cohort)
     scaling = preprocessing.modalities["mri"]
     for c in range(2):
         assert torch.equal(x[c], torch.full((6, 5, 4), -scaling.mean[c] / scaling.std[c]))
+
+
+def test_a_feature_in_another_unit_is_told_with_its_usual_values(cohort, make_cohort):
+    preprocessing = fit(cohort)
+    name = preprocessing.omics()["rna"].features[3]
+
+    def in_another_unit(records, modalities, features):
+        place = features["rna"].index(name)
+        for record in records:
+            if "rna" in record.omics:
+                record.omics["rna"][place] = 12 * record.omics["rna"][place] + 600
+
+    beyond = [s for s in align(preprocessing, make_cohort(change=in_another_unit)).matched() if "beyond" in s]
+    assert len(beyond) == 1 and beyond[0].startswith(f"'rna': '{name}' (usually ")
+    assert "lies beyond what training saw in most records: check unit and coding" in beyond[0]
+    assert not any("beyond" in sentence for sentence in align(preprocessing, cohort).matched())
+
+
+def test_one_strange_value_in_one_patient_is_no_other_unit(cohort, make_cohort):
+    def strange(records, modalities, features):
+        next(record for record in records if "rna" in record.omics).omics["rna"][3] = 1e6
+
+    told = align(fit(cohort), make_cohort(change=strange)).matched()
+    assert not any("beyond" in sentence for sentence in told)

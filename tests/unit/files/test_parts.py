@@ -87,3 +87,27 @@ def test_two_do_not_write_one_file(tmp_path):
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(ConfigError, match="is a folder, not a file"):
         write_table(tmp_path, ROWS, Maker(), {}, doing=DOING)
+
+
+def test_a_table_made_from_something_else_is_not_replaced(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, ROWS, Maker(), {"cohort": "a"}, doing=DOING)
+    before, make = path.read_bytes(), Maker()
+    with pytest.raises(ConfigError, match="was made from another cohort or model"):
+        write_table(path, ROWS, make, {"cohort": "b"}, doing=DOING)
+    assert path.read_bytes() == before and not make.asked
+    write_table(path, ROWS, Maker(), {"cohort": "a"}, doing=DOING)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["notes.parquet", "notes.txt", "notes"])
+def test_what_is_no_table_of_ours_is_not_replaced(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("a year of work")
+    with pytest.raises(ConfigError, match=r"no table that this command has written|not called as a Parquet file"):
+        write_table(path, ROWS, Maker(), {}, doing=DOING)
+    frame = tmp_path / "mine.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(frame)
+    with pytest.raises(ConfigError, match="no table that this command has written"):
+        write_table(frame, ROWS, Maker(), {}, doing=DOING)
+    assert path.read_text() == "a year of work" and list(pd.read_parquet(frame)["a"]) == [1]

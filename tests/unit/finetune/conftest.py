@@ -15,7 +15,7 @@ import yaml
 
 from finetune.config import Network
 from finetune.run import finetune
-from foundation.cohort.manifest import FILE, Manifest, OmicsEntry
+from foundation.cohort.manifest import FILE, Manifest, OmicsEntry, Shard
 from foundation.cohort.records import Record, record_features, write_index, write_shard
 from foundation.cohort.store import PreparedCohort
 from foundation.data.scaling import fit_preprocessing
@@ -122,6 +122,11 @@ def write_cohort(
     records = small_records() if records is None else records
     write_shard(path, schema.arrow_schema, records)
     write_index(place, schema, [path], "0" * 64)
+    (folder / "features.json").write_text(json.dumps(features), encoding="utf-8")
+    # Published folds, of which each tests some whom the model has seen.
+    names = sorted({record.patient for record in records})
+    folds = {str(k): {name: "val" if i % 3 == k else "train" for i, name in enumerate(names)} for k in range(2)}
+    (folder / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
     nothing: dict[str, Any] = {name: {} for name in ("patterns", "sites", "groups", "folds", "sources", "versions")}
     manifest = Manifest(
         name="small",
@@ -136,14 +141,11 @@ def write_cohort(
         endpoints=dict(endpoints),
         quarantined=0,
         fingerprint="0" * 64,
+        shards={path.name: Shard.of(path)},
+        files={name: Shard.of(folder / name) for name in ("features.json", "folds.json")},
         **nothing,
     )
     (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
-    (folder / "features.json").write_text(json.dumps(features), encoding="utf-8")
-    # Published folds, of which each tests some whom the model has seen.
-    names = sorted({record.patient for record in records})
-    folds = {str(k): {name: "val" if i % 3 == k else "train" for i, name in enumerate(names)} for k in range(2)}
-    (folder / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
     return PreparedCohort(folder)
 
 
@@ -151,6 +153,12 @@ def write_cohort(
 def make_cohort() -> Callable[..., PreparedCohort]:
     """`write_cohort`, which test modules cannot import."""
     return write_cohort
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    """`small_records`, to be changed."""
+    return small_records()
 
 
 @pytest.fixture(autouse=True, scope="session")

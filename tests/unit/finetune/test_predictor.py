@@ -376,6 +376,7 @@ def another_base(run: Path) -> None:
     name = next(name for name in tensors if name.startswith("projections."))
     tensors[name] = tensors[name] + 1e-6
     save_file(tensors, path, metadata={"format": "pt"})
+    (run / MODEL / model_folder.HASHES).unlink()
 
 
 def change_tasks(run: Path) -> None:

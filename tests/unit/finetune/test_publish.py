@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -17,8 +18,10 @@ from finetune.publish import run as module
 from finetune.publish.bases import bases, unknown
 from finetune.publish.checklist import items
 from finetune.run import finetune
+from foundation.cohort.records import Record
 from foundation.errors import CheckpointError, ConfigError, DataError
 from foundation.hub.published import Published
+from foundation.model.model_folder import HASHES
 from launch.cli import main
 
 
@@ -103,6 +106,19 @@ def test_a_patient_in_any_file_is_refused_and_nothing_appears(run, cohort, tmp_p
     assert list((tmp_path / "there").iterdir()) == []
 
 
+def test_cohorts_without_somebody_who_took_part_are_refused(run, cohort, make_cohort, tmp_path):
+    """Their names would not be searched for."""
+    ones = {"rna": np.ones(16, np.float32)}
+    others = [Record(patient=f"Q{n}", time_point="", site="A", group=None, omics=ones, endpoints={}) for n in range(4)]
+    make_cohort(tmp_path / "others", others)
+    with pytest.raises(ConfigError, match=r"56 of the 56 patients who took part in training are in no cohort"):
+        module.publish(run, tmp_path / "x", "mit", [tmp_path / "others"])
+    assert not (tmp_path / "x").exists()
+    told = module.publish(run, tmp_path / "x", "mit", [cohort.path, tmp_path / "others"])
+    assert f"none of {len({*cohort.patients}) + 4} patients is named in it" in told[1]
+    assert "in the place of what was published there before" in module.publish(run, tmp_path / "x", "mit")[-1]
+
+
 def test_a_copy_that_predicts_otherwise_is_refused(run, tmp_path, monkeypatch):
     whole = module.told
     monkeypatch.setattr(module, "told", lambda *rest: whole(*rest).assign(**{"os/risk": 0.0}))
@@ -115,6 +131,7 @@ def recorded(run: Path, **changes: Any) -> Path:
     """A run whose model records something else of what it stands on."""
     path = run / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    (run / "model" / HASHES).unlink()
     return run
 
 

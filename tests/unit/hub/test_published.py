@@ -60,6 +60,8 @@ def test_nothing_is_found_where_nothing_is(folder):
     ("name", "content", "what"),
     [
         ("README.md", "seen: TCGA-06-0138.", "the identifier of a patient"),
+        ("README.md", "seen: tcga_06_0138.", "the identifier of a patient"),
+        ("tcga.06.0138.json", "{}", "the identifier of a patient"),
         ("metrics.json", '{"by": {"TCGA-06-0138": 1}}', "the identifier of a patient"),
         ("metrics.json", '{"worst": "4711222"}', "the identifier of a patient"),
         ("metrics.json", '{"worst": "M\\u00dc-0001"}', "the identifier of a patient"),

@@ -130,6 +130,14 @@ def test_pairs_that_weights_do_not_change_fail_and_others_pass(networks, columns
     assert not guard.passed and guard.value > 0.99
 
 
+def test_a_score_without_leading_values_has_no_pairs_and_no_guard(networks, columns, seeing, row):
+    [network] = networks.values()
+    first, second = network.weighted.scores[:2]
+    leading = [{first: [*range(len(columns) - 6, len(columns))], second: []}]
+    found = interactions({"mri": networks}, seeing, columns, np.array([row]), ["patient 1"], leading)
+    assert {guard.score for guard in found.guards} == {first}
+
+
 def test_what_adds_up_has_no_pairs_and_one_sentence_says_so(networks, columns, seeing, row):
     assert "exactly 0" in interactions({}, seeing, columns, np.array([row]), ["patient 1"], [{}]).sentence
     [network] = networks.values()
