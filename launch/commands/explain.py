@@ -8,7 +8,7 @@ import click
 
 from launch.command import Command
 
-EXPLAINERS = ("integrated_gradients", "relevance", "occlusion")
+EXPLAINERS = ("integrated_gradients", "relevance", "grad_cam", "grad_cam_plus_plus", "occlusion")
 """Of scans: those of `finetune.explain.images.explainers`, which takes long to import; the default first."""
 
 
@@ -38,7 +38,8 @@ EXPLAINERS = ("integrated_gradients", "relevance", "occlusion")
     type=click.Choice(EXPLAINERS),
     default=EXPLAINERS[0],
     show_default=True,
-    help="What makes maps of scans; occlusion is the slow reference.",
+    help="What makes maps of scans: relevance is for transformers, grad_cam for convolutional towers; occlusion is the "
+    "slow reference.",
 )
 @click.option(
     "--sources",

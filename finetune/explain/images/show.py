@@ -113,6 +113,8 @@ def _meaning(explainer: str) -> str:
     """What the values of a map are."""
     if explainer == "relevance":
         return "how much each cell counts for the score by the attention that it gets, not in the score's unit"
+    if explainer.startswith("grad_cam"):
+        return "how much the last features of each cell count for the score, not in the score's unit"
     return "what each cell contributes to the score, in its unit, against a scan that shows its mean tissue there"
 
 

@@ -123,7 +123,7 @@ class ViT2D(ImageTower):
         x_NCXY = self.mask_tokens(x_NCXY, channels_BC.repeat_interleave(count, dim=0), hidden_NP)
         features = self.net.forward_features(x_NCXY)
         seen_ND = self.net.forward_head(features, pre_logits=True)
-        tokens_BSPD = self._tokens(features).unflatten(0, (-1, count))
+        tokens_BSPD = self.cells_of(features).unflatten(0, (-1, count))
         pattern_BD = self.mask_tokens.pattern(channels_BC)
         pooled_BD = seen_ND
         if self.axis is not None:
@@ -151,7 +151,7 @@ class ViT2D(ImageTower):
         chosen = torch.tensor(self.slices, device=x_BCXYZ.device)
         return x_BCXYZ.index_select(2 + self.axis, chosen).movedim(2 + self.axis, 1).flatten(0, 1)
 
-    def _tokens(self, features: Tensor) -> Tensor:
+    def cells_of(self, features: Tensor) -> Tensor:
         """[N, P, D] of what a timm model calls features: tokens, or a map with channels first or last."""
         if features.ndim == 4:
             channels_first = getattr(self.net, "output_fmt", "NCHW") == "NCHW"

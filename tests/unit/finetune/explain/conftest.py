@@ -29,7 +29,7 @@ from foundation.data.alignment import align
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.model.fusion.base import fusions
 from foundation.model.multimodal import MultimodalConfig, MultimodalModel
-from foundation.model.towers.base import towers
+from foundation.model.towers.base import TowerConfig, towers
 
 MODALITIES = ("mri", "rna", "mutation", "clinical")
 """That the network reads."""
@@ -73,19 +73,19 @@ def seeing(simulated: Path) -> PreparedCohort:
 @pytest.fixture(scope="session")
 def predictor(seeing: PreparedCohort) -> KeptPredictor:
     """A network with random weights, alone."""
-    return network_alone(seeing, "vit2d")
+    return network_alone(seeing, towers["vit2d"].tiny())
 
 
 @pytest.fixture(scope="session")
 def in_3d(seeing: PreparedCohort) -> KeptPredictor:
     """The same with a tower of three dimensions."""
-    return network_alone(seeing, "vit3d")
+    return network_alone(seeing, towers["vit3d"].tiny())
 
 
 @pytest.fixture(scope="session")
 def joined(seeing: PreparedCohort) -> KeptPredictor:
     """The same, whose scores are of the fused embedding above all, which does not add up what towers say."""
-    kept = network_alone(seeing, "vit2d")
+    kept = network_alone(seeing, towers["vit2d"].tiny())
     adapted = kept.networks[OURS].adapted
     torch.manual_seed(1)
     for weight in adapted.model.fusion.parameters():
@@ -97,14 +97,20 @@ def joined(seeing: PreparedCohort) -> KeptPredictor:
     return kept
 
 
-def network_alone(seeing: PreparedCohort, tower: str) -> KeptPredictor:
+@pytest.fixture(scope="session")
+def convolutional(seeing: PreparedCohort) -> KeptPredictor:
+    """The same with a tower of convolutions."""
+    return network_alone(seeing, towers["vit2d"].Config.model_validate({"model": "resnet10t", "max_slices": 4}))
+
+
+def network_alone(seeing: PreparedCohort, tower: TowerConfig) -> KeptPredictor:
     """A stack of one network with random weights."""
     aligned = align(
         fit_preprocessing(seeing, np.arange(len(seeing)), PreprocessingConfig(modalities=[*MODALITIES])), seeing
     )
     torch.manual_seed(0)
     omics = towers["omics_transformer"].Config(tokenizer={"tokenizer": "chunk"}, width=8, depth=1, heads=2)
-    parts = {"mri": towers[tower].tiny(), "omics": omics}
+    parts = {"mri": tower, "omics": omics}
     config = MultimodalConfig.of(aligned.preprocessing.described(), parts, fusions["gated_mean"].tiny(), 4)
     model = MultimodalModel(config).eval()
     reading = Reading.of(model, aligned, np.arange(40), ALL, [])

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.explain.images.explainers import EXPLAINERS, integrated, integrated_gradients, occlusion, relevance
+from finetune.explain.images.explainers import (
+    EXPLAINERS,
+    grad_cam,
+    grad_cam_plus_plus,
+    integrated,
+    integrated_gradients,
+    occlusion,
+    relevance,
+)
+from finetune.explain.images.explainers.grad_cam import _plus_plus
 from finetune.explain.images.guards import agreement, gains_of_orders
 from finetune.explain.images.scan import Scan
 from finetune.explain.networks import network_methods
@@ -107,6 +116,48 @@ def test_relevance_refuses_a_tower_without_attention(predictor, seeing, monkeypa
         monkeypatch.setattr(block.attn, "forward", lambda x, **_: x, raising=False)
     with pytest.raises(ConfigError, match="no attention"):
         relevance(scan)
+
+
+@pytest.fixture
+def of_convolutions(convolutional, seeing):
+    [row, *_] = np.flatnonzero(seeing.present_NM[:, seeing.modalities.index("mri")])
+    return Scan(network_methods(convolutional, seeing), "mri", int(row))
+
+
+def test_grad_cam_is_captums(of_convolutions):
+    from captum.attr import LayerGradCam
+
+    scan = of_convolutions
+    [key] = scan.networks
+    tower = scan.tower(key)
+    layer = tower.net.layer4  # after which a ResNet has nothing but its head
+    found = grad_cam(scan)
+    assert "forward_features" not in vars(tower.net) and found.shape[1:] == scan.cells.grid
+    for s in range(len(scan.scores)):
+        theirs = LayerGradCam(lambda x, s=s: scan.read(x)[:, s], layer).attribute(scan.x_CXYZ[None])
+        expected = theirs.movedim(0, -1)[0] if scan.cells.order[0] == 2 else theirs[:, 0]
+        torch.testing.assert_close(found[s], expected.detach().double(), atol=1e-6, rtol=1e-3)
+    assert found.abs().amax(dim=(1, 2, 3)).min() > 0
+
+
+def test_grad_cam_plus_plus_weighs_as_its_paper_says(of_convolutions):
+    """Against equations 10 and 19 written out for one feature of one slice, cell by cell."""
+    draws = np.random.default_rng(0)
+    a, g = draws.random(5).tolist(), (draws.standard_normal(5) / 3).tolist()
+    shares = [g[i] ** 2 / (2 * g[i] ** 2 + sum(a[j] * g[i] ** 3 for j in range(5))) for i in range(5)]
+    weight = sum(share * max(slope, 0) for share, slope in zip(shares, g, strict=True))
+    found = _plus_plus(torch.tensor(a).view(1, 5, 1), torch.tensor(g).view(1, 5, 1))
+    assert float(found) == pytest.approx(weight, rel=1e-4)
+    assert _plus_plus(torch.ones(1, 3, 2), torch.zeros(1, 3, 2)).tolist() == [[[0, 0]]]
+    found = grad_cam_plus_plus(of_convolutions)
+    assert found.min() >= 0 and found.amax(dim=(1, 2, 3)).min() > 0
+
+
+def test_grad_cam_refuses_a_tower_without_convolutions(scan):
+    with pytest.raises(ConfigError, match="is no convolutional network"):
+        grad_cam(scan)
+    with pytest.raises(ConfigError, match="is no convolutional network"):
+        grad_cam_plus_plus(scan)
 
 
 def test_a_map_beats_random_order_and_its_opposite_does_not(scan):
