@@ -39,8 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "bfloat16"},
     "compiled": {"compile": True},
 }
-SLOW = ("compiled",)
-"""In `make slow`: a compiler takes a minute."""
+SLOW = ("compiled", "recomputed", "layers")
+"""In `make slow`: a compiler takes a minute, and each of the others seconds of every strategy."""
 
 CARRIED = [("ddp", "zero2"), ("zero2", "zero3"), ("zero3", "fsdp"), ("fsdp", "ddp")]
 """From the strategy that writes a checkpoint to the one that reads it; each writes once and reads once."""

@@ -142,6 +142,7 @@ def test_finished_and_started_again_it_only_writes_the_result_anew(workplace, wh
     assert contents(whole) == before and states(whole / "folds") == folds
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(workplace, whole, tmp_path):
     finish(workplace, tmp_path / "run", "processes=2")
     assert contents(tmp_path / "run") == contents(whole)

@@ -114,7 +114,7 @@ def start(workplace: Path, run: Path) -> subprocess.Popen:
     [
         (signal.SIGKILL, -9, ""),
         (signal.SIGTERM, 143, "SIGTERM"),
-        (signal.SIGUSR1, 75, "SIGUSR1"),
+        pytest.param(signal.SIGUSR1, 75, "SIGUSR1", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_file_that_is_not_ours_is_refused(cohort, change, message):
 
 
 def test_a_truncated_or_missing_file_is_refused(cohort, tmp_path):
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"is no model folder: it has no preprocessing.json"):
         Preprocessing.read(tmp_path)
     (tmp_path / "preprocessing.json").write_text(fit_preprocessing(cohort, ROWS).to_json()[:200])
     with pytest.raises(CheckpointError, match="cannot be understood"):

@@ -105,6 +105,7 @@ def test_a_cohort_that_lacks_a_modality_of_the_model_is_read_without_it(tune, wo
     for name in ("cohort.json", "features.json"):
         document = json.loads((cohort / name).read_text())
         document.get("modalities", document).pop("mutation")
+        document.get("files", {}).pop("features.json", None)
         (cohort / name).write_text(json.dumps(document))
     metrics, _ = tune(f"cohort={cohort}", "tasks=[{task: subtype, endpoint: subtype}]")
     assert metrics["modalities"] == ["rna", "clinical"]
