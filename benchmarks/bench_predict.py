@@ -2,7 +2,8 @@
 
 Run `python benchmarks/bench_predict.py [RUN COHORT]`, by default on what `make demo` leaves. One process with one
 thread, seconds of processor time; both take turns, so that whatever slows the machine slows both, and the ratio is
-taken turn by turn. Beside it stands the same for embedding.
+taken turn by turn. Beside it stands the same for embedding, and for predicting with a network as large as people use,
+with random weights, since the demo's is so small that linear models and percentiles of images take as long.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from finetune.kept_predictor import KeptPredictor
     from foundation.cohort.store import PreparedCohort
     from foundation.data.alignment import Aligned
     from foundation.data.batch import Batch
@@ -51,12 +53,9 @@ def in_memory(aligned: Aligned) -> list[Batch]:
     return [data.__getitems__(BatchKey(part, np.zeros(len(part), dtype=np.int64))) for part in parts]
 
 
-def of_predicting(folder: Path, cohort: PreparedCohort, turns: int) -> float | None:
+def of_predicting(predictor: KeptPredictor, cohort: PreparedCohort, turns: int) -> float | None:
     """Share of the speed of the kept networks; None where none is kept."""
-    from finetune.predict import Run
-
-    run = Run.open(folder)
-    networks = [(network, in_memory(network.align(cohort))) for network in run.predictor.networks.values()]
+    networks = [(network, in_memory(network.align(cohort))) for network in predictor.networks.values()]
 
     @torch.no_grad()
     def forward() -> None:
@@ -64,7 +63,7 @@ def of_predicting(folder: Path, cohort: PreparedCohort, turns: int) -> float | N
             for batch in batches:
                 network(batch)
 
-    return statistics.median(ratios(forward, lambda: run.table(cohort), turns)) if networks else None
+    return statistics.median(ratios(forward, lambda: predictor.predict(cohort), turns)) if networks else None
 
 
 def of_embedding(folder: Path, cohort: PreparedCohort, turns: int) -> float:
@@ -84,8 +83,43 @@ def of_embedding(folder: Path, cohort: PreparedCohort, turns: int) -> float:
     return statistics.median(ratios(forward, lambda: embedder.table(cohort), turns))
 
 
+def larger(cohort: PreparedCohort) -> KeptPredictor:
+    """A predictor of one task by one network of 22 million parameters on scans, of random weights, with novelty."""
+    import finetune.tasks  # noqa: F401  (registers them)
+    from finetune.config import OURS
+    from finetune.kept_predictor import KeptPredictor
+    from finetune.methods.adapt import adapt
+    from finetune.methods.heads import Head
+    from finetune.methods.modes import Frozen
+    from finetune.methods.reading import ALL, Reading
+    from finetune.predictor import Predictor
+    from finetune.tasks.base import tasks
+    from finetune.uncertainty.novelty import Novelty
+    from foundation.data.alignment import align
+    from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
+    from foundation.model.fusion.base import fusions
+    from foundation.model.multimodal import MultimodalConfig, MultimodalModel
+    from foundation.model.towers.base import towers
+
+    rows, modalities = np.arange(len(cohort)), ("mri", "rna")
+    config = PreprocessingConfig(modalities=[*modalities])
+    aligned = align(fit_preprocessing(cohort, rows, config), cohort)
+    vit = towers["vit2d"].Config(model="vit_small_patch16_224", arguments={"patch_size": 8}, max_slices=16)
+    parts = {"mri": vit, "omics": towers["omics_transformer"].tiny()}
+    described = aligned.preprocessing.described()
+    model = MultimodalModel(MultimodalConfig.of(described, parts, fusions["gated_mean"].tiny(), 128)).eval()
+    reading = Reading.of(model, aligned, rows, ALL, [])
+    task = tasks.build(tasks["subtype"].Config(endpoint="subtype"), cohort.manifest.endpoints)
+    heads = torch.nn.ModuleDict({"subtype": Head(task, reading.blocks())})
+    adapted = adapt(model, Frozen(), heads, reading=reading).eval()
+    network = Predictor(adapted, {"subtype": task}, aligned.preprocessing, modalities)
+    novelty, weights = Novelty.learn(aligned, rows), {"subtype": {OURS: 1.0}}
+    return KeptPredictor(weights, {"subtype": task}, {OURS: network}, {}, modalities, {"subtype": []}, novelty)
+
+
 def main() -> None:
     """Measure, print and write."""
+    from finetune.kept_predictor import KeptPredictor
     from foundation.cohort.store import PreparedCohort
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,11 +134,12 @@ def main() -> None:
     cohort = PreparedCohort(arguments.cohort)
     found = {
         "records": len(cohort),
-        "predict": of_predicting(arguments.run, cohort, arguments.turns),
+        "predict": of_predicting(KeptPredictor.read(arguments.run), cohort, arguments.turns),
+        "predict with a network of 22 million parameters": of_predicting(larger(cohort), cohort, 2),
         "embed": of_embedding(arguments.run, cohort, arguments.turns),
         "processor": platform.processor() or platform.machine(),
     }
-    for name in ("predict", "embed"):
+    for name in ("predict", "predict with a network of 22 million parameters", "embed"):
         if found[name] is not None:
             print(f"{name}: {found[name]:.2f} of the speed of the bare forward passes, {len(cohort)} records")
     RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
