@@ -35,6 +35,7 @@ def write_cohort(
         images=lambda: images,
         omics=lambda: features,
         endpoints={name: SimpleNamespace(kind=kind) for name, kind in endpoints.items()},
+        annotations={},
     )
     schema = record_features(spec, features)
     place = folder / "records"
