@@ -6,7 +6,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
@@ -71,3 +73,36 @@ def test_glioma_masks_overlap_what_is_bright_on_flair(glioma):
     assert np.median(brighter) > 0.5 and np.mean(np.array(brighter) > 0.2) > 0.9
     without = np.flatnonzero(~glioma.annotated_NR("tumour", np.arange(len(glioma)))[:, 0])
     assert len(without) and all(glioma.annotation("tumour", int(row)) is None for row in without[:20])
+
+
+@pytest.fixture(scope="module")
+def slices(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
+    """configs/cohorts/brain-t1gd.yaml."""
+    out = tmp_path_factory.mktemp("slices") / "out"
+    config, root = CONFIGS / "brain-t1gd.yaml", real_data / "brain_t1gd"
+    prepare(config, out=out, root=root, workers=2, progress=Silent())
+    return PreparedCohort(out)
+
+
+def test_slices_have_their_kind_of_tumour_their_block_and_a_box(slices):
+    manifest = slices.manifest
+    assert manifest.patients == 2451 and manifest.quarantined == 0
+    assert manifest.endpoints["kind"]["classes"] == {"meningioma": 566, "glioma": 1141, "pituitary": 744}
+    assert len(manifest.sites) == 8
+    [region] = manifest.annotations["tumour"].regions.values()
+    assert (region.annotated, region.patients, region.lost) == (2451, 2451, 0)
+
+
+def test_boxes_enclose_bright_tissue_and_lie_where_the_file_has_them(slices, real_data):
+    table = pd.read_csv(real_data / "brain_t1gd" / "slices.tsv", sep="\t").set_index("slice")
+    brighter = []
+    for row in range(0, len(slices), 5):
+        [box], [image] = slices.annotation("tumour", row).regions, slices.voxels("t1gd", row)
+        brighter.append(image[box].mean() > image[image > 0].mean())
+        x, y, width, height = table.loc[slices.patients[row], ["box_x", "box_y", "box_w", "box_h"]].to_numpy() * 128
+        with Image.open(real_data / "brain_t1gd" / "slices" / f"{slices.patients[row]}.png") as file:
+            pixels = np.asarray(file)
+        rows, columns = (np.arange(128) + 0.5,) * 2
+        inside = np.ix_(abs(rows - y) < height / 2, abs(columns - x) < width / 2)
+        assert image[box].mean() == pytest.approx(pixels[inside].mean(), abs=1e-6)
+    assert np.mean(brighter) > 0.8
