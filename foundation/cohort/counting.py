@@ -110,7 +110,8 @@ def _count_annotated(name: str, entry: AnnotationEntry, people: People) -> None:
     rows = np.arange(len(people.cohort))
     annotated_NR, kept_NR = people.cohort.annotated_NR(name, rows), people.cohort.kept_NR(name, rows)
     entry.patients = int(people.any_of(annotated_NR).any(axis=1).sum())
-    counts = [people.any_of(flags).sum(axis=0) for flags in (annotated_NR, kept_NR > 0, kept_NR < 1, kept_NR == 0)]
+    cut_NR = (kept_NR > 0) & (kept_NR < 1)
+    counts = [people.any_of(flags).sum(axis=0) for flags in (annotated_NR, kept_NR > 0, cut_NR, kept_NR == 0)]
     for at, region in enumerate(entry.regions.values()):
         region.annotated, region.patients, region.cut, region.lost = (int(count[at]) for count in counts)
         known = kept_NR[:, at][~np.isnan(kept_NR[:, at])]

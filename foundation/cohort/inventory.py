@@ -103,6 +103,7 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
     tables = {name: _stage_tables(name, m, spec, staging, found, progress) for name, m in spec.omics().items()}
     sources = {name: build_sources(m, spec) for name, m in spec.images().items()}
     scans = {name: _list_scans(name, spec, sources[name], found) for name in sources}
+    _forget_masks_among_channels(spec, found)
     drawn = {name: _list_annotations(name, recipe, spec, found) for name, recipe in spec.annotations.items()}
     known = None if clinical is None else set(clinical.index)
     _set_strangers_aside(known, tables, scans | {label_of(name): listed for name, listed in drawn.items()}, found)
@@ -262,6 +263,15 @@ def _seen_before(name: str, table: StagedTable, earlier: list[StagedTable]) -> l
     ]
 
 
+def _forget_masks_among_channels(spec: CohortSpec, found: _Findings) -> None:
+    """Masks that lie beside the scans, named as a channel would be, are not left out."""
+    masks = {source.files for recipe in spec.annotations.values() for source in recipe.source}
+    for name, modality in spec.images().items():
+        for channel in list(found.other_channels[name]):
+            if any(source.files.replace("{channel}", channel) in masks for source in modality.source):
+                del found.other_channels[name][channel]
+
+
 def _list_annotations(name: str, recipe: AnnotationRecipe, spec: CohortSpec, found: _Findings) -> Listed:
     """What is drawn, as scans whose channels are regions."""
     sources = build_annotations(recipe, spec)
@@ -325,7 +335,8 @@ def _list_scans(
                 continue
             channels[scan.channel] = ScanChoice(position, scan)
     others = sum((source.other_channels for source in sources), Counter())
-    found.other_channels[name] = dict(sorted(others.items()))
+    if others or name in spec.modalities:
+        found.other_channels[name] = dict(sorted(others.items()))
     return listed
 
 

@@ -53,9 +53,9 @@ class RegionEntry(BaseModel):
     Attributes:
         annotated: In whom somebody looked for it.
         patients: Who has it in the image as stored.
-        cut: Of whom crop cut off a part.
-        lost: Of whom nothing is left of it in the image as stored.
-        least_kept: Least share of its voxels kept in any image, where one is cut or lost; else 1, or null for nobody.
+        cut: In whom a part of it lies outside of the image as stored.
+        lost: In whom the image as stored shows nothing of it.
+        least_kept: Least share of its voxels that an image kept, null where nobody has it.
     """
 
     annotated: int = 0

@@ -254,7 +254,9 @@ def _grids(volumes: dict[str, Volume], standard: StandardImage | None, channel: 
 def _losses(annotation: Annotation) -> dict[str, int]:
     """Remarks on regions of which the stored image has not everything."""
     counts = {
-        "regions that lie in part outside of the stored image": int((annotation.kept < 1).sum()),
+        "regions that lie in part outside of the stored image": int(
+            ((annotation.kept > 0) & (annotation.kept < 1)).sum()
+        ),
         "regions of which the stored image shows nothing": int((annotation.kept == 0).sum()),
     }
     return {what: count for what, count in counts.items() if count}

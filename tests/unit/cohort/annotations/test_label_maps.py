@@ -33,6 +33,7 @@ def test_regions_by_value_may_overlap_and_are_read_back(tmp_path, images, prepar
     np.testing.assert_array_equal(cohort.kept_NR("tumour", [0, 1, 2]), [[1, 1], [1, 1], [np.nan, np.nan]])
     entry = cohort.manifest.annotations["tumour"]
     assert (entry.patients, entry.drawn, list(entry.regions)) == (3, "masks", ["core", "whole"])
+    assert cohort.manifest.sources["other_channels"] == {"mri": {}}
     assert entry.regions["core"].model_dump() == {
         "annotated": 3,
         "patients": 2,
