@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from foundation.cohort.manifest import AnnotationEntry, RegionEntry
 from foundation.cohort.records import Annotation
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.united import UnitedCohort
 from foundation.data.alignment import Aligned, align
 from foundation.data.augment import Augmentation
 from foundation.data.dataset import CohortDataset
@@ -40,7 +41,9 @@ def blobs(count: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.stack([gaussian_filter(one, 1.2) for one in noise]) > 0
 
 
-def drawn_cohort(folder, seed: int = 0, share: float = 0.6) -> PreparedCohort:
+def drawn_cohort(
+    folder, seed: int = 0, share: float = 0.6, names: tuple[str, str] = REGIONS, drawn: str = "masks"
+) -> PreparedCohort:
     """The small records, with an annotation of the MRI; `seed` changes nothing but that."""
     random, records = np.random.default_rng(seed), small_records(40)
     for record in records:
@@ -49,7 +52,7 @@ def drawn_cohort(folder, seed: int = 0, share: float = 0.6) -> PreparedCohort:
             annotated = np.array([True, random.random() < 0.5])
             regions[~annotated] = False
             record.annotations["tumour"] = Annotation(regions, annotated, np.where(annotated, 1, np.nan))
-    entry = AnnotationEntry(image="mri", regions={region: RegionEntry() for region in REGIONS})
+    entry = AnnotationEntry(image="mri", drawn=drawn, regions={region: RegionEntry(annotated=1) for region in names})
     features = {"rna": GENES, "mut": MUTATIONS}
     return write_cohort(folder, records, small_modalities(), features, ENDPOINTS, annotations={"tumour": entry})
 
@@ -147,3 +150,31 @@ def test_what_is_no_annotation_or_of_another_image_is_refused(drawn):
     without = align(Preprocessing(**dict(drawn.preprocessing) | {"modalities": kept}), drawn.cohort)
     with pytest.raises(ConfigError, match="drawn on 'mri', which the model does not read"):
         CohortDataset(without, annotations=["tumour"])
+
+
+def test_two_cohorts_have_their_regions_by_name(tmp_path):
+    one, other = drawn_cohort(tmp_path / "1", 1), drawn_cohort(tmp_path / "2", 2, names=("necrosis", "core"))
+    features = {"rna": GENES, "mut": MUTATIONS}
+    plain = write_cohort(tmp_path / "3", small_records(6), small_modalities(), features, ENDPOINTS)
+    united = UnitedCohort({"one": one, "other": other, "plain": plain}, None, "different_patients")
+    entry = united.annotation_entry("tumour")
+    assert {name: region.annotated for name, region in entry.regions.items()} == {"core": 2, "rim": 1, "necrosis": 1}
+    assert united.annotated_NR("tumour", np.arange(80, 86)).sum() == 0 and united.annotation("tumour", 83) is None
+    for start, cohort, places in ((0, one, [0, 1]), (40, other, [2, 0])):
+        for row in range(40):
+            own, joined = cohort.annotation("tumour", row), united.annotation("tumour", start + row)
+            assert (own is None) == (joined is None)
+            if own is not None and joined is not None:
+                np.testing.assert_array_equal(joined.regions[places], own.regions)
+                np.testing.assert_array_equal(joined.kept[places], own.kept)
+                assert joined.regions.sum() == own.regions.sum() and joined.annotated.sum() == own.annotated.sum()
+    batch = CohortDataset(align(fit_preprocessing(united, ROWS), united), annotations=["tumour"]).__getitems__(
+        key([50])
+    )
+    assert batch.annotations["tumour"].shape == (1, 3, *MRI_SHAPE)
+
+
+def test_boxes_and_masks_of_one_name_are_refused(tmp_path):
+    cohorts = {"one": drawn_cohort(tmp_path / "1", 1), "other": drawn_cohort(tmp_path / "2", 2, drawn="boxes")}
+    with pytest.raises(DataError, match="masks of 'mri' in the cohort 'one' and boxes of 'mri' in 'other'"):
+        UnitedCohort(cohorts, None, "different_patients")
