@@ -254,17 +254,18 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_simulate_passes_on_what_was_asked(monkeypatch, tmp_path, capsys):
     asked = {}
 
-    def simulate(*, out, patients, seed, progress, scans, after):
-        asked.update(out=out, patients=patients, seed=seed, scans=scans, after=after)
+    def simulate(*, out, patients, seed, progress, scans, after, annotations):
+        asked.update(out=out, patients=patients, seed=seed, scans=scans, after=after, annotations=annotations)
         progress(0, patients)
         progress(patients, patients)
 
     stand_in(monkeypatch, "foundation.simulation.simulate", simulate=simulate)
     assert main(["simulate", str(tmp_path / "source"), "--patients", "7", "--seed", "3", "--no-scans"]) == 0
-    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3, "scans": False, "after": 0}
+    plain = {"after": 0, "annotations": False}
+    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3, "scans": False, **plain}
     assert f"chiasma prepare {tmp_path / 'source' / 'cohort.yaml'}" in capsys.readouterr().out
-    assert main(["simulate", str(tmp_path), "--after", "9"]) == 0
-    assert asked == {"out": tmp_path, "patients": 300, "seed": 0, "scans": True, "after": 9}
+    assert main(["simulate", str(tmp_path), "--after", "9", "--annotations"]) == 0
+    assert asked == {"out": tmp_path, "patients": 300, "seed": 0, "scans": True, "after": 9, "annotations": True}
 
 
 CONTENT = {
