@@ -332,6 +332,20 @@ def test_rare_patterns_are_summed_up(tmp_path, capsys):
     assert "quarantined: 0" in lines
 
 
+def test_annotations_are_counted(tmp_path, capsys):
+    from launch.cohort_table import print_cohort
+
+    entry = {
+        "image": "mri",
+        "drawn": "masks",
+        "patients": 5,
+        "regions": {"core": {"patients": 3}, "rim": {"patients": 0}},
+    }
+    print_cohort({**CONTENT, "annotations": {"tumour": entry}}, tmp_path)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "tumour masks of mri 5 core 3, rim 0" in lines
+
+
 def test_a_plan_is_printed_as_tables_or_as_json(monkeypatch, capsys):
     memory = types.SimpleNamespace(
         **dict.fromkeys(("weights", "gradients", "optimiser", "average"), 1.5e9),
