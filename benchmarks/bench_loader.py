@@ -75,7 +75,8 @@ def write_cohort(source: Path, folder: Path, patients: int, side: int, stored_as
                 f"P{patient:03d}", images={"mri": Image(image.voxels, image.channels_present, image.statistics)}
             )
 
-    schema = record_features(SimpleNamespace(images=lambda: {"mri": modality}, omics=dict, endpoints={}), {})  # type: ignore[arg-type]
+    spec = SimpleNamespace(images=lambda: {"mri": modality}, omics=dict, endpoints={}, annotations={})
+    schema = record_features(spec, {})  # type: ignore[arg-type]
     (folder / "records").mkdir(parents=True)
     shard = folder / "records" / "data-00000-of-00001.arrow"
     write_shard(shard, schema.arrow_schema, records())

@@ -14,5 +14,6 @@ A suffix names the axes in order: ``x_BTD`` is a tensor of batch by tokens by wi
 | D | width of an embedding |
 | H | attention heads |
 | K | classes |
+| R | regions of an annotation |
 | S | samples of a source table, before they become patients |
 """

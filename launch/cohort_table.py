@@ -27,6 +27,8 @@ def print_cohort(content: dict[str, Any], folder: Path, console: Console | None 
     console.print(_patterns(content["patterns"]))
     if content["endpoints"]:
         console.print(_endpoints(content["endpoints"]))
+    if content.get("annotations"):
+        console.print(_annotations(content["annotations"]))
     for name, others in content.get("sources", {}).get("other_channels", {}).items():
         if others:
             files = ", ".join(f"{channel} ({count} files)" for channel, count in others.items())
@@ -85,6 +87,14 @@ def _endpoints(endpoints: dict[str, dict[str, Any]]) -> Table:
         else:
             holds = "numbers"
         table.add_row(Text(name), entry["kind"], str(entry["patients"]), Text(holds))
+    return table
+
+
+def _annotations(annotations: dict[str, dict[str, Any]]) -> Table:
+    table = _table("annotation", "drawn", "patients", "holds", numbers="patients")
+    for name, entry in annotations.items():
+        holds = ", ".join(f"{region} {found['patients']}" for region, found in entry["regions"].items())
+        table.add_row(Text(name), f"{entry['drawn']} of {entry['image']}", str(entry["patients"]), Text(holds))
     return table
 
 

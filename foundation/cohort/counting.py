@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
+from foundation.cohort.manifest import AnnotationEntry, ImageEntry, Manifest, OmicsEntry, RegionEntry, Shard
 from foundation.cohort.people import People
 from foundation.cohort.spec import ImageRecipe, OmicsRecipe
 from foundation.cohort.store import PreparedCohort
@@ -47,6 +47,14 @@ def count(
         endpoints={name: values.summary() for name, values in inventory.endpoints.items()},
         sites={},
         groups={},
+        annotations={
+            name: AnnotationEntry(
+                image=recipe.image,
+                drawn="boxes" if recipe.boxes else "masks",
+                regions={region: RegionEntry() for region in recipe.regions},
+            )
+            for name, recipe in inventory.spec.annotations.items()
+        },
         folds={fold: dict(sorted(Counter(split.values()).items())) for fold, split in inventory.folds.items()},
         sources=sources,
         shards=shards,
@@ -60,6 +68,8 @@ def count(
         entry.patients = int(patients)
         if isinstance(entry, ImageEntry):
             entry.channels = dict(zip(entry.channels, map(int, people.channels(name).sum(axis=0)), strict=True))
+    for name, entry in uncounted.annotations.items():
+        _count_annotated(name, entry, people)
     return uncounted.model_copy(
         update={
             "patients": len(people),
@@ -94,6 +104,18 @@ def _entry(modality: ImageRecipe | OmicsRecipe, features: int) -> ImageEntry | O
         stretch=list(modality.stretch),
         background=modality.background,
     )
+
+
+def _count_annotated(name: str, entry: AnnotationEntry, people: People) -> None:
+    rows = np.arange(len(people.cohort))
+    annotated_NR, kept_NR = people.cohort.annotated_NR(name, rows), people.cohort.kept_NR(name, rows)
+    entry.patients = int(people.any_of(annotated_NR).any(axis=1).sum())
+    cut_NR = (kept_NR > 0) & (kept_NR < 1)
+    counts = [people.any_of(flags).sum(axis=0) for flags in (annotated_NR, kept_NR > 0, cut_NR, kept_NR == 0)]
+    for at, region in enumerate(entry.regions.values()):
+        region.annotated, region.patients, region.cut, region.lost = (int(count[at]) for count in counts)
+        known = kept_NR[:, at][~np.isnan(kept_NR[:, at])]
+        region.least_kept = round(float(known.min()), 4) if len(known) else None
 
 
 def _patterns(present_PM: np.ndarray, modalities: list[str]) -> dict[str, int]:

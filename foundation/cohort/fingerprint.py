@@ -34,6 +34,9 @@ def fingerprint_of(spec: CohortSpec, table_files: list[tuple[str, int, str]], sc
     document = plain(spec)
     for key in ("root", "quarantine"):
         document.pop(key)
+    if not spec.annotations:
+        # As if the key did not exist: cohorts without annotations are those of earlier versions.
+        document.pop("annotations")
     digest.update(json.dumps(document, sort_keys=True).encode())
     for row in sorted(set(table_files)):
         digest.update(json.dumps(row).encode())

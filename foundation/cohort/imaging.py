@@ -61,6 +61,9 @@ class StandardImage:
             channels share: that of the first one present, in the modality's order. A 2D image has the indices
             (i, j, 0); k leads across its plane. None where the file of that channel says no place, and where
             `spacing: untrue` distrusts what it says.
+        grid: [4, 4] float64, the same affine wherever the file says that voxels lie, true or not: what turns, resamples
+            and crops a drawing on the source as its image.
+        inside: The part of the axes of a channel that is no padding.
         remarks: What was done that a user should know.
     """
 
@@ -68,6 +71,8 @@ class StandardImage:
     channels_present: np.ndarray
     statistics: np.ndarray
     affine: np.ndarray | None
+    grid: np.ndarray
+    inside: tuple[slice, ...]
     remarks: tuple[str, ...] = ()
 
 
@@ -88,16 +93,17 @@ def standardise(volumes: dict[str, Volume], modality: ImageRecipe) -> StandardIm
             raise DataError(f"'{name}' is no channel of the modality", fix=nearest(name, modality.channels))
     present = [name for name in modality.channels if name in volumes]
     images, world, remarks = _on_one_grid({name: volumes[name] for name in present}, modality)
+    trusted = volumes[present[0]].placed and modality.spacing != "untrue"
     if modality.crop_foreground:
         images = _crop_foreground(images, modality.foreground_above)
     images = {name: _stretch(image, modality) for name, image in images.items()}
     images = {name: _crop_centre(image, modality.size) for name, image in images.items()}
-    return _stored(images, modality, world, remarks)
+    return _stored(images, modality, world, trusted, remarks)
 
 
 def _on_one_grid(
     volumes: dict[str, Volume], modality: ImageRecipe
-) -> tuple[dict[str, Placed], np.ndarray | None, tuple[str, ...]]:
+) -> tuple[dict[str, Placed], np.ndarray, tuple[str, ...]]:
     """The present channels at the stated orientation and spacing; [4, 4] to the world; and remarks."""
     flat = len(modality.size) == 2
     images = {name: _oriented(_load(name, volume, modality), modality) for name, volume in volumes.items()}
@@ -127,10 +133,8 @@ def _on_one_grid(
     return placed, world, remarks
 
 
-def _to_world(image: Placed, volume: Volume, modality: ImageRecipe) -> np.ndarray | None:
-    """[4, 4] from the millimetres of an oriented image, or of its plane once flattened, to those of the world."""
-    if not volume.placed or modality.spacing == "untrue":
-        return None
+def _to_world(image: Placed, volume: Volume, modality: ImageRecipe) -> np.ndarray:
+    """[4, 4] from the millimetres of an oriented image, or of its plane once flattened, to those of the file."""
     if len(modality.size) == 3:
         return np.eye(4)
     across = _across(volume, modality)
@@ -250,7 +254,7 @@ def _crop_centre(image: Placed, size: Sequence[int]) -> Placed:
 
 
 def _stored(
-    images: dict[str, Placed], modality: ImageRecipe, world: np.ndarray | None, remarks: tuple[str, ...]
+    images: dict[str, Placed], modality: ImageRecipe, world: np.ndarray, trusted: bool, remarks: tuple[str, ...]
 ) -> StandardImage:
     """Typed, measured, padded to size, and laid out with the absent channels."""
     count, first = len(modality.channels), next(iter(images.values()))
@@ -266,8 +270,8 @@ def _stored(
         _copy(typed, voxels[place][inside])
         statistics[place] = measure(typed, modality.intensity, modality.foreground_above)
     present_C = np.array([name in images for name in modality.channels])
-    placed = None if world is None else world @ _to_4x4(moved(first.affine, -np.array(before)))
-    return StandardImage(voxels, present_C, statistics, placed, remarks)
+    grid = world @ _to_4x4(moved(first.affine, -np.array(before)))
+    return StandardImage(voxels, present_C, statistics, grid if trusted else None, grid, inside, remarks)
 
 
 def _copy(values: np.ndarray, out: np.ndarray) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from foundation.cohort.annotations.base import AnnotationSource, annotation_sources
 from foundation.cohort.clinical import read_clinical
 from foundation.cohort.endpoint_columns import parse_endpoints
 from foundation.cohort.endpoints import EndpointValues
 from foundation.cohort.fingerprint import below_root, describe_file, fingerprint_of
 from foundation.cohort.folds import find_folds, read_folds
-from foundation.cohort.record_plans import GROUP, RecordPlan, ScanChoice, lay_out
+from foundation.cohort.record_plans import GROUP, Listed, RecordPlan, ScanChoice, lay_out
 from foundation.cohort.sources.base import ImageSource, image_sources, table_sources
-from foundation.cohort.spec import CohortSpec, ImageRecipe, OmicsRecipe
+from foundation.cohort.spec import AnnotationRecipe, CohortSpec, ImageRecipe, OmicsRecipe
 from foundation.cohort.staging import StagedTable, join_versions, stage
 from foundation.errors import ConfigError, DataError
 from foundation.progress import Progress
@@ -102,10 +103,15 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
     tables = {name: _stage_tables(name, m, spec, staging, found, progress) for name, m in spec.omics().items()}
     sources = {name: build_sources(m, spec) for name, m in spec.images().items()}
     scans = {name: _list_scans(name, spec, sources[name], found) for name in sources}
+    _forget_masks_among_channels(spec, found)
+    drawn = {name: _list_annotations(name, recipe, spec, found) for name, recipe in spec.annotations.items()}
     known = None if clinical is None else set(clinical.index)
-    _set_strangers_aside(known, tables, scans, found)
-    records = lay_out(spec, clinical, endpoints, tables, scans)
+    _set_strangers_aside(known, tables, scans | {label_of(name): listed for name, listed in drawn.items()}, found)
+    for name, recipe in spec.annotations.items():
+        drawn[name] = _with_its_image(label_of(name), drawn[name], scans[recipe.image], found)
+    records = lay_out(spec, clinical, endpoints, tables, scans, drawn)
     _refuse_empty_modalities(records, tables, scans)
+    _refuse_empty_annotations(drawn)
     folds = _read_folds(spec, {record.patient for record in records}, found)
     return Inventory(
         spec=spec,
@@ -120,13 +126,26 @@ def take_inventory(spec: CohortSpec, staging: Path, progress: Progress) -> Inven
         samples=found.samples,
         other_channels=found.other_channels,
         remarks=found.remarks,
-        fingerprint=fingerprint_of(spec, found.table_files, scans),
+        fingerprint=fingerprint_of(
+            spec, found.table_files, scans | {label_of(name): listed for name, listed in drawn.items()}
+        ),
     )
 
 
 def build_sources(modality: ImageRecipe, spec: CohortSpec) -> list[ImageSource]:
     """The sources of an image modality, ready to list and read."""
     return [image_sources.build(config, spec.root, modality.channels, spec.groups) for config in modality.source]
+
+
+def build_annotations(recipe: AnnotationRecipe, spec: CohortSpec) -> list[AnnotationSource]:
+    """The sources of an annotation, ready to list and read."""
+    more = (spec.root, spec.groups, recipe.regions, recipe.leave_out)
+    return [annotation_sources.build(config, *more) for config in recipe.source]
+
+
+def label_of(annotation: str) -> str:
+    """What an annotation is called where modalities are, in quarantine.tsv for one."""
+    return f"annotation {annotation}"
 
 
 def _paths(spec: CohortSpec, files: str, skip: Iterable[str] = ()) -> Iterator[tuple[str | None, Path]]:
@@ -244,11 +263,60 @@ def _seen_before(name: str, table: StagedTable, earlier: list[StagedTable]) -> l
     ]
 
 
+def _forget_masks_among_channels(spec: CohortSpec, found: _Findings) -> None:
+    """Masks that lie beside the scans, named as a channel would be, are not left out."""
+    masks = {source.files for recipe in spec.annotations.values() for source in recipe.source}
+    for name, modality in spec.images().items():
+        for channel in list(found.other_channels[name]):
+            if any(source.files.replace("{channel}", channel) in masks for source in modality.source):
+                del found.other_channels[name][channel]
+
+
+def _list_annotations(name: str, recipe: AnnotationRecipe, spec: CohortSpec, found: _Findings) -> Listed:
+    """What is drawn, as scans whose channels are regions."""
+    sources = build_annotations(recipe, spec)
+    listed = _list_scans(label_of(name), spec, sources, found)
+    found.table_files += [describe_file(path, spec.root) for source in sources for path in source.companions]
+    return listed
+
+
+def _with_its_image(label: str, listed: Listed, scans: Listed, found: _Findings) -> Listed:
+    """Annotations under the patient and time point of their image; without one, or where it is not clear, set aside."""
+    time_points: dict[str, list[str]] = {}
+    for patient, time_point in scans:
+        time_points.setdefault(patient, []).append(time_point)
+    placed: Listed = {}
+    for (patient, time_point), drawings in listed.items():
+        known = time_points.get(patient, [])
+        # One that says no time point belongs to the only image there is.
+        key = (patient, known[0]) if not time_point and len(known) == 1 else (patient, time_point)
+        if key in scans:
+            placed[key] = drawings
+            continue
+        reason, remedy = "the patient has no such image", "add the image, or leave the annotation: it is not used"
+        if known:
+            at = f"at '{time_point}'" if time_point else "without a time point"
+            reason = f"the patient has {counted(len(known), 'image')}, but none {at}"
+            remedy = "name the time point of the annotation as that of its image"
+        found.faults += [Fault(patient, label, choice.scan.channel, reason, remedy) for choice in drawings.values()]
+    return placed
+
+
+def _refuse_empty_annotations(drawn: dict[str, Listed]) -> None:
+    for name, listed in drawn.items():
+        if not listed:
+            raise DataError(
+                f"nobody with an image has annotation '{name}'",
+                where=f"annotations.{name}",
+                fix="check its files, patients.barcode, and time points",
+            )
+
+
 def _list_scans(
-    name: str, spec: CohortSpec, sources: list[ImageSource], found: _Findings
-) -> dict[tuple[str, str], dict[str, ScanChoice]]:
+    name: str, spec: CohortSpec, sources: Sequence[ImageSource | AnnotationSource], found: _Findings
+) -> Listed:
     """(patient, time point) to channel to scan."""
-    listed: dict[tuple[str, str], dict[str, ScanChoice]] = {}
+    listed: Listed = {}
     for position, source in enumerate(sources):
         scans = source.list_scans()
         spec.patients.refuse_merged((scan.patient for scan in scans), where=source.config.files)
@@ -267,14 +335,15 @@ def _list_scans(
                 continue
             channels[scan.channel] = ScanChoice(position, scan)
     others = sum((source.other_channels for source in sources), Counter())
-    found.other_channels[name] = dict(sorted(others.items()))
+    if others or name in spec.modalities:
+        found.other_channels[name] = dict(sorted(others.items()))
     return listed
 
 
 def _set_strangers_aside(
     known: set[str] | None,
     tables: dict[str, list[StagedTable]],
-    scans: dict[str, dict[tuple[str, str], dict[str, ScanChoice]]],
+    scans: dict[str, Listed],
     found: _Findings,
 ) -> None:
     """Where there is a clinical table it says who the patients are; everyone else goes to quarantine."""

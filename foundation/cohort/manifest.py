@@ -47,6 +47,40 @@ class OmicsEntry(OmicsForm):
         return data
 
 
+class RegionEntry(BaseModel):
+    """A region of an annotation, counted over patients.
+
+    Attributes:
+        annotated: In whom somebody looked for it.
+        patients: Who has it in the image as stored.
+        cut: In whom a part of it lies outside of the image as stored.
+        lost: In whom the image as stored shows nothing of it.
+        least_kept: Least share of its voxels that an image kept, null where nobody has it.
+    """
+
+    annotated: int = 0
+    patients: int = 0
+    cut: int = 0
+    lost: int = 0
+    least_kept: float | None = None
+
+
+class AnnotationEntry(BaseModel):
+    """Regions drawn on the images of a modality.
+
+    Attributes:
+        image: The modality.
+        drawn: `masks` follow the region, `boxes` surround it.
+        patients: With an annotation.
+        regions: In the order of the axis R.
+    """
+
+    image: str
+    drawn: Literal["masks", "boxes"] = "masks"
+    patients: int = 0
+    regions: dict[str, RegionEntry]
+
+
 class Shard(BaseModel):
     """A file of a cohort: what must be there for the cohort to be whole."""
 
@@ -68,6 +102,7 @@ class Manifest(BaseModel):
         patterns: Modalities present, joined by ``+`` (``none`` for a patient without any), to patients.
         endpoints: Per endpoint its kind, patients, and classes with counts or events and follow-up.
         sites, groups: Patients per site and per group; patients without one are left out.
+        annotations: What is drawn on images, and for how many patients; left out of the file where there is none.
         folds: Published folds: name to patients per split.
         sources: Per modality, and for the clinical table, its files with SHA-256.
         shards: Files below records/.
@@ -86,6 +121,7 @@ class Manifest(BaseModel):
     endpoints: dict[str, dict[str, Any]]
     sites: dict[str, int]
     groups: dict[str, int]
+    annotations: dict[str, AnnotationEntry] = {}
     folds: dict[str, dict[str, int]]
     sources: dict[str, Any]
     shards: dict[str, Shard] = {}
@@ -97,7 +133,8 @@ class Manifest(BaseModel):
 
     def to_json(self) -> str:
         """The text of cohort.json, the same for the same cohort."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        unused = None if self.annotations else {"annotations"}
+        return json.dumps(self.model_dump(mode="json", exclude=unused), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -134,7 +134,7 @@ class OpenShards:
 def is_large(column: str) -> bool:
     """Whether a column of the records is read when a record is, and not known from the index."""
     kind, _, part = column.partition("/")
-    return kind == "omics" or (kind == "image" and part.endswith(("/voxels", "/affine")))
+    return kind == "omics" or (kind in ("image", "annotation") and part.endswith(("/voxels", "/affine", "/regions")))
 
 
 def view_lists(chunk: pa.FixedSizeListArray) -> np.ndarray:

@@ -28,14 +28,15 @@ class People:
     @cached_property
     def present(self) -> np.ndarray:
         """[patients, M] bool: the modality is present."""
-        return self._any(self.cohort.present_NM)
+        return self.any_of(self.cohort.present_NM)
 
     def channels(self, name: str) -> np.ndarray:
         """[patients, C] bool: the channel was acquired; only of patients who have the image."""
-        channels_PC = self._any(self.cohort.channels_NC(name, np.arange(len(self.cohort))))
+        channels_PC = self.any_of(self.cohort.channels_NC(name, np.arange(len(self.cohort))))
         return channels_PC[self.present[:, self.cohort.modalities.index(name)]]
 
-    def _any(self, flags_NX: np.ndarray) -> np.ndarray:
+    def any_of(self, flags_NX: np.ndarray) -> np.ndarray:
+        """[patients, X] bool: whether any record of a patient has a flag."""
         flags_PX = np.zeros((len(self), flags_NX.shape[1]), dtype=bool)
         np.logical_or.at(flags_PX, self.patient_of, flags_NX)
         return flags_PX

@@ -118,6 +118,8 @@ def _shard_size(inventory: Inventory) -> int:
     images = inventory.spec.images().values()
     record = sum(math.prod(i.size) * len(i.channels) * np.dtype(i.stored_as).itemsize for i in images)
     record += sum(4 * len(features) for features in inventory.features.values())
+    for annotation in inventory.spec.annotations.values():
+        record += len(annotation.regions) * -(-math.prod(inventory.spec.images()[annotation.image].size) // 8)
     fitting = max(1, SHARD_BYTES // max(1, record))
     return min(128, fitting, max(8, -(-len(inventory.records) // 64)))
 

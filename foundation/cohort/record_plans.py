@@ -23,6 +23,10 @@ class ScanChoice(NamedTuple):
     scan: Scan
 
 
+Listed = dict[tuple[str, str], dict[str, ScanChoice]]
+"""(patient, time point) to channel to scan."""
+
+
 @dataclass(frozen=True)
 class RecordPlan:
     """One patient at one time point, before anything of it is read.
@@ -30,6 +34,7 @@ class RecordPlan:
     Attributes:
         scans: Image modality to channel to the scan that holds it.
         endpoints: Columns below ``endpoint/`` to values; a missing one is left out.
+        annotations: Annotation to its drawings.
     """
 
     patient: str
@@ -38,6 +43,7 @@ class RecordPlan:
     group: str | None
     scans: dict[str, dict[str, ScanChoice]]
     endpoints: dict[str, float | int]
+    annotations: dict[str, list[ScanChoice]]
 
 
 GROUP = "chiasma group"
@@ -49,11 +55,13 @@ def lay_out(
     clinical: pd.DataFrame | None,
     endpoints: dict[str, EndpointValues],
     tables: dict[str, list[StagedTable]],
-    scans: dict[str, dict[tuple[str, str], dict[str, ScanChoice]]],
+    scans: dict[str, Listed],
+    annotations: dict[str, Listed],
 ) -> list[RecordPlan]:
     """One record per patient and time point, sorted; a patient without a scan has one record.
 
-    What has no time point of its own, an image as well as omics, belongs to every record of the patient.
+    What has no time point of its own, an image as well as omics, belongs to every record of the patient; annotations
+    go with their image, whose patient and time point they are listed under.
     """
     patients = set() if clinical is None else set(clinical.index)
     patients |= {patient for staged in tables.values() for table in staged for patient in table.by_patient}
@@ -74,16 +82,22 @@ def lay_out(
             time_point=time_point,
             site=sites.get(patient),
             group=groups.get(patient),
-            scans={
-                name: found
-                for name, listed in scans.items()
-                if (found := listed.get((patient, time_point)) or listed.get((patient, "")))
-            },
+            scans={name: listed[key] for name, listed in scans.items() if (key := _key(listed, patient, time_point))},
             endpoints=values[patient],
+            annotations={
+                name: [listed[key][channel] for channel in sorted(listed[key])]
+                for name, listed in annotations.items()
+                if (key := _key(scans[spec.annotations[name].image], patient, time_point)) in listed
+            },
         )
         for patient in sorted(time_points)
         for time_point in sorted(time_points[patient] - {""}) or [""]
     ]
+
+
+def _key(listed: Listed, patient: str, time_point: str) -> tuple[str, str] | None:
+    """Under which patient and time point the scans of a record are listed, None where there is none."""
+    return next((key for key in ((patient, time_point), (patient, "")) if listed.get(key)), None)
 
 
 def _column(clinical: pd.DataFrame | None, column: str | None) -> dict[str, str]:

@@ -5,12 +5,15 @@ per image modality ``image/NAME/voxels`` (raw C-order bytes of [C, *shape]), ``i
 ``image/NAME/statistics`` and ``image/NAME/affine`` (16 float64, row by row the 4 x 4 matrix from voxel indices
 (i, j, k, 1) of the stored grid to millimetres of the scan's world, RAS+; null where the source says no place or
 `spacing: untrue` distrusts it); per omics modality ``omics/NAME`` (float32, NaN where not measured); per endpoint
-``endpoint/NAME`` or ``endpoint/NAME/time`` and ``endpoint/NAME/event``. Null means absent.
+``endpoint/NAME`` or ``endpoint/NAME/time`` and ``endpoint/NAME/event``; per annotation ``annotation/NAME/regions``
+(a plane of bits per region, [R, bytes], the voxels of the image's grid in C order, highest bit first, the last byte
+filled up with zeros), ``annotation/NAME/annotated`` and ``annotation/NAME/kept``. Null means absent.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foundation.cohort.manifest import Shard
+from foundation.errors import DataError
 from foundation.files.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -51,6 +55,23 @@ class Image:
 
 
 @dataclass
+class Annotation:
+    """Regions drawn on one image of one record.
+
+    Attributes:
+        regions: [R, *shape] bool, on the grid of the image as stored; regions may overlap.
+        annotated: [R] bool, whether somebody looked for the region: only then does an empty one mean that it is not
+            there.
+        kept: [R] float32, share of the region's source voxels whose centre lies in the stored image, 0 where no stored
+            voxel shows the region; NaN where the source has none of it.
+    """
+
+    regions: np.ndarray
+    annotated: np.ndarray
+    kept: np.ndarray
+
+
+@dataclass
 class Record:
     """One patient at one time point, as written; a modality that is missing from a dictionary is absent."""
 
@@ -61,10 +82,12 @@ class Record:
     images: dict[str, Image] = field(default_factory=dict)
     omics: dict[str, np.ndarray] = field(default_factory=dict)
     endpoints: dict[str, float | int] = field(default_factory=dict)
+    annotations: dict[str, Annotation] = field(default_factory=dict)
 
     def bytes(self) -> int:
         """Size of what is stored for it, roughly."""
-        return sum(i.voxels.nbytes for i in self.images.values()) + sum(v.nbytes for v in self.omics.values())
+        images = sum(i.voxels.nbytes for i in self.images.values()) + sum(v.nbytes for v in self.omics.values())
+        return images + sum(a.regions.size // 8 for a in self.annotations.values())
 
 
 def record_features(spec: CohortSpec, features: Mapping[str, Sequence[str]]) -> Any:
@@ -86,6 +109,10 @@ def record_features(spec: CohortSpec, features: Mapping[str, Sequence[str]]) -> 
             columns[f"endpoint/{name}/event"] = Value("int8")
         else:
             columns[f"endpoint/{name}"] = Value("float64" if endpoint.kind == "regression" else "int16")
+    for name, annotation in spec.annotations.items():
+        columns[f"annotation/{name}/regions"] = Value("large_binary")
+        columns[f"annotation/{name}/annotated"] = List(Value("bool"), length=len(annotation.regions))
+        columns[f"annotation/{name}/kept"] = List(Value("float32"), length=len(annotation.regions))
     return Features(columns)
 
 
@@ -140,6 +167,12 @@ def _to_column(column: pa.Field, records: list[Record]) -> pa.Array:
         return _fixed_lists([record.omics.get(rest) for record in records], column.type)
     if kind == "endpoint":
         return pa.array([record.endpoints.get(rest) for record in records], column.type)
+    if kind == "annotation":
+        name, part = rest.split("/")
+        drawn = [record.annotations.get(name) for record in records]
+        if part == "regions":
+            return pa.array([None if d is None else pack_regions(d.regions) for d in drawn], column.type)
+        return _fixed_lists([None if d is None else getattr(d, part) for d in drawn], column.type)
     if kind == "image":
         name, part = rest.split("/")
         images = [record.images.get(name) for record in records]
@@ -150,6 +183,25 @@ def _to_column(column: pa.Field, records: list[Record]) -> pa.Array:
         parts = [None if i is None else getattr(i, part) for i in images]
         return _fixed_lists([None if p is None else p.ravel() for p in parts], column.type)
     return pa.array([getattr(record, column.name) for record in records], column.type)
+
+
+def pack_regions(regions: np.ndarray) -> bytes:
+    """Bits of [R, *shape] bool."""
+    return np.packbits(regions.reshape(len(regions), -1), axis=1).tobytes()
+
+
+def unpack_regions(stored: memoryview, count: int, shape: Sequence[int]) -> np.ndarray:
+    """[R, *shape] bool of what `pack_regions` gave.
+
+    Raises:
+        DataError: It holds more or fewer bytes than so many regions have.
+    """
+    voxels = math.prod(shape)
+    expected = count * -(-voxels // 8)
+    if len(stored) != expected:
+        raise DataError(f"regions hold {len(stored)} bytes instead of {expected}", fix="prepare the cohort again")
+    planes = np.frombuffer(stored, dtype=np.uint8).reshape(count, -1)
+    return np.unpackbits(planes, axis=1, count=voxels).view(bool).reshape(count, *shape)
 
 
 def _fixed_lists(rows: list[np.ndarray | None], kind: pa.FixedSizeListType) -> pa.Array:

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foundation.cohort.annotations.base import Grid
 from foundation.cohort.fingerprint import describe_file
-from foundation.cohort.imaging import standardise
-from foundation.cohort.inventory import Fault, build_sources
+from foundation.cohort.imaging import StandardImage, standardise
+from foundation.cohort.inventory import Fault, build_annotations, build_sources, label_of
 from foundation.cohort.manifest import Shard
 from foundation.cohort.record_plans import RecordPlan, ScanChoice
-from foundation.cohort.records import Image, Record, write_shard
+from foundation.cohort.records import Annotation, Image, Record, write_shard
+from foundation.cohort.regions import annotate
 from foundation.cohort.sources.base import Volume
-from foundation.cohort.spec import CohortSpec, ImageRecipe
+from foundation.cohort.spec import CohortSpec
 from foundation.cohort.staging import StagedTable
 from foundation.errors import ChiasmaError, DataError
 
@@ -93,6 +95,7 @@ class ShardWriter:
         self.spec = spec
         self.schema = schema
         self.sources = {name: build_sources(m, spec) for name, m in spec.images().items()}
+        self.annotations = {name: build_annotations(recipe, spec) for name, recipe in spec.annotations.items()}
         self.tables = {name: [_Aligned(t, features[name]) for t in staged] for name, staged in tables.items()}
 
     def write(self, path: Path, report_path: Path, plans: list[RecordPlan]) -> ShardReport:
@@ -109,11 +112,15 @@ class ShardWriter:
     def _records(self, plans: list[RecordPlan], report: ShardReport) -> Iterator[Record]:
         for plan in plans:
             self._hash_files(plan, report)
-            images = {}
+            images, annotations = {}, {}
             for name, scans in plan.scans.items():
-                image = self._image(plan.patient, name, scans, report)
-                if image is not None:
-                    images[name] = image
+                volumes = self._volumes(plan.patient, name, scans, report)
+                standard = self._standardise(plan.patient, name, volumes, report)
+                if standard is not None:
+                    images[name] = Image(
+                        standard.voxels, standard.channels_present, standard.statistics, standard.affine
+                    )
+                annotations |= self._annotations(plan, name, volumes, standard, report)
             yield Record(
                 patient=plan.patient,
                 time_point=plan.time_point,
@@ -122,6 +129,7 @@ class ShardWriter:
                 images=images,
                 omics=self._omics(plan.patient),
                 endpoints=plan.endpoints,
+                annotations=annotations,
             )
 
     def _omics(self, patient: str) -> dict[str, np.ndarray]:
@@ -132,7 +140,8 @@ class ShardWriter:
                 rows[name] = row
         return rows
 
-    def _image(self, patient: str, name: str, scans: dict[str, ScanChoice], report: ShardReport) -> Image | None:
+    def _volumes(self, patient: str, name: str, scans: dict[str, ScanChoice], report: ShardReport) -> dict[str, Volume]:
+        """The channels of an image that can be read."""
         modality = self.spec.images()[name]
         volumes: dict[str, Volume] = {}
         for channel in modality.channels:
@@ -145,7 +154,7 @@ class ShardWriter:
                 continue
             if volume is not None:
                 volumes[channel] = volume
-        return self._standardise(patient, name, modality, volumes, report)
+        return volumes
 
     def _read(self, name: str, choice: ScanChoice, report: ShardReport) -> Volume | None:
         source = self.sources[name][choice.source]
@@ -175,23 +184,82 @@ class ShardWriter:
             for choice in scans.values()
             for path in self.sources[name][choice.source].files(choice.scan)
         }
+        for name, choices in plan.annotations.items():
+            paths |= {path for choice in choices for path in self.annotations[name][choice.source].files(choice.scan)}
         # What cannot be read is reported by whoever reads it.
         rows = [describe_file(path, self.spec.root) for path in sorted(paths) if os.access(path, os.R_OK)]
         report.files += rows
         report.bytes_read += sum(size for _, size, _ in rows)
 
     def _standardise(
-        self, patient: str, name: str, modality: ImageRecipe, volumes: dict[str, Volume], report: ShardReport
-    ) -> Image | None:
+        self, patient: str, name: str, volumes: dict[str, Volume], report: ShardReport
+    ) -> StandardImage | None:
         if not volumes:
             return None
         try:
-            standard = standardise(volumes, modality)
+            standard = standardise(volumes, self.spec.images()[name])
         except Exception as error:
             report.faults.append(self._fault(patient, name, "+".join(volumes), error))
             return None
         report.remark(name, Counter(standard.remarks))
-        return Image(standard.voxels, standard.channels_present, standard.statistics, standard.affine)
+        return standard
+
+    def _annotations(
+        self,
+        plan: RecordPlan,
+        image: str,
+        volumes: dict[str, Volume],
+        standard: StandardImage | None,
+        report: ShardReport,
+    ) -> dict[str, Annotation]:
+        """What is drawn on one image; a drawing that does not fit it is set aside."""
+        placed = {}
+        for name, choices in plan.annotations.items():
+            recipe = self.spec.annotations[name]
+            if recipe.image != image:
+                continue
+            drawings = []
+            for choice in choices:
+                source = self.annotations[name][choice.source]
+                try:
+                    drawings.append(source.read(choice.scan, _grids(volumes, standard, recipe.channel)))
+                except Exception as error:
+                    report.faults.append(self._fault(plan.patient, label_of(name), choice.scan.channel, error))
+                report.remark(label_of(name), source.remarks)
+                source.remarks.clear()
+            if drawings and standard is not None:
+                placed[name] = annotate(drawings, list(recipe.regions), standard)
+                report.remark(label_of(name), _losses(placed[name]))
+        return placed
+
+
+def _grids(volumes: dict[str, Volume], standard: StandardImage | None, channel: str | None) -> list[Grid]:
+    """The grids that a drawing on an image may have, no two alike.
+
+    Raises:
+        DataError: The image, or the channel, is not there.
+    """
+    if standard is None:
+        raise DataError("its image cannot be used", fix="see what is said of the image")
+    if channel is not None and channel not in volumes:
+        raise DataError(f"channel '{channel}', on which it was drawn, is not there", fix="add that channel")
+    found: list[Grid] = []
+    for name, volume in volumes.items():
+        grid = Grid.of(volume)
+        if channel in (None, name) and not any(grid.is_that_of(other) for other in found):
+            found.append(grid)
+    return found
+
+
+def _losses(annotation: Annotation) -> dict[str, int]:
+    """Remarks on regions of which the stored image has not everything."""
+    counts = {
+        "regions that lie in part outside of the stored image": int(
+            ((annotation.kept > 0) & (annotation.kept < 1)).sum()
+        ),
+        "regions of which the stored image shows nothing": int((annotation.kept == 0).sum()),
+    }
+    return {what: count for what, count in counts.items() if count}
 
 
 class _Aligned:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 import foundation.cohort.sources  # noqa: F401  (registers every source format)
+from foundation.cohort.annotations.base import annotation_sources
 from foundation.cohort.barcodes import PatientRule
 from foundation.cohort.clinical import ClinicalTable
 from foundation.cohort.endpoints import Endpoint, NumberEndpoint
@@ -17,11 +18,12 @@ from foundation.cohort.sources.clinical import ClinicalConfig
 from foundation.cohort.transforms import parse
 from foundation.cohort.words import refuse_two_meanings
 from foundation.config import Config, YamlPath
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, nearest
 from foundation.modality import Intensity, Percentile, Spacing
 
 AnyImageSource = image_sources.configs()
 AnyTableSource = table_sources.configs()
+AnyAnnotationSource = annotation_sources.configs()
 
 
 class ImageRecipe(Config):
@@ -87,6 +89,51 @@ class OmicsRecipe(Config):
     _one_or_many = field_validator("source", mode="before")(lambda value: value if isinstance(value, list) else [value])
 
 
+class AnnotationRecipe(Config):
+    """Regions drawn on the images of one modality, for those who have them; never an input of a model."""
+
+    image: str = Field(description="The image modality that it was drawn on.")
+    channel: str | None = Field(
+        None, description="The channel on whose grid it was drawn; by default any whose grid it has."
+    )
+    source: list[AnyAnnotationSource] = Field(min_length=1)  # type: ignore[valid-type]
+    regions: dict[str, list[int | str]] = Field(
+        min_length=1,
+        description="Name of each region to what it is called in the source: values of voxels, or words. A list of "
+        "names is enough where the source has the same words.",
+    )
+    leave_out: list[int] = Field([], description="Values of voxels, beside 0, that are no region.")
+
+    _one_or_many = field_validator("source", mode="before")(lambda value: value if isinstance(value, list) else [value])
+
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _one_or_many_words(cls, regions: Any) -> Any:
+        if isinstance(regions, list):
+            regions = {name: name for name in regions}
+        if not isinstance(regions, dict):
+            return regions
+        return {name: called if isinstance(called, list) else [called] for name, called in regions.items()}
+
+    @model_validator(mode="after")
+    def _regions_can_be_told(self) -> AnnotationRecipe:
+        for name, called in self.regions.items():
+            if not name.replace("_", "").isalnum():
+                raise ValueError(f"region '{name}': use letters, digits and _ in a name")
+            if not called:
+                raise ValueError(f"region '{name}' has neither a value nor a word")
+            if 0 in called:
+                raise ValueError(f"region '{name}': voxels of value 0 are those of no region")
+            if both := set(called) & set(self.leave_out):
+                raise ValueError(f"region '{name}': {both.pop()} is under leave_out too")
+        return self
+
+    @property
+    def boxes(self) -> bool:
+        """Whether all regions are boxes."""
+        return all(annotation_sources[source.format].drawn == "boxes" for source in self.source)
+
+
 class Quarantine(Config):
     """How much may be wrong before preparation stops."""
 
@@ -103,6 +150,7 @@ class CohortSpec(Config):
     clinical: ClinicalTable | None = None
     modalities: dict[str, Annotated[ImageRecipe | OmicsRecipe, Field(discriminator="kind")]] = Field(min_length=1)
     endpoints: dict[str, Endpoint] = {}
+    annotations: dict[str, AnnotationRecipe] = {}
     folds: PublishedFolds | None = None
     quarantine: Quarantine = Quarantine()
 
@@ -116,8 +164,22 @@ class CohortSpec(Config):
             for group in getattr(modality, "absent_for", []):
                 if group not in self.groups:
                     raise ValueError(f"modality '{name}': absent_for names '{group}', which is no group")
+        self._refuse_annotations_of_nothing()
         self._refuse_missing_words_that_mean_something()
         return self
+
+    def _refuse_annotations_of_nothing(self) -> None:
+        images = self.images()
+        for name, annotation in self.annotations.items():
+            if not name.replace("_", "").isalnum():
+                raise ValueError(f"annotation '{name}': use letters, digits and _ in a name")
+            if annotation.image not in images:
+                hint = nearest(annotation.image, images)
+                raise ValueError(f"annotation '{name}': no image modality is called '{annotation.image}'; {hint}")
+            channels = images[annotation.image].channels
+            if annotation.channel is not None and annotation.channel not in channels:
+                hint = nearest(annotation.channel, channels)
+                raise ValueError(f"annotation '{name}': '{annotation.channel}' is no channel of its image; {hint}")
 
     def _refuse_missing_words_that_mean_something(self) -> None:
         if self.clinical is None or not self.clinical.missing:

@@ -16,9 +16,9 @@ from foundation.cohort.files import RECORDS, files_at
 from foundation.cohort.index import FILE as INDEX_FILE
 from foundation.cohort.index import Index, collect_index, read_index
 from foundation.cohort.manifest import FILE as MANIFEST_FILE
-from foundation.cohort.manifest import ImageEntry, Manifest, OmicsEntry, Shard
+from foundation.cohort.manifest import AnnotationEntry, ImageEntry, Manifest, OmicsEntry, Shard
 from foundation.cohort.open_shards import OpenShards, view_lists
-from foundation.cohort.records import AFFINE_NUMBERS, STATISTICS
+from foundation.cohort.records import AFFINE_NUMBERS, STATISTICS, Annotation, unpack_regions
 from foundation.errors import DataError, nearest
 from foundation.files.cache import CacheConfig
 from foundation.files.hashing import sha256_of
@@ -238,6 +238,7 @@ class PreparedCohort:
     def _small_lists(self) -> dict[str, np.ndarray]:
         names = [n for n, entry in self.manifest.modalities.items() if entry.kind == "image"]
         columns = [f"image/{name}/{part}" for name in names for part in ("channels", "statistics")]
+        columns += [f"annotation/{name}/{part}" for name in self.manifest.annotations for part in ("annotated", "kept")]
         return {c: np.concatenate([view_lists(chunk) for chunk in self.index.table.column(c).chunks]) for c in columns}
 
     def _gather(self, column: str, rows: Sequence[int] | np.ndarray, width: int, items: slice) -> np.ndarray:
@@ -306,6 +307,45 @@ class PreparedCohort:
                 fix="prepare the cohort again, into an empty folder",
             )
         return np.frombuffer(stored, dtype=entry.stored_as).reshape(shape)
+
+    def annotation_entry(self, name: str) -> AnnotationEntry:
+        """What cohort.json says of an annotation.
+
+        Raises:
+            DataError: There is none of this name.
+        """
+        known = self.manifest.annotations
+        if name not in known:
+            raise DataError(f"has no annotation '{name}'", where=str(self.path), fix=nearest(name, known))
+        return known[name]
+
+    def annotated_NR(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[N, R] bool: somebody looked for the region in the image; only then is an empty one known not to be there."""
+        self.annotation_entry(name)
+        return self._small_lists[f"annotation/{name}/annotated"][np.asarray(rows, dtype=np.int64)]
+
+    def kept_NR(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[N, R] float32 share of a region's source voxels that the stored image has; see `Annotation`."""
+        self.annotation_entry(name)
+        return self._small_lists[f"annotation/{name}/kept"][np.asarray(rows, dtype=np.int64)]
+
+    def annotation(self, name: str, row: int) -> Annotation | None:
+        """What is drawn on the image of one record, on the grid of its voxels; None where nobody drew.
+
+        Raises:
+            DataError: There is no annotation of this name, or the record holds more or fewer bytes than it has.
+        """
+        entry = self.annotation_entry(name)
+        shard = int(self.shards_of(np.array([row]))[0])
+        stored = self._shards[shard].bytes(f"annotation/{name}/regions", int(row - self._starts[shard]))
+        if stored is None:
+            return None
+        try:
+            regions = unpack_regions(stored, len(entry.regions), self.image(entry.image).shape)
+        except DataError as error:
+            what = f"the annotation '{name}': {error.what}"
+            raise DataError(what, where=f"{self.path}, record {row}", fix=error.fix) from None
+        return Annotation(regions, self.annotated_NR(name, [row])[0], self.kept_NR(name, [row])[0])
 
     def endpoint(self, name: str) -> dict[str, np.ndarray]:
         """Values of an endpoint over all records.

@@ -12,9 +12,9 @@ import numpy as np
 
 from foundation.cohort.manifest import ImageEntry, Manifest
 from foundation.cohort.reading.feature_names import match_names
-from foundation.cohort.records import STATISTICS
+from foundation.cohort.records import STATISTICS, Annotation
 from foundation.cohort.store import PreparedCohort
-from foundation.cohort.united_forms import united_endpoints, united_entry, united_features
+from foundation.cohort.united_forms import united_annotations, united_endpoints, united_entry, united_features
 from foundation.errors import ConfigError, DataError, nearest
 from foundation.progress import Progress
 from foundation.wording import counted, listed
@@ -95,6 +95,7 @@ class UnitedCohort(PreparedCohort):
             endpoints=endpoints,
             sites={},
             groups={},
+            annotations=united_annotations({n: c.manifest.annotations for n, c in cohorts.items()}, list(entries)),
             folds={},
             sources={},
             quarantined=sum(cohort.manifest.quarantined for cohort in self._parts),
@@ -281,6 +282,46 @@ class UnitedCohort(PreparedCohort):
         voxels = np.zeros((len(place), *stored.shape[1:]), dtype=stored.dtype)
         voxels[place >= 0] = stored[place[place >= 0]]
         return voxels
+
+    def _annotated_parts(
+        self, name: str, rows: Sequence[int] | np.ndarray
+    ) -> Iterator[tuple[PreparedCohort, np.ndarray, np.ndarray, list[int]]]:
+        """The cohorts that have an annotation, and of each where its rows were asked for, its rows, its regions."""
+        regions, rows = list(self.annotation_entry(name).regions), np.asarray(rows, dtype=np.int64)
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(part_of).tolist():
+            cohort, here = self._parts[part], np.flatnonzero(part_of == part)
+            if name in cohort.manifest.annotations:
+                places = [regions.index(region) for region in cohort.annotation_entry(name).regions]
+                yield cohort, here, rows[here] - self._starts[part], places
+
+    def annotated_NR(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[N, R] bool: somebody looked for the region in the image; see `PreparedCohort`."""
+        annotated = np.zeros((len(rows), len(self.annotation_entry(name).regions)), dtype=bool)
+        for cohort, here, own, places in self._annotated_parts(name, rows):
+            annotated[here[:, None], places] = cohort.annotated_NR(name, own)
+        return annotated
+
+    def kept_NR(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[N, R] float32 share of a region's source voxels that the stored image has; see `Annotation`."""
+        kept = np.full((len(rows), len(self.annotation_entry(name).regions)), np.nan, dtype=np.float32)
+        for cohort, here, own, places in self._annotated_parts(name, rows):
+            kept[here[:, None], places] = cohort.kept_NR(name, own)
+        return kept
+
+    def annotation(self, name: str, row: int) -> Annotation | None:
+        """What is drawn on the image of one record; a region that its cohort does not know was not looked for.
+
+        Raises:
+            DataError: No cohort has an annotation of this name, or the record holds more or fewer bytes than it has.
+        """
+        found = next(self._annotated_parts(name, [row]), None)
+        drawn = None if found is None else found[0].annotation(name, int(found[2][0]))
+        if found is None or drawn is None:
+            return None
+        regions = np.zeros((len(self.annotation_entry(name).regions), *drawn.regions.shape[1:]), dtype=bool)
+        regions[found[3]] = drawn.regions
+        return Annotation(regions, self.annotated_NR(name, [row])[0], self.kept_NR(name, [row])[0])
 
     def endpoint(self, name: str) -> dict[str, np.ndarray]:
         """Values of an endpoint over all records, missing where a cohort does not have it; see `PreparedCohort`."""

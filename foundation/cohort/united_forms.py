@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from foundation.cohort.manifest import ImageEntry, OmicsEntry
+from foundation.cohort.manifest import AnnotationEntry, ImageEntry, OmicsEntry, RegionEntry
 from foundation.cohort.reading.feature_names import match_names
 from foundation.errors import DataError
 from foundation.modality import ImageForm, OmicsForm
@@ -106,6 +106,48 @@ def united_endpoints(
             entries[united] = _added([endpoints[cohort][name] for cohort in shared])
             names[united] = dict.fromkeys(shared, name)
     return entries, names
+
+
+def united_annotations(
+    annotations: Mapping[str, Mapping[str, AnnotationEntry]], modalities: Collection[str]
+) -> dict[str, AnnotationEntry]:
+    """Annotations of several cohorts by name: regions of all, patients added.
+
+    Args:
+        annotations: Cohort to the `annotations` of its cohort.json.
+        modalities: Those that are read; what is drawn on others is left out.
+
+    Raises:
+        DataError: Two cohorts draw an annotation on different images, or one draws boxes and the other masks.
+    """
+    united: dict[str, AnnotationEntry] = {}
+    first: dict[str, str] = {}
+    for cohort, entries in annotations.items():
+        for name, entry in entries.items():
+            if entry.image not in modalities:
+                continue
+            if name not in united:
+                first[name], united[name] = cohort, entry.model_copy(deep=True)
+                continue
+            if (entry.image, entry.drawn) != (united[name].image, united[name].drawn):
+                here, there = (f"{each.drawn} of '{each.image}'" for each in (united[name], entry))
+                raise DataError(
+                    f"annotation '{name}' is {here} in the cohort '{first[name]}' and {there} in '{cohort}'",
+                    where="cohorts",
+                    fix="prepare one of the two again, with another name for the annotation",
+                )
+            united[name] = _with_regions_of(united[name], entry)
+    return united
+
+
+def _with_regions_of(entry: AnnotationEntry, other: AnnotationEntry) -> AnnotationEntry:
+    regions = dict(entry.regions)
+    for name, found in other.regions.items():
+        known = regions.get(name, RegionEntry())
+        least = [each.least_kept for each in (known, found) if each.least_kept is not None]
+        counts = {key: getattr(known, key) + getattr(found, key) for key in ("annotated", "patients", "cut", "lost")}
+        regions[name] = RegionEntry(**counts, least_kept=min(least, default=None))
+    return entry.model_copy(update={"patients": entry.patients + other.patients, "regions": regions})
 
 
 def _definition(entry: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,17 @@ from foundation.config import Config
 from foundation.randomness import draw, generator
 
 AXES = "xyz"
+
+
+class Draws(NamedTuple):
+    """Of a batch: `flip` [B, axes] from 0 to 1, the others from -1 to 1, [B, axes], [B, 1] or [B, C]."""
+
+    flip: np.ndarray
+    rotate: np.ndarray
+    translate: np.ndarray
+    scale: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
 
 
 class Augmentation(Config):
@@ -63,21 +75,54 @@ class Augmentation(Config):
         """
         axes = x_BCXYZ.ndim - 2
         floor = _per_channel(torch.tensor(floor_C) * channels_BC, axes)
-        counts = {"flip": axes, "rotate": axes, "translate": axes, "scale": 1, "gain": len(floor_C)}
-        draws = draw(seed, f"augmentation of {name}", records, epochs, sum(counts.values()) + len(floor_C))
-        flip, *draws = np.split(draws, np.cumsum(list(counts.values())), axis=1)
-        # From -1 to 1, each a [B, axes], [B, 1] or [B, C].
-        rotate, translate, scale, gain, offset = (2 * drawn - 1 for drawn in draws)
-        x_BCXYZ = x_BCXYZ - floor
-        self._flip(x_BCXYZ, flip, mirror)
-        if self.rotate or self.scale or self.translate:
-            matrices = _matrices(np.deg2rad(self.rotate) * rotate, 1 + self.scale * scale, np.asarray(spacing))
-            x_BCXYZ = _move(x_BCXYZ, matrices, self.translate * translate)
+        draws = _draws(axes, len(floor_C), name, records, epochs, seed)
+        x_BCXYZ = self._geometry(x_BCXYZ - floor, draws, mirror, spacing, "bilinear")
         foreground = x_BCXYZ > 0
-        x_BCXYZ.mul_(_per_channel(torch.from_numpy(1 + self.gain * gain), axes))
-        x_BCXYZ.add_(_per_channel(torch.from_numpy(self.offset * offset), axes))
+        x_BCXYZ.mul_(_per_channel(torch.from_numpy(1 + self.gain * draws.gain), axes))
+        x_BCXYZ.add_(_per_channel(torch.from_numpy(self.offset * draws.offset), axes))
         self._add_noise(x_BCXYZ, name, records, epochs, seed)
         return x_BCXYZ.mul_(foreground).add_(floor)
+
+    def apply_to_regions(
+        self,
+        regions_BRXYZ: torch.Tensor,
+        *,
+        channels: int,
+        mirror: Sequence[str],
+        spacing: Sequence[float],
+        name: str,
+        records: Sequence[str],
+        epochs: Sequence[int] | np.ndarray,
+        seed: int,
+    ) -> torch.Tensor:
+        """Move regions as `apply` moves the image that they are drawn on; each voxel takes what is nearest.
+
+        Args:
+            regions_BRXYZ: Bool, [B, R, X, Y, Z] or [B, R, X, Y]; outside of the image there is no region.
+            channels: How many the image has.
+            mirror: As for `apply`.
+            spacing: As for `apply`.
+            name: Of the image modality.
+            records: As for `apply`.
+            epochs: As for `apply`.
+            seed: As for `apply`.
+
+        Returns:
+            The moved regions, same shape.
+        """
+        draws = _draws(regions_BRXYZ.ndim - 2, channels, name, records, epochs, seed)
+        return self._geometry(regions_BRXYZ.float(), draws, mirror, spacing, "nearest") > 0
+
+    def _geometry(
+        self, x_BCXYZ: torch.Tensor, draws: Draws, mirror: Sequence[str], spacing: Sequence[float], mode: str
+    ) -> torch.Tensor:
+        """Mirror, turn, scale and shift, in place as far as that goes; zero comes in from outside."""
+        self._flip(x_BCXYZ, draws.flip, mirror)
+        if self.rotate or self.scale or self.translate:
+            angles, size = np.deg2rad(self.rotate) * draws.rotate, 1 + self.scale * draws.scale
+            matrices = _matrices(angles, size, np.asarray(spacing))
+            x_BCXYZ = _move(x_BCXYZ, matrices, self.translate * draws.translate, mode)
+        return x_BCXYZ
 
     def _flip(self, x_BCXYZ: torch.Tensor, draws: np.ndarray, mirror: Sequence[str]) -> None:
         for axis in range(x_BCXYZ.ndim - 2):
@@ -93,6 +138,15 @@ class Augmentation(Config):
                 stream = generator(seed, f"noise of {name}", record, epoch)
                 noise = stream.standard_normal(x_CXYZ.shape, dtype=np.float32)
                 x_CXYZ.add_(torch.from_numpy(noise), alpha=self.noise)
+
+
+def _draws(
+    axes: int, channels: int, name: str, records: Sequence[str], epochs: Sequence[int] | np.ndarray, seed: int
+) -> Draws:
+    counts = [axes, axes, axes, 1, channels, channels]
+    drawn = draw(seed, f"augmentation of {name}", records, epochs, sum(counts))
+    flip, *others = np.split(drawn, np.cumsum(counts[:-1]), axis=1)
+    return Draws(flip, *(2 * other - 1 for other in others))
 
 
 def _per_channel(values_BC: torch.Tensor, axes: int) -> torch.Tensor:
@@ -114,7 +168,7 @@ def _matrices(angles: np.ndarray, size: np.ndarray, spacing: np.ndarray) -> np.n
     return in_voxels / size[:, :, None]
 
 
-def _move(x_BCXYZ: torch.Tensor, matrices: np.ndarray, shifts: np.ndarray) -> torch.Tensor:
+def _move(x_BCXYZ: torch.Tensor, matrices: np.ndarray, shifts: np.ndarray, mode: str = "bilinear") -> torch.Tensor:
     """Resample each image; zero comes in from outside."""
     shape = x_BCXYZ.shape[2:]
     axes = len(shape)
@@ -128,4 +182,4 @@ def _move(x_BCXYZ: torch.Tensor, matrices: np.ndarray, shifts: np.ndarray) -> to
             coordinate = coordinate + weight * offset.view(-1, *[1] * (axes - 1 - j))
         # grid_sample wants the last axis first, in halves of the image.
         grid[..., axes - 1 - i] = coordinate * (2 / shape[i])
-    return grid_sample(x_BCXYZ, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return grid_sample(x_BCXYZ, grid, mode=mode, padding_mode="zeros", align_corners=False)

@@ -35,6 +35,9 @@ class Batch:
         endpoints: Endpoint to its parts: ``code`` [B] int64, -1 where missing; ``time`` and ``event``, or
             ``value``, [B] float32, NaN where missing.
         sites, groups: [B], empty where unknown.
+        annotations: Annotation to bool [B, R, X, Y, Z] (or [B, R, X, Y]), regions on the grid of their image, moved by
+            augmentation as that is: targets, which no view of a model holds. Only those asked for.
+        annotated: Annotation to bool [B, R]; somebody looked for the region, so that an empty one is not there.
         quarantined: Records that were found damaged, and replaced, to the reason.
         host: What is known on the host of tensors that were moved to a device, so that nothing waits for it.
     """
@@ -52,6 +55,8 @@ class Batch:
     endpoints: dict[str, dict[str, torch.Tensor]]
     sites: list[str]
     groups: list[str]
+    annotations: dict[str, torch.Tensor] = field(default_factory=dict)
+    annotated: dict[str, torch.Tensor] = field(default_factory=dict)
     quarantined: dict[str, str] = field(default_factory=dict)
     host: Host | None = None
 

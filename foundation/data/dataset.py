@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from foundation.data.memory import zeros
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.prefetch import Ahead
 from foundation.data.sampler import BatchKey, OnePass, PatientOrder, unique_rows
-from foundation.errors import DataError
+from foundation.errors import ConfigError, DataError, nearest
 
 
 class CohortDataset(Dataset[Batch]):
@@ -32,13 +33,15 @@ class CohortDataset(Dataset[Batch]):
         seed: Of the run.
         dropout: Modality dropout; None for evaluation.
         augmentation: Augmentation of images; None for evaluation.
+        annotations: Names of those that batches carry, as targets.
         stop_above: Fraction of `rows` that may turn out damaged.
 
     Attributes:
         quarantined: Damaged records seen by this process, to the reason.
 
     Raises:
-        ConfigError: The dropout names a modality that the model does not have.
+        ConfigError: The dropout names a modality that the model does not have, or an annotation is drawn on one.
+        DataError: The cohort has no such annotation.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class CohortDataset(Dataset[Batch]):
         seed: int = 0,
         dropout: ModalityDropout | None = None,
         augmentation: Augmentation | None = None,
+        annotations: Sequence[str] = (),
         stop_above: float = 0.01,
     ) -> None:
         self.aligned = aligned
@@ -58,8 +62,16 @@ class CohortDataset(Dataset[Batch]):
         self.dropout = dropout or ModalityDropout()
         self.dropout.check(aligned.modalities)
         self.augmentation = augmentation
+        self.annotations = {name: self._image_of(name) for name in annotations}
         self.stop_above = stop_above
         self.quarantined: dict[str, str] = {}
+
+    def _image_of(self, annotation: str) -> str:
+        image, known = self.cohort.annotation_entry(annotation).image, self.aligned.preprocessing.images()
+        if image not in known:
+            what = f"annotation '{annotation}' is drawn on '{image}', which the model does not read"
+            raise ConfigError(what, fix=nearest(image, known))
+        return image
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -114,9 +126,12 @@ class CohortDataset(Dataset[Batch]):
             omics[name][dropped] = 0
             observed[name][dropped] = False
         images = {name: self._read_images(name, rows, channels[name], damaged) for name in channels}
+        regions = {name: self._read_regions(name, rows, damaged) for name in self.annotations}
         if self.augmentation is not None and not damaged:
             for name in images:
                 self._augment(name, images[name], channels[name], records, epochs)
+            for name in regions:
+                regions[name] = self._augment_regions(self.annotations[name], regions[name], records, epochs)
         batch = Batch(
             modalities=self.aligned.modalities,
             patients=self.cohort.patients[rows].tolist(),
@@ -133,6 +148,8 @@ class CohortDataset(Dataset[Batch]):
             },
             sites=self.cohort.sites[rows].tolist(),
             groups=self.cohort.groups[rows].tolist(),
+            annotations=regions,
+            annotated={name: torch.from_numpy(self.cohort.annotated_NR(name, rows)) for name in regions},
         )
         return batch, damaged
 
@@ -163,6 +180,41 @@ class CohortDataset(Dataset[Batch]):
                 damaged[b] = error.what
         return x_BCXYZ
 
+    def _read_regions(self, name: str, rows: np.ndarray, damaged: dict[int, str]) -> torch.Tensor:
+        """[B, R, *shape] bool of one annotation; adds to `damaged` what cannot be read."""
+        shape = self.aligned.preprocessing.images()[self.annotations[name]].shape
+        regions_BRXYZ = torch.zeros(
+            len(rows), len(self.cohort.annotation_entry(name).regions), *shape, dtype=torch.bool
+        )
+        for b, row in enumerate(rows):
+            if b in damaged:
+                continue
+            try:
+                annotation = self.cohort.annotation(name, int(row))
+            except DataError as error:
+                damaged[b] = error.what
+                continue
+            if annotation is not None:
+                regions_BRXYZ[b] = torch.from_numpy(annotation.regions)
+        return regions_BRXYZ
+
+    def _geometry(self, name: str) -> dict[str, Any]:
+        """What augmentation wants to know of an image modality's axes."""
+        scaling = self.aligned.preprocessing.images()[name]
+        spacing = scaling.spacing if isinstance(scaling.spacing, tuple) else (1.0,) * len(scaling.shape)
+        return {"mirror": self.cohort.image(name).mirror, "spacing": spacing, "name": name, "seed": self.seed}
+
+    def _augment_regions(
+        self, image: str, regions_BRXYZ: torch.Tensor, records: list[str], epochs: np.ndarray
+    ) -> torch.Tensor:
+        assert self.augmentation is not None
+        channels = len(self.aligned.preprocessing.images()[image].channels)
+        if not len(records):
+            return regions_BRXYZ
+        return self.augmentation.apply_to_regions(
+            regions_BRXYZ, channels=channels, records=records, epochs=epochs, **self._geometry(image)
+        )
+
     def _augment(
         self, name: str, x_BCXYZ: torch.Tensor, channels_BC: np.ndarray, records: list[str], epochs: np.ndarray
     ) -> None:
@@ -171,17 +223,13 @@ class CohortDataset(Dataset[Batch]):
         here = np.flatnonzero(channels_BC.any(axis=1))
         if not len(here):
             return
-        spacing = scaling.spacing if isinstance(scaling.spacing, tuple) else (1.0,) * len(scaling.shape)
         x_BCXYZ[here] = self.augmentation.apply(
             x_BCXYZ[here],
             torch.from_numpy(channels_BC[here]),
             floor_C=[intensity_range(scaling, c)[0] for c in range(len(scaling.channels))],
-            mirror=self.cohort.image(name).mirror,
-            spacing=spacing,
-            name=name,
             records=[records[b] for b in here],
             epochs=epochs[here],
-            seed=self.seed,
+            **self._geometry(name),
         )
 
     @cached_property

@@ -7,6 +7,7 @@ from pathlib import Path
 from foundation.cohort.manifest import Manifest
 from foundation.cohort.people import People
 from foundation.cohort.store import PreparedCohort
+from foundation.cohort.summary.sections.annotations import add_annotations
 from foundation.cohort.summary.sections.endpoints import add_endpoints
 from foundation.cohort.summary.sections.folds import add_folds
 from foundation.cohort.summary.sections.intensities import add_intensities
@@ -45,6 +46,7 @@ def write_summary(out: Path, manifest: Manifest) -> None:
     add_intensities(page, people)
     add_endpoints(page, people)
     add_slices(page, people)
+    add_annotations(page, people)
     add_remarks(page, manifest)
     add_quarantine(page, people)
     add_folds(page, manifest)

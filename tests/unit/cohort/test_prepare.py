@@ -302,5 +302,5 @@ def test_a_changed_source_is_not_mixed_in(source, cohort, tmp_path):
 )
 def test_a_shard_holds_few_enough_records_for_its_size(records, size, expected):
     image = SimpleNamespace(size=size, channels=["t1"], stored_as="float32")
-    spec = SimpleNamespace(images=lambda: {"mri": image})
+    spec = SimpleNamespace(images=lambda: {"mri": image}, annotations={})
     assert _shard_size(SimpleNamespace(spec=spec, features={}, records=range(records))) == expected

@@ -54,6 +54,7 @@ def make_records(count, stored_as="int16", seed=0):
 def write(folder, records, shards=3, stored_as="int16", count=None, without=()):
     spec = SimpleNamespace(
         images=lambda: {"mri": SimpleNamespace(channels=["t1", "t2"])},
+        annotations={},
         omics=lambda: FEATURES,
         endpoints={name: SimpleNamespace(kind=kind) for name, kind in ENDPOINTS.items()},
     )
@@ -209,7 +210,10 @@ def test_a_shard_appears_only_when_it_is_whole(tmp_path):
         raise OSError("the disk is full")
 
     features = record_features(
-        SimpleNamespace(images=lambda: {"mri": SimpleNamespace(channels=["t1", "t2"])}, omics=dict, endpoints={}), {}
+        SimpleNamespace(
+            images=lambda: {"mri": SimpleNamespace(channels=["t1", "t2"])}, omics=dict, endpoints={}, annotations={}
+        ),
+        {},
     )
     with pytest.raises(OSError, match="full"):
         write_shard(tmp_path / "data.arrow", features.arrow_schema, records())

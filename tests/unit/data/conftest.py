@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from foundation.cohort.manifest import FILE, ImageEntry, Manifest, OmicsEntry
+from foundation.cohort.manifest import FILE, AnnotationEntry, ImageEntry, Manifest, OmicsEntry
 from foundation.cohort.records import Image, Record, record_features, write_index, write_shard
 from foundation.cohort.store import PreparedCohort
 from foundation.modality import Percentile, Window
@@ -28,13 +28,16 @@ def write_cohort(
     features: dict[str, list[str]],
     endpoints: dict[str, str],
     shards: int = 3,
+    annotations: dict[str, AnnotationEntry] | None = None,
 ) -> PreparedCohort:
     """Write records as a prepared cohort and open it; `endpoints` maps a name to its kind."""
+    annotations = annotations or {}
     images = {n: SimpleNamespace(channels=list(m.channels)) for n, m in modalities.items() if m.kind == "image"}
     spec = SimpleNamespace(
         images=lambda: images,
         omics=lambda: features,
         endpoints={name: SimpleNamespace(kind=kind) for name, kind in endpoints.items()},
+        annotations=annotations,
     )
     schema = record_features(spec, features)
     place = folder / "records"
@@ -53,6 +56,7 @@ def write_cohort(
         endpoints={name: {"kind": kind} for name, kind in endpoints.items()},
         sites={},
         groups={},
+        annotations=annotations,
         folds={},
         sources={},
         quarantined=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,9 +123,45 @@ def tiles(voxels: np.ndarray, entry: ImageEntry, low: float, high: float, alt: s
     return drawn
 
 
+def outlined(
+    voxels: np.ndarray,
+    regions: np.ndarray,
+    entry: ImageEntry,
+    low: float,
+    high: float,
+    colours: Sequence[str],
+    alt: str,
+) -> Tile:
+    """Draw the slice of one channel that shows most of some regions, with their outlines.
+
+    Args:
+        voxels: [X, Y, Z], or [X, Y] for a 2D image.
+        regions: [R, *shape] bool.
+        entry: As for `tiles`.
+        low: Intensity shown black.
+        high: Intensity shown white.
+        colours: Of the regions, in turn.
+        alt: What it is, for the alternative text.
+    """
+    if voxels.ndim == 3:
+        most = int(regions.any(axis=0).sum(axis=(0, 1)).argmax())
+        voxels, regions = voxels[:, :, most], regions[:, :, :, most]
+    extent, turn = _extent(entry), slice(None, None, -1 if entry.orientation == "RAS" else 1)
+    edges = PLANES[0].edges if entry.orientation == "RAS" else _axis_ends(PLANES[0])
+    lines = [(region[turn, turn], colours[at % len(colours)]) for at, region in enumerate(regions)]
+    picture = _draw(voxels[turn, turn], (extent[0], extent[1]), max(extent), low, high, alt, lines)
+    return Tile(picture, edges if len(entry.shape) == 3 else ("", "", "", ""))
+
+
 def gap(entry: ImageEntry) -> list[Tile]:
     """Tiles for a channel that was not acquired."""
     return [Tile(None, gap="not acquired") for _ in planes(entry)]
+
+
+def _outline(filled: np.ndarray) -> np.ndarray:
+    """The pixels of a [rows, columns] bool picture with a neighbour, or the edge, outside of it."""
+    wide = np.pad(filled, 1)
+    return filled & ~(wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:])
 
 
 def _axis_ends(plane: Plane) -> tuple[str, str, str, str]:
@@ -143,9 +179,18 @@ def _extent(entry: ImageEntry) -> list[float]:
 
 
 def _draw(
-    slice_AU: np.ndarray, size: tuple[float, float], largest: float, low: float, high: float, alt: str
+    slice_AU: np.ndarray,
+    size: tuple[float, float],
+    largest: float,
+    low: float,
+    high: float,
+    alt: str,
+    lines: Sequence[tuple[np.ndarray, str]] = (),
 ) -> Picture:
-    """Draw [across, up] with its first index at the left and the top, all tiles of a volume to one scale."""
+    """Draw [across, up] with its first index at the left and the top, all tiles of a volume to one scale.
+
+    Around what is True in the first of each of `lines` goes a line of the colour that is its second.
+    """
     from PIL import Image
 
     step = max(1, min(slice_AU.shape) // (4 * TILE))
@@ -157,6 +202,15 @@ def _draw(
     width, height = (max(1, round(TILE * length / largest)) for length in size)
     canvas = Image.new("L", (TILE, TILE), GROUND)
     canvas.paste(shown.resize((width, height), Image.Resampling.BICUBIC), ((TILE - width) // 2, (TILE - height) // 2))
+    if lines:
+        canvas = canvas.convert("RGB")
+    for region_AU, colour in lines:
+        filled = Image.fromarray(np.ascontiguousarray(region_AU.T).astype(np.uint8) * 255).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+        line = Image.fromarray(_outline(np.asarray(filled) > 0).astype(np.uint8) * 255)
+        canvas.paste(colour, ((TILE - width) // 2, (TILE - height) // 2), line)
     stream = io.BytesIO()
-    canvas.save(stream, format="JPEG", quality=80, optimize=True)
+    # Lines of one pixel would lose their colour to its usual coarser grid.
+    canvas.save(stream, format="JPEG", quality=80, optimize=True, **({"subsampling": 0} if lines else {}))
     return Picture(stream.getvalue(), "image/jpeg", TILE, alt)

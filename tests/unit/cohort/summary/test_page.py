@@ -91,6 +91,7 @@ def write_cohort(out, records, modalities, *, endpoints=ENDPOINTS, quarantine=()
     spec = SimpleNamespace(
         images=lambda: {n: e for n, e in modalities.items() if e.kind == "image"},
         omics=lambda: features,
+        annotations={},
         endpoints={n: SimpleNamespace(kind=kind) for n, kind in endpoints.items()},
     )
     columns = record_features(spec, features)

@@ -36,7 +36,10 @@ PATIENTS = 240
 
 def write(folder: Path, records: list[Record]) -> PreparedCohort:
     spec = SimpleNamespace(
-        images=dict, omics=lambda: FEATURES, endpoints={n: SimpleNamespace(kind=k) for n, k in KINDS.items()}
+        images=dict,
+        annotations={},
+        omics=lambda: FEATURES,
+        endpoints={n: SimpleNamespace(kind=k) for n, k in KINDS.items()},
     )
     schema = record_features(spec, FEATURES)
     (folder / "records").mkdir(parents=True)
