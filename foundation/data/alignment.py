@@ -242,6 +242,26 @@ def _scale(voxels: np.ndarray, into: torch.Tensor, shift: float, factor: float, 
     return True
 
 
+def unscaled(cohort: PreparedCohort, name: str, channels: Sequence[str] | None = None) -> Aligned:
+    """A cohort's images through a preprocessing that learned nothing: intensities of 0 to 1 between their own bounds.
+
+    Args:
+        cohort: The prepared cohort.
+        name: Of an image modality.
+        channels: In this order, where the cohort has them; by default the cohort's own.
+
+    Raises:
+        DataError: The cohort has no such modality, or none of the channels.
+    """
+    entry = cohort.image(name)
+    form = {key: getattr(entry, key) for key in ImageForm.model_fields}
+    channels = list(entry.channels) if channels is None else list(channels)
+    count = len(channels)
+    unit = ImageScaling(channels=channels, mean=[0.0] * count, std=[1.0] * count, patients=[0] * count, **form)
+    preprocessing = Preprocessing(cohort=cohort.manifest.name, patients=0, records=0, modalities={name: unit})
+    return align(preprocessing, cohort)
+
+
 def align(preprocessing: Preprocessing, cohort: PreparedCohort) -> Aligned:
     """Check that a model may read a cohort, and match channels and features by name.
 
