@@ -56,7 +56,9 @@ def heading(model: type[Config]) -> str:
     """Of a section: the key that picks a part, or the name of the config in words."""
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
-            each = "each " if model.__name__.startswith("Each") else ""
+            # A format of images that masks have too, a kind of endpoint that several are.
+            each = next((word for word in ("each", "mask") if model.__name__.startswith(word.title())), "")
+            each += " " if each else ""
             return f"{each}{name}: {get_args(field.annotation)[0]}"
     words = re.sub(r"(Config|Spec)$", "", model.__name__)
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", words).capitalize()

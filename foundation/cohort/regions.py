@@ -9,6 +9,9 @@ from foundation.cohort.imaging import StandardImage
 from foundation.cohort.records import Annotation
 from foundation.cohort.resampling import SAME_PLACE
 
+NO_MOVE = SAME_PLACE / 10
+"""Source voxels, over the whole of a stored axis, that an affine's digits leave of none."""
+
 
 def annotate(drawings: list[Drawing], regions: list[str], image: StandardImage) -> Annotation:
     """Bring drawings onto the grid of their image as stored.
@@ -50,11 +53,15 @@ def _nearest(to_source: np.ndarray, shape: tuple[int, ...], image: StandardImage
         image: As stored.
     """
     ranges = [np.arange(part.start, part.stop, dtype=np.float64) for part in image.inside]
-    flat, outside = np.zeros([len(r) for r in ranges], dtype=np.int64), np.zeros([len(r) for r in ranges], dtype=bool)
+    flat = np.zeros([len(steps) for steps in ranges], dtype=np.int64)
+    outside = np.zeros(flat.shape, dtype=bool)
     for axis, length in enumerate(shape):
-        place = np.full(flat.shape, to_source[axis, 3])
+        # As small as it can be: along most axes of most scans the place on this one does not change.
+        place = np.full([1] * flat.ndim, to_source[axis, 3])
         for along, steps in enumerate(ranges):
-            place += (to_source[axis, along] * steps).reshape([-1 if a == along else 1 for a in range(flat.ndim)])
+            move = to_source[axis, along] * steps
+            if np.abs(move).max() > NO_MOVE:
+                place = place + move.reshape([-1 if a == along else 1 for a in range(flat.ndim)])
         reach = max(1.0, np.abs(to_source[axis, : flat.ndim]).max()) / 2 + SAME_PLACE
         outside |= (place < -reach) | (place > length - 1 + reach)
         nearest = np.clip(np.ceil(place - 0.5 - SAME_PLACE), 0, length - 1).astype(np.int64)

@@ -86,6 +86,17 @@ SCANS = """| `scans/nifti/<patient>/<t1 or flair>.nii.gz` | volumes of four site
 | `scans/dicom/<patient>/*.dcm` | series of the third site, T1, FLAIR and localizer in one folder |
 """
 
+ANNOTATIONS = """
+# The tumour as drawn on the scans of every second patient; nobody looked at the others.
+annotations:
+  tumour:
+    image: mri
+    source: {format: nifti, files: 'masks/{patient}.nii.gz'}
+    regions: {tumour: 1}
+"""
+
+MASKS = "| `masks/<patient>.nii.gz` | the tumour of every second scanned patient, on the grid of the scan |\n"
+
 ABOUT_SCANS = """Patients' left is marked: a bright capsule is taped to the left temple in every scan.
 `truth/lesion_masks/` holds the tumour of every scanned patient on the grid of the scan as it is stored."""
 
@@ -137,24 +148,31 @@ chance: what lies between them is what can be learned.
 """
 
 
-def cohort_yaml(patients: int, seed: int, *, scans: bool = True, after: int = 0) -> str:
+def cohort_yaml(patients: int, seed: int, *, scans: bool = True, after: int = 0, annotations: bool = False) -> str:
     """The text of ``cohort.yaml``."""
-    return COHORT.format(
+    drawn = scans and annotations
+    text = COHORT.format(
         patients=patients,
         seed=seed,
         mri=MRI if scans else "",
-        option=("" if scans else ", without scans") + (f", after the first {after}" if after else ""),
+        option=("" if scans else ", without scans")
+        + (f", after the first {after}" if after else "")
+        + (", with annotations" if drawn else ""),
         # To the model they are new: it wants every gene, also those that none of them has hit.
         min_patients=0 if after else 3,
     )
+    return text + (ANNOTATIONS if drawn else "")
 
 
-def readme(patients: int, seed: int, *, scans: bool = True, after: int = 0) -> str:
+def readme(patients: int, seed: int, *, scans: bool = True, after: int = 0, annotations: bool = False) -> str:
     """The text of ``README.md``."""
+    drawn = scans and annotations
     return README.format(
         patients=patients,
         seed=seed,
-        option=("" if scans else " --no-scans") + (f" --after {after}" if after else ""),
-        scans=SCANS if scans else "",
+        option=("" if scans else " --no-scans")
+        + (f" --after {after}" if after else "")
+        + (" --annotations" if drawn else ""),
+        scans=(SCANS if scans else "") + (MASKS if drawn else ""),
         about_scans=ABOUT_SCANS if scans else ABOUT_NO_SCANS,
     )

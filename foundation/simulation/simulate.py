@@ -31,6 +31,7 @@ def simulate(
     *,
     scans: bool = True,
     after: int = 0,
+    annotations: bool = False,
 ) -> None:
     """Write a simulated cohort; the same patients and seed give the same bytes.
 
@@ -43,6 +44,7 @@ def simulate(
         progress: Called with the patients done and the patients in all.
         scans: Whether anybody is scanned; all else of a patient is the same.
         after: Patients of the same seed to leave out: those who follow are new to whoever learned from them.
+        annotations: Whether the tumour of every second scanned patient is drawn, as a mask beside the scans.
 
     Raises:
         ConfigError: The folder is not empty, or a number does not fit.
@@ -53,7 +55,7 @@ def simulate(
     with writing(out):
         make_folder(partial, named=out, fix="name another folder")
         try:
-            _write(partial, patients, seed, progress, scans, after)
+            _write(partial, patients, seed, progress, scans, after, annotations)
             partial.replace(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +79,13 @@ def _check(out: Path, partial: Path, patients: int, seed: int) -> None:
 
 
 def _write(
-    folder: Path, patients: int, seed: int, progress: Callable[[int, int], None], scans: bool, after: int
+    folder: Path,
+    patients: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+    scans: bool,
+    after: int,
+    annotations: bool,
 ) -> None:
     subjects = []
     for index in range(patients):
@@ -85,6 +93,8 @@ def _write(
         subjects.append(subject)
         if scans and subject.presence.channels:
             _write_scans(folder, seed, subject)
+            if annotations and subject.patient.index % 2 == 0:
+                _draw_mask(folder, subject)
         progress(index + 1, patients)
     biology = draw_biology(seed)
     tables.write_rna(folder, seed, biology, subjects)
@@ -94,8 +104,15 @@ def _write(
     tables.write_clinical(folder, subjects)
     tables.write_pathways(folder, biology)
     write_truth(folder / "truth", biology, subjects)
-    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed, scans=scans, after=after))
-    (folder / "README.md").write_text(readme(patients, seed, scans=scans, after=after))
+    (folder / "cohort.yaml").write_text(cohort_yaml(patients, seed, scans=scans, after=after, annotations=annotations))
+    (folder / "README.md").write_text(readme(patients, seed, scans=scans, after=after, annotations=annotations))
+
+
+def _draw_mask(folder: Path, subject: Subject) -> None:
+    """Put the true mask of a patient among the source files, as somebody might have drawn it."""
+    name = f"{subject.patient.name}.nii.gz"
+    (folder / "masks").mkdir(exist_ok=True)
+    shutil.copyfile(folder / "truth" / "lesion_masks" / name, folder / "masks" / name)
 
 
 def _write_scans(folder: Path, seed: int, subject: Subject) -> None:

@@ -24,7 +24,8 @@ from launch.command import Command
     default=0,
     help="Patients of this seed to leave out: who follows them is new to a model that learned from them.",
 )
-def simulate(out: Path, patients: int, seed: int, scans: bool, after: int) -> None:
+@click.option("--annotations", is_flag=True, help="Draw the tumour of every second scanned patient, as masks.")
+def simulate(out: Path, patients: int, seed: int, scans: bool, after: int, annotations: bool) -> None:
     """Write a cohort whose truth is known to the folder OUT.
 
     Source files in the formats a hospital has, a cohort.yaml that names them, and truth/ with what they were made from.
@@ -34,6 +35,6 @@ def simulate(out: Path, patients: int, seed: int, scans: bool, after: int) -> No
 
     with Progress() as progress:
         told = progress.report("simulating", "patients")
-        run(out=out, patients=patients, seed=seed, progress=told, scans=scans, after=after)
+        run(out=out, patients=patients, seed=seed, progress=told, scans=scans, after=after, annotations=annotations)
         progress.finish()
     click.echo(f"next: chiasma prepare {out / 'cohort.yaml'} --out {out.parent / 'cohort'}")

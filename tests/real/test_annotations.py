@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from finetune.splits import Folds, Records, SplitConfig
 from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.progress import Silent
@@ -91,6 +92,16 @@ def test_slices_have_their_kind_of_tumour_their_block_and_a_box(slices):
     assert len(manifest.sites) == 8
     [region] = manifest.annotations["tumour"].regions.values()
     assert (region.annotated, region.patients, region.lost) == (2451, 2451, 0)
+
+
+def test_folds_by_site_keep_blocks_apart(slices):
+    labels = slices.endpoint("kind")["code"]
+    records = Records(slices.patients, slices.sites, labels)
+    folds = Folds.make(SplitConfig(folds=4, by="site"), records, seed=0).folds
+    for fold in folds:
+        assert not set(slices.sites[fold.train]) & set(slices.sites[fold.test])
+        assert np.bincount(labels[fold.test]).min() > 100
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(slices)))
 
 
 def test_boxes_enclose_bright_tissue_and_lie_where_the_file_has_them(slices, real_data):

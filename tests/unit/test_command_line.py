@@ -254,17 +254,18 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_simulate_passes_on_what_was_asked(monkeypatch, tmp_path, capsys):
     asked = {}
 
-    def simulate(*, out, patients, seed, progress, scans, after):
-        asked.update(out=out, patients=patients, seed=seed, scans=scans, after=after)
+    def simulate(*, out, patients, seed, progress, scans, after, annotations):
+        asked.update(out=out, patients=patients, seed=seed, scans=scans, after=after, annotations=annotations)
         progress(0, patients)
         progress(patients, patients)
 
     stand_in(monkeypatch, "foundation.simulation.simulate", simulate=simulate)
     assert main(["simulate", str(tmp_path / "source"), "--patients", "7", "--seed", "3", "--no-scans"]) == 0
-    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3, "scans": False, "after": 0}
+    plain = {"after": 0, "annotations": False}
+    assert asked == {"out": tmp_path / "source", "patients": 7, "seed": 3, "scans": False, **plain}
     assert f"chiasma prepare {tmp_path / 'source' / 'cohort.yaml'}" in capsys.readouterr().out
-    assert main(["simulate", str(tmp_path), "--after", "9"]) == 0
-    assert asked == {"out": tmp_path, "patients": 300, "seed": 0, "scans": True, "after": 9}
+    assert main(["simulate", str(tmp_path), "--after", "9", "--annotations"]) == 0
+    assert asked == {"out": tmp_path, "patients": 300, "seed": 0, "scans": True, "after": 9, "annotations": True}
 
 
 CONTENT = {
@@ -329,6 +330,20 @@ def test_rare_patterns_are_summed_up(tmp_path, capsys):
     assert "m8 92" not in lines
     assert f"3 more patterns {92 + 91 + 90}" in lines
     assert "quarantined: 0" in lines
+
+
+def test_annotations_are_counted(tmp_path, capsys):
+    from launch.cohort_table import print_cohort
+
+    entry = {
+        "image": "mri",
+        "drawn": "masks",
+        "patients": 5,
+        "regions": {"core": {"patients": 3}, "rim": {"patients": 0}},
+    }
+    print_cohort({**CONTENT, "annotations": {"tumour": entry}}, tmp_path)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "tumour masks of mri 5 core 3, rim 0" in lines
 
 
 def test_a_plan_is_printed_as_tables_or_as_json(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from foundation.cohort.resampling import is_same_grid, zooms
+from foundation.cohort.resampling import SAME_PLACE, zooms
 from foundation.cohort.sources.base import Scan, SourceConfig, Volume
 from foundation.errors import DataError
 from foundation.registry import Registry
@@ -51,11 +51,18 @@ class Grid:
         return f"{' x '.join(map(str, self.shape))} voxels{where}"
 
     def is_that_of(self, other: Grid) -> bool:
-        """Whether both have the same voxels; two of which neither says a place, where they have as many."""
-        if self.placed != other.placed:
-            return False
-        return self.shape == other.shape and (
-            not self.placed or is_same_grid((self.affine, self.shape), (other.affine, other.shape))
+        """Whether both have the same voxels, in whatever order; two that say no place, where they have as many."""
+        if self.placed != other.placed or not self.placed:
+            return self.placed == other.placed and self.shape == other.shape
+        from_other = np.linalg.solve(other.affine, self.affine)
+        along = np.abs(from_other[:3, :3]).argmax(axis=0)
+        corners = np.array([*np.ndindex(2, 2, 2)]) * self.shape - 0.5
+        there = corners @ from_other[:3, :3].T + from_other[:3, 3]
+        at_low, at_high = np.abs(there + 0.5) < SAME_PLACE, np.abs(there + 0.5 - other.shape) < SAME_PLACE
+        return (
+            sorted(along) == [0, 1, 2]
+            and self.shape == tuple(other.shape[a] for a in along)
+            and bool((at_low | at_high).all())
         )
 
 
@@ -133,7 +140,7 @@ class AnnotationSource(ABC):
 
 
 def same_grid(volume: Volume, grids: Sequence[Grid], where: Path) -> Grid:
-    """The grid among those of an image that a mask lies on.
+    """The grid of a mask, which must be one of those of its image, its voxels in whatever order.
 
     Raises:
         DataError: It is none of them.
@@ -146,7 +153,7 @@ def same_grid(volume: Volume, grids: Sequence[Grid], where: Path) -> Grid:
             where=str(where),
             fix="write the mask on the grid of the image that it was drawn on, or correct `channel`",
         )
-    return found
+    return own if own.placed else found
 
 
 def only_grid(grids: Sequence[Grid], where: Path) -> Grid:

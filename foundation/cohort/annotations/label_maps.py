@@ -101,16 +101,22 @@ def _refused(config: SourceConfig, what: str, fix: str) -> ConfigError:
     return ConfigError(what, where=f"annotations: {config.files}", fix=fix)
 
 
+class MaskNifti(SourceConfig):
+    """`files` names one mask per scan: ``{patient}/mask.nii.gz``, or ``{patient}/{region}.nii.gz`` for each region."""
+
+    format: Literal["nifti"]
+
+
+class MaskImageStack(ImageStackSource.Config):
+    """`files` names one mask per image: ``masks/{patient}.png``, or ``{patient}/{region}/*.png`` for stacks."""
+
+
 @annotation_sources.register("nifti")
 class NiftiMasks(LabelMapSource):
     """Masks in NIfTI."""
 
     images = NiftiSource
-
-    class Config(SourceConfig):
-        """`files` names one mask per scan: ``{patient}/mask.nii.gz``, or ``{patient}/{region}.nii.gz``."""
-
-        format: Literal["nifti"]
+    Config = MaskNifti
 
 
 @annotation_sources.register("image_stack")
@@ -118,6 +124,4 @@ class ImageStackMasks(LabelMapSource):
     """Masks in PNG or TIFF, for images in such formats."""
 
     images = ImageStackSource
-
-    class Config(ImageStackSource.Config):
-        """`files` names one mask per image: ``masks/{patient}.png``, or ``{patient}/{region}/*.png`` for stacks."""
+    Config = MaskImageStack

@@ -235,13 +235,13 @@ def _pixels(path: Path) -> str:
     from pydicom import dcmread
 
     names = ["PixelData", "FloatPixelData", "DoubleFloatPixelData"]
-    with _damage_named(path):
+    with damage_named(path):
         dataset = dcmread(path, force=True, specific_tags=names)  # type: ignore[arg-type]
         return hashlib.sha256(b"".join(dataset[name].value for name in names if name in dataset)).hexdigest()
 
 
 def _frames_of(path: Path, leave_out: set[str], aside: Counter[str]) -> list[Frame]:
-    with _damage_named(path):
+    with damage_named(path):
         header = _read_header(path)
         reason = _why_aside(header)
         marked = " and ".join(sorted({str(word).upper() for word in _several(header, "ImageType")} & leave_out))
@@ -252,7 +252,7 @@ def _frames_of(path: Path, leave_out: set[str], aside: Counter[str]) -> list[Fra
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Name the file whose bytes break the standard; breaches that do no harm are none of the user's concern."""
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -11,12 +11,17 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from datasets import load_from_disk
 
+from foundation.cohort.prepare import prepare
 from foundation.cohort.spec import CohortSpec
+from foundation.cohort.store import PreparedCohort
 from foundation.config import load_config
 from foundation.errors import ConfigError, WriteError
+from foundation.progress import Silent
 from foundation.simulation.simulate import simulate
 from foundation.simulation.subject import draw_subject
+from foundation.yaml_text import dump, parse
 
 PATIENTS, SEED = 40, 3
 
@@ -347,3 +352,47 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="file: is a file, not a folder") as caught:
         simulate(tmp_path / "file" / "cohort", 10, 0, silent)
     assert caught.value.fix
+
+
+def test_annotations_are_masks_of_half_of_the_scanned_and_change_nothing_else(tmp_path):
+    simulate(tmp_path / "plain", 24, SEED, silent)
+    simulate(tmp_path / "drawn", 24, SEED, silent, annotations=True)
+    plain, drawn = (digests(tmp_path / name) for name in ("plain", "drawn"))
+    masks = {name for name in drawn if name.startswith("masks/")}
+    assert set(drawn) == set(plain) | masks
+    assert {name for name in plain if plain[name] != drawn[name]} == {"cohort.yaml", "README.md"}
+    assert all(drawn[name] == drawn[name.replace("masks/", "truth/lesion_masks/")] for name in masks)
+    scanned = {name for name in plain if name.startswith("truth/lesion_masks/")}
+    assert 0 < len(masks) < len(scanned)
+    assert not any("annotation" in (tmp_path / "plain" / name).read_text() for name in ("cohort.yaml", "README.md"))
+
+
+def test_drawn_tumours_are_prepared_from_nifti_and_dicom_where_they_are(tmp_path):
+    simulate(tmp_path / "source", 24, SEED, silent, annotations=True)
+    spec = parse((tmp_path / "source" / "cohort.yaml").read_text())
+    spec["modalities"] = {"mri": spec["modalities"]["mri"]}
+    (tmp_path / "source" / "scans.yaml").write_text(dump(spec))
+    manifest = prepare(tmp_path / "source" / "scans.yaml", out=tmp_path / "out", workers=1, progress=Silent())
+    prepare(tmp_path / "source" / "scans.yaml", out=tmp_path / "two", workers=2, progress=Silent())
+    assert digests(tmp_path / "two") == digests(tmp_path / "out")
+    prepared = PreparedCohort(tmp_path / "out")
+    assert "annotation/tumour/regions" in load_from_disk(str(tmp_path / "out" / "records")).features
+    masks = {path.name.split(".")[0] for path in (tmp_path / "source" / "masks").iterdir()}
+    assert manifest.annotations["tumour"].patients == len(masks) and manifest.quarantined == 0
+    dicom = {path.name for path in (tmp_path / "source" / "scans" / "dicom").iterdir()}
+    assert masks & dicom and masks - dicom
+    for row in range(len(prepared)):
+        annotation = prepared.annotation("tumour", row)
+        assert (annotation is not None) == (prepared.patients[row] in masks)
+        if annotation is None:
+            continue
+        [tumour] = annotation.regions
+        truth = nibabel.load(tmp_path / "source" / "truth" / "lesion_masks" / f"{prepared.patients[row]}.nii.gz")
+        volume = np.asarray(truth.dataobj).sum() * abs(np.linalg.det(truth.affine))
+        assert tumour.sum() * 4 * 4 * 6 == pytest.approx(volume, rel=0.1)
+        stored = prepared.affine_N44("mri", [row])[0]
+        drawn_at, stored_at = (
+            affine[:3, :3] @ np.argwhere(mask).mean(axis=0) + affine[:3, 3]
+            for affine, mask in ((truth.affine, np.asarray(truth.dataobj)), (stored, tumour))
+        )
+        np.testing.assert_allclose(stored_at, drawn_at, atol=1.5)

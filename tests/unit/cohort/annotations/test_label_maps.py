@@ -7,6 +7,7 @@ import pytest
 
 from foundation.errors import ConfigError, DataError
 from tests.unit.cohort.annotations.conftest import AFFINE, SHAPE, save
+from tests.unit.cohort.test_imaging import turned
 
 SOURCE = {"format": "nifti", "files": "{patient}/mask.nii.gz"}
 
@@ -77,6 +78,16 @@ def test_a_mask_that_does_not_fit_is_set_aside(tmp_path, images, prepared, fault
     assert cohort.annotation("tumour", 0) is None and cohort.present_NM[0, 0]
     assert cohort.manifest.annotations["tumour"].patients == 1
     assert reason in faults()["P1"] and list(faults()) == ["P1"]
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAI", "SPL"])
+def test_the_same_voxels_in_another_order_are_the_same_mask(tmp_path, images, prepared, codes):
+    save(tmp_path / "P1" / "mask.nii.gz", labels(1))
+    save(tmp_path / "P2" / "mask.nii.gz", *turned(labels(1), AFFINE, codes))
+    cohort = prepared({"tumour": {"image": "mri", "source": SOURCE, "regions": {"core": 1}}}, size=[8, 12, 6])
+    one, other = (cohort.annotation("tumour", row) for row in (0, 1))
+    np.testing.assert_array_equal(other.regions, one.regions)
+    assert one.regions.any()
 
 
 def test_values_left_out_are_no_region_and_no_fault(tmp_path, images, prepared):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from foundation.cohort.prepare import prepare
 from foundation.cohort.store import PreparedCohort
 from foundation.data.alignment import align
 from foundation.data.dataset import CohortDataset, load
@@ -17,6 +18,8 @@ from foundation.data.sampler import PatientOrder
 from foundation.data.scaling import fit_preprocessing
 from foundation.errors import ConfigError, DataError, StoreError
 from foundation.files.cache import CacheConfig
+from foundation.progress import Silent
+from foundation.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +220,18 @@ def test_the_cache_stays_within_its_bound_while_a_run_reads(local, simulated, se
             most = max(most, sum(path.stat().st_size for path in files))
     assert_same(ours, batches_of(local, batches=12))
     assert 4 * largest < most <= 6 * largest + small
+
+
+def test_annotations_at_a_url_are_those_of_the_folder(tmp_path, serve, cache):
+    simulate(tmp_path / "source", 10, 3, lambda done, total: None, annotations=True)
+    prepare(tmp_path / "source" / "cohort.yaml", out=tmp_path / "cohort", workers=1, progress=Silent())
+    here = PreparedCohort(tmp_path / "cohort")
+    there = PreparedCohort(serve(tmp_path / "cohort").url, cache=cache)
+    drawn = [row for row in range(len(here)) if here.annotation("tumour", row) is not None]
+    assert drawn
+    for row in range(len(here)):
+        one, other = here.annotation("tumour", row), there.annotation("tumour", row)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(other.regions, one.regions)
+            np.testing.assert_array_equal(other.kept, one.kept)
