@@ -81,7 +81,7 @@ class Finder:
 
     Attributes:
         document: What it is of.
-        tensors: Means and scales [F] of what surrounds a voxel, and weights and biases with a leading axis of `SHARES`.
+        tensors: Means and scales of what surrounds a voxel, weights and biases, each with a leading axis of `SHARES`.
     """
 
     document: Document
@@ -123,7 +123,7 @@ class Finder:
                     fix="leave it out, or annotate more images",
                 )
         empty = cls(document, {})
-        reader = unscaled(cohort, entry.image, document.form.channels)
+        reader = unscaled(cohort, entry.image, document.form)
         progress = progress or Silent()
         progress.start(f"learning to find '{annotation}'", len(rows), "images")
         parts = []
@@ -133,13 +133,9 @@ class Finder:
         progress.finish()
         sizes = [len(x_VF) for x_VF, *_ in parts]
         x_VF, y_VR, weight_VR = (torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True))
-        tensors: dict[str, Tensor] = {"mean": x_VF.mean(dim=0), "scale": x_VF.std(dim=0) + 1e-3}
-        x_VF = (x_VF - tensors["mean"]) / tensors["scale"]
         share_V = torch.from_numpy(np.repeat(shares_N, sizes))
         nets = [_fit(x_VF[share_V != k], y_VR[share_V != k], weight_VR[share_V != k], seed + k) for k in range(SHARES)]
-        for name in nets[0]:
-            tensors[name] = torch.stack([net[name] for net in nets])
-        return cls(document, tensors)
+        return cls(document, {name: torch.stack([net[name] for net in nets]) for name in nets[0]})
 
     @property
     def name(self) -> str:
@@ -153,7 +149,7 @@ class Finder:
 
     def found(self, cohort: PreparedCohort, row: int) -> np.ndarray:
         """[R, *shape] float32 from 0 to 1: how surely each voxel of a record's image is of each region."""
-        reader = unscaled(cohort, self.document.image, self.document.form.channels)
+        reader = unscaled(cohort, self.document.image, self.document.form)
         seen, _ = self._read(reader, row)
         return self._map(seen, self._share(cohort, row))
 
@@ -165,7 +161,7 @@ class Finder:
         """
         values_NF = np.full((len(rows), len(self.features)), np.nan, dtype=np.float32)
         here = np.flatnonzero(_has(cohort, self.document.image, rows))
-        reader = unscaled(cohort, self.document.image, self.document.form.channels)
+        reader = unscaled(cohort, self.document.image, self.document.form)
         progress = progress or Silent()
         progress.start(f"finding '{self.document.annotation}'", len(here), "images")
         for n in here.tolist():
@@ -210,10 +206,9 @@ class Finder:
 
     def _map(self, seen: Surroundings, share: int) -> np.ndarray:
         """[R, *shape] what a network finds, smoothed within the tissue."""
-        tensors = self.tensors
-        x_VF = (torch.from_numpy(seen.x_VF) - tensors["mean"]) / tensors["scale"]
+        tensors = {name: tensor[share] for name, tensor in self.tensors.items()}
         with torch.no_grad():
-            found_RV = torch.sigmoid(_forward({n: t[share] for n, t in tensors.items() if "." in n}, x_VF)).T.numpy()
+            found_RV = torch.sigmoid(_forward(tensors, _scaled(tensors, torch.from_numpy(seen.x_VF)))).T.numpy()
         maps = np.zeros((len(found_RV), *seen.tissue_XYZ.shape), dtype=np.float32)
         maps[:, seen.tissue_XYZ] = found_RV
         widths = [0.0, *(SMOOTH * width for width in self._width)]
@@ -282,8 +277,14 @@ def _forward(tensors: Mapping[str, Tensor], x_VF: Tensor) -> Tensor:
     return functional.linear(x_VF, tensors["2.weight"], tensors["2.bias"])
 
 
+def _scaled(tensors: Mapping[str, Tensor], x_VF: Tensor) -> Tensor:
+    return (x_VF - tensors["mean"]) / tensors["scale"]
+
+
 def _fit(x_VF: Tensor, y_VR: Tensor, weight_VR: Tensor, seed: int) -> dict[str, Tensor]:
-    """The parameters of one network."""
+    """The parameters of one network, and the means and scales of what it reads."""
+    scaling = {"mean": x_VF.mean(dim=0), "scale": x_VF.std(dim=0) + 1e-3}
+    x_VF = _scaled(scaling, x_VF)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         sizes = [x_VF.shape[1], WIDTH, WIDTH, y_VR.shape[1]]
@@ -302,7 +303,7 @@ def _fit(x_VF: Tensor, y_VR: Tensor, weight_VR: Tensor, seed: int) -> dict[str, 
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    return {**scaling, **{name: parameter.detach().clone() for name, parameter in parameters.items()}}
 
 
 def dice(found: np.ndarray, drawn: np.ndarray) -> float:
