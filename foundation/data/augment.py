@@ -87,7 +87,6 @@ class Augmentation(Config):
         self,
         regions_BRXYZ: torch.Tensor,
         *,
-        channels: int,
         mirror: Sequence[str],
         spacing: Sequence[float],
         name: str,
@@ -99,7 +98,6 @@ class Augmentation(Config):
 
         Args:
             regions_BRXYZ: Bool, [B, R, X, Y, Z] or [B, R, X, Y]; outside of the image there is no region.
-            channels: How many the image has.
             mirror: As for `apply`.
             spacing: As for `apply`.
             name: Of the image modality.
@@ -110,7 +108,7 @@ class Augmentation(Config):
         Returns:
             The moved regions, same shape.
         """
-        draws = _draws(regions_BRXYZ.ndim - 2, channels, name, records, epochs, seed)
+        draws = _draws(regions_BRXYZ.ndim - 2, 0, name, records, epochs, seed)
         return self._geometry(regions_BRXYZ.float(), draws, mirror, spacing, "nearest") > 0
 
     def _geometry(
@@ -143,6 +141,7 @@ class Augmentation(Config):
 def _draws(
     axes: int, channels: int, name: str, records: Sequence[str], epochs: Sequence[int] | np.ndarray, seed: int
 ) -> Draws:
+    # Those of channels come last: regions have none, and the same draws before.
     counts = [axes, axes, axes, 1, channels, channels]
     drawn = draw(seed, f"augmentation of {name}", records, epochs, sum(counts))
     flip, *others = np.split(drawn, np.cumsum(counts[:-1]), axis=1)

@@ -208,11 +208,10 @@ class CohortDataset(Dataset[Batch]):
         self, image: str, regions_BRXYZ: torch.Tensor, records: list[str], epochs: np.ndarray
     ) -> torch.Tensor:
         assert self.augmentation is not None
-        channels = len(self.aligned.preprocessing.images()[image].channels)
         if not len(records):
             return regions_BRXYZ
         return self.augmentation.apply_to_regions(
-            regions_BRXYZ, channels=channels, records=records, epochs=epochs, **self._geometry(image)
+            regions_BRXYZ, records=records, epochs=epochs, **self._geometry(image)
         )
 
     def _augment(

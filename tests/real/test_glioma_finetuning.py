@@ -50,6 +50,7 @@ def metrics(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("glioma")
     spec = yaml.safe_load(COHORT.read_text(encoding="utf-8"))
     spec["modalities"] = {name: entry for name, entry in spec["modalities"].items() if name in ("rna", "clinical")}
+    del spec["annotations"]
     (folder / "cohort.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
     prepare(folder / "cohort.yaml", out=folder / "cohort", root=real_data / "tcga_glioma", workers=1, progress=Silent())
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")

@@ -38,6 +38,7 @@ def cohorts(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gliomas, with the unit of their RNA as it is and as the other cohort says it, and two other cancers."""
     folder = tmp_path_factory.mktemp("two")
     glioma = yaml.safe_load((CONFIGS / "cohorts" / "tcga-glioma.yaml").read_text(encoding="utf-8"))
+    del glioma["annotations"]
     for name, kept, unit in (("other-unit", ["rna"], None), ("glioma", ["mri", "rna"], UNIT)):
         modalities = {modality: glioma["modalities"][modality] for modality in kept}
         modalities["rna"] |= {} if unit is None else {"unit": unit}

@@ -146,12 +146,16 @@ def test_every_yaml_is_valid(tmp_path):
     from foundation.config import load_config
 
     # What tells a document of each kind from others, and the class of it.
-    kinds = {"design": None, "patients": CohortSpec, "towers": Network, "tasks": FinetuneConfig}
+    kinds = {"design": None, "patients": CohortSpec, "towers": Network, "tasks": FinetuneConfig, "annotations": None}
     seen = set()
     for position, text in enumerate(blocks("yaml", *(page for page in PAGES if page != PART))):
         document = yaml.safe_load(text)
         key = next(key for key in kinds if key in document)
         seen.add(key)
+        if key == "annotations":  # A part of a cohort: that of its page.
+            [cohort, _] = blocks("yaml", DOCS / "cohorts.md")
+            assert {*CohortSpec.model_validate(yaml.safe_load(cohort) | document).annotations} == {*document[key]}
+            continue
         path = tmp_path / (ABOUT if key == "design" else f"{position}.yaml")
         path.write_text(text)
         if kind := kinds[key]:
@@ -165,7 +169,7 @@ def test_every_yaml_is_valid(tmp_path):
 
 @pytest.mark.parametrize("page", [README, DOCS / "finetuning.md"], ids=lambda page: page.name)
 def test_tasks_fit_the_cohort_of_the_pages(page):
-    (cohort,), (run,) = ([yaml.safe_load(text) for text in blocks("yaml", of)] for of in (DOCS / "cohorts.md", page))
+    (cohort, *_), (run,) = ([yaml.safe_load(text) for text in blocks("yaml", of)] for of in (DOCS / "cohorts.md", page))
     assert {task["endpoint"]: task["task"] for task in run["tasks"]} == {
         name: endpoint["kind"] for name, endpoint in cohort["endpoints"].items()
     }

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from foundation.cohort.resampling import SAME_PLACE, zooms
+from foundation.cohort.resampling import zooms
 from foundation.cohort.sources.base import Scan, SourceConfig, Volume
 from foundation.errors import DataError
 from foundation.registry import Registry
@@ -23,6 +23,10 @@ Values = Mapping[str, Sequence[int | str]]
 
 ALL = "all regions"
 """The channel of a drawing that holds every region."""
+
+
+SAME_CORNER = 0.1
+"""Voxels that the corners of two grids may lie apart: headers round places, each format in its own way."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,12 @@ class Grid:
         return cls(np.asarray(volume.affine, dtype=np.float64), (*volume.voxels.shape, 1)[:3], volume.placed)
 
     def __str__(self) -> str:
+        from nibabel.orientations import aff2axcodes
+
         spacing = " x ".join(f"{zoom:.4g}" for zoom in zooms(self.affine))
         corner = ", ".join(f"{place:.5g}" for place in self.affine[:3, 3].tolist())
-        where = f" of {spacing} mm from ({corner})" if self.placed else ", at no stated place"
+        axes = "".join(aff2axcodes(self.affine))
+        where = f" of {spacing} mm in {axes} from ({corner})" if self.placed else ", at no stated place"
         return f"{' x '.join(map(str, self.shape))} voxels{where}"
 
     def is_that_of(self, other: Grid) -> bool:
@@ -58,7 +65,7 @@ class Grid:
         along = np.abs(from_other[:3, :3]).argmax(axis=0)
         corners = np.array([*np.ndindex(2, 2, 2)]) * self.shape - 0.5
         there = corners @ from_other[:3, :3].T + from_other[:3, 3]
-        at_low, at_high = np.abs(there + 0.5) < SAME_PLACE, np.abs(there + 0.5 - other.shape) < SAME_PLACE
+        at_low, at_high = np.abs(there + 0.5) < SAME_CORNER, np.abs(there + 0.5 - other.shape) < SAME_CORNER
         return (
             sorted(along) == [0, 1, 2]
             and self.shape == tuple(other.shape[a] for a in along)
@@ -153,7 +160,10 @@ def same_grid(volume: Volume, grids: Sequence[Grid], where: Path) -> Grid:
             where=str(where),
             fix="write the mask on the grid of the image that it was drawn on, or correct `channel`",
         )
-    return own if own.placed else found
+    if not own.placed:
+        return found
+    # Exactly on the voxels of the image, whatever the two headers rounded.
+    return Grid(found.affine @ np.rint(np.linalg.solve(found.affine, own.affine)), own.shape, own.placed)
 
 
 def only_grid(grids: Sequence[Grid], where: Path) -> Grid:

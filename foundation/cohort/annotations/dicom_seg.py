@@ -61,10 +61,11 @@ class DicomSegSource(DicomObjectSource):
             )
         regions = {region: np.zeros(grid.shape, dtype=bool) for region in region_of}
         for number, (plane, frame) in enumerate(zip(planes, frames, strict=True)):
-            for region, wanted in region_of.items():
-                with damage_named(path):
-                    drawn = _drawn(dataset, number, frame, wanted)
-                _place(regions[region], drawn, plane, grid, path)
+            with damage_named(path):
+                drawn = _drawn(dataset, number, frame)
+            for segment, mask in drawn.items():
+                for region in (region for region, wanted in region_of.items() if segment in wanted):
+                    _place(regions[region], mask, plane, grid, path)
         return Drawing(grid, regions)
 
 
@@ -112,12 +113,12 @@ def _lies_on(plane: np.ndarray, shape: tuple[int, ...], grid: Grid) -> bool:
     return bool(near and (apart == [shape[2] - 1, shape[1] - 1]).all())
 
 
-def _drawn(dataset: Dataset, frame: int, stored: np.ndarray, wanted: list[int]) -> np.ndarray:
-    """[rows, columns] bool: the pixels of one of some segments in a frame."""
+def _drawn(dataset: Dataset, frame: int, stored: np.ndarray) -> dict[int, np.ndarray]:
+    """Number of each segment in a frame to its pixels, [rows, columns] bool."""
     if str(dataset.SegmentationType) == "LABELMAP":
-        return np.isin(stored, wanted)
+        return {number: stored == number for number in np.unique(stored).tolist() if number}
     number = int(_groups(dataset, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-    return stored.astype(bool) if number in wanted else np.zeros(stored.shape, dtype=bool)
+    return {number: stored.astype(bool)}
 
 
 def _place(region: np.ndarray, drawn: np.ndarray, plane: np.ndarray, grid: Grid, path: Path) -> None:

@@ -100,7 +100,7 @@ def test_an_image_that_is_its_own_mask_moves_with_it(spacing):
     there = torch.ones(16, 1, dtype=torch.bool)
     for augmentation in (FLIPS, MOVES):
         image = augmentation.apply(mask.float(), there, floor_C=[0.0], records=records, epochs=epochs, **where)
-        moved = augmentation.apply_to_regions(mask, channels=1, records=records, epochs=epochs, **where)
+        moved = augmentation.apply_to_regions(mask, records=records, epochs=epochs, **where)
         assert moved[image > 0.999].all() and not moved[image < 0.001].any()
         assert (moved != mask).flatten(1).any(dim=1).sum() > 8
         if augmentation is FLIPS:
@@ -114,7 +114,7 @@ def test_a_flat_image_that_is_its_own_mask_moves_with_it():
     mask = torch.from_numpy(blobs(6, (20, 16), 2))[:, None]
     where = {"mirror": ["y"], "spacing": (1.0, 2.0), "name": "x", "seed": 0, "records": [*"abcdef"], "epochs": [0] * 6}
     image = MOVES.apply(mask.float(), torch.ones(6, 1, dtype=torch.bool), floor_C=[0.0], **where)
-    moved = MOVES.apply_to_regions(mask, channels=1, **where)
+    moved = MOVES.apply_to_regions(mask, **where)
     assert moved[image > 0.999].all() and not moved[image < 0.001].any()
 
 

@@ -67,8 +67,13 @@ def test_a_missing_mask_is_missing_and_an_empty_one_empty(tmp_path, images, prep
         (labels(1).astype(np.float32) * 0.4, AFFINE, "holds 0.4, which no region has"),
         (labels(1)[:-1], AFFINE, "lies on another grid than its image: 9 x 9 x 6 voxels"),
         (labels(1), AFFINE + np.outer([1, 0, 0, 0], [0, 0, 0, 1]), "another grid"),
-        (labels(1), np.diag([1.0, -1, 2, 1]), "another grid"),
+        (
+            labels(1),
+            np.diag([1.0, -1, 2, 1]),
+            "2 mm in RPS from (0, 0, 0), not 10 x 9 x 6 voxels of 1 x 1 x 2 mm in LPS",
+        ),
         (labels(1), np.diag([-1.0, -1, 2.2, 1]), "another grid"),
+        (labels(1), AFFINE + np.outer([0.2, 0, 0, 0], [0, 0, 0, 1]), "another grid"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_set_aside(tmp_path, images, prepared, faults, voxels, affine, reason):
@@ -78,6 +83,15 @@ def test_a_mask_that_does_not_fit_is_set_aside(tmp_path, images, prepared, fault
     assert cohort.annotation("tumour", 0) is None and cohort.present_NM[0, 0]
     assert cohort.manifest.annotations["tumour"].patients == 1
     assert reason in faults()["P1"] and list(faults()) == ["P1"]
+
+
+def test_what_a_header_rounds_makes_no_other_grid(tmp_path, images, prepared):
+    save(tmp_path / "P1" / "mask.nii.gz", labels(1))
+    save(tmp_path / "P2" / "mask.nii.gz", labels(1), AFFINE + 0.02 * np.outer([1, -1, -5, 0], [0, 0, 0, 1]))
+    halved = {"size": [10, 9, 3], "stretch": ["z"]}  # each place is halfway between two voxels
+    cohort = prepared({"tumour": {"image": "mri", "source": SOURCE, "regions": {"core": 1}}}, **halved)
+    np.testing.assert_array_equal(*(cohort.annotation("tumour", row).regions for row in (0, 1)))
+    assert cohort.annotation("tumour", 0).regions.any()
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LAI", "SPL"])
