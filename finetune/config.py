@@ -19,6 +19,7 @@ from foundation.data.augment import Augmentation
 from foundation.data.modality_dropout import ModalityDropout
 from foundation.data.scaling import PreprocessingConfig
 from foundation.files.cache import CacheConfig
+from foundation.finding.finder import names_of
 from foundation.hub.address import pinned
 from foundation.model import model_folder
 from foundation.model.fusion.base import fusions
@@ -144,6 +145,11 @@ class FinetuneConfig(Config):
         description="Omics modalities, such as clinical, whose values heads read beside the embedding; the model need "
         "not know them.",
     )
+    find: list[str] = Field(
+        default=[],
+        description="Annotations of the cohort whose regions are found in every image, as drawn on those of training "
+        "patients; heads and a linear model read what is found in numbers.",
+    )
     reads: list[Kind] = Field(
         default=list(ALL),
         description="What heads read beside the fused embedding: towers, each tower's own embedding; modalities, that "
@@ -217,6 +223,10 @@ class FinetuneConfig(Config):
         }  # fmt: skip
         chosen = [] if self.pretrain == "none" else self.compare
         return {OURS: self.adapt, **{name: others[name] for name in chosen if others[name] != self.adapt}}
+
+    def read_by_heads(self) -> list[str]:
+        """Omics modalities whose values heads read one by one: covariates, and what is found in images."""
+        return [*self.covariates, *names_of(self.find)]
 
     def members(self, *, pretrained: bool = True) -> list[str]:
         """Networks that may be kept; without those that begin with a pretrained model, if asked."""

@@ -13,6 +13,7 @@ from finetune.base_model import BaseModel, Pretrain, base_model, untrained
 from finetune.config import FROM_SCRATCH, KEPT, OURS, UNPRETRAINED, FinetuneConfig
 from finetune.methods.adapt import adapt
 from finetune.methods.choose import Learning
+from finetune.methods.found import FINDING, write_found
 from finetune.methods.heads import Head
 from finetune.methods.kept import write_kept
 from finetune.methods.linear import readable, write_linear
@@ -66,7 +67,8 @@ def methods_of(config: FinetuneConfig, fold: Fold) -> list[Method]:
         if labels < len(fold.train)
     ]
     without = [Method(UNPRETRAINED)] if FROM_SCRATCH in config.methods() else []
-    return [*networks, Method(LINEAR), Method(KEPT), *without, *few]
+    finding = [Method(FINDING)] if config.find else []
+    return [*finding, *networks, Method(LINEAR), Method(KEPT), *without, *few]
 
 
 def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, done: Callable[[], None]) -> None:
@@ -82,10 +84,14 @@ def run_fold(study: Study, fold: Fold, folder: Path, pretrain: Pretrain | None, 
     waiting = [method for method in methods_of(study.config, fold) if not is_done(folder / method.folder)]
     base: BaseModel | None = None
     beginnings: Beginnings = {}
+    if waiting:
+        study = study.finding(fold)
     for method in waiting:
         few = study.few(fold, method.labels)
         with replacing(folder / method.folder) as partial:
-            if method.name == LINEAR:
+            if method.name == FINDING:
+                write_found(study, fold, partial)
+            elif method.name == LINEAR:
                 write_linear(study, few, partial, keep=fold.name == FINAL)
             elif method.name in (KEPT, UNPRETRAINED):
                 said = _said(study, folder, pretrained=method.name == KEPT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ from foundation.data.batch import Batch
 from foundation.data.preprocessing import Preprocessing
 from foundation.files.hashing import sha256_of
 from foundation.files.whole import replacing
+from foundation.finding.cohort import FoundCohort
+from foundation.finding.finder import Finder
 from foundation.model import model_folder
 from foundation.progress import Progress
 from foundation.wording import counted
@@ -45,6 +47,9 @@ NOVELTY = "novelty."
 """And of those that tell what is ordinary."""
 
 OBSERVED = "observed"
+FINDERS = "finders"
+"""Folder of what finds regions in images, by annotation."""
+
 LINEAR = "linear"
 """Folder of linear models, by baseline and endpoint."""
 
@@ -111,6 +116,14 @@ def write(
     document.write(folder / DOCUMENT)
 
 
+def write_finders(folder: Path, finders: Mapping[str, Finder | None]) -> None:
+    """Write what finds regions in images into the folder that `write` wrote to."""
+    (folder / FINDERS).mkdir()
+    for annotation, finder in finders.items():
+        assert finder is not None
+        finder.write(folder / FINDERS / f"{annotation}.safetensors")
+
+
 def gather(run: Path, kept: Path, networks: Mapping[str, Path], linear: Path) -> None:
     """Bring what is kept together in a run folder; it appears there only when it is whole.
 
@@ -125,6 +138,8 @@ def gather(run: Path, kept: Path, networks: Mapping[str, Path], linear: Path) ->
     with replacing(run / KEPT) as partial:
         for name in (DOCUMENT, TENSORS):
             shutil.copy(kept / name, partial / name)
+        if (kept / FINDERS).is_dir():
+            shutil.copytree(kept / FINDERS, partial / FINDERS)
         for method in used:
             if method not in NETWORKS:
                 shutil.copytree(linear / method, partial / LINEAR / method)
@@ -144,6 +159,7 @@ class KeptPredictor:
         modalities: That may be seen of a patient.
         uncertain: Task to what was learned of how far its predictions can be off.
         novelty: How unlike the training patients somebody is.
+        finders: Annotation to what finds its regions in images.
     """
 
     weights: Mapping[str, Mapping[str, float]]
@@ -153,6 +169,7 @@ class KeptPredictor:
     modalities: tuple[str, ...]
     uncertain: Mapping[str, Sequence[Uncertain]]
     novelty: Novelty
+    finders: Mapping[str, Finder] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: Path, device: torch.device | None = None) -> KeptPredictor:
@@ -183,7 +200,14 @@ class KeptPredictor:
             for method in used
             if method not in NETWORKS
         }
-        return cls(document.weights, fitted, networks, linear, document.modalities, uncertain, novelty)
+        finders = {path.stem: Finder.read(path) for path in sorted((folder / FINDERS).glob("*.safetensors"))}
+        return cls(document.weights, fitted, networks, linear, document.modalities, uncertain, novelty, finders)
+
+    def finding(self, cohort: PreparedCohort) -> PreparedCohort:
+        """A cohort with what is found in its images, where anything is."""
+        if not self.finders or isinstance(cohort, FoundCohort):
+            return cohort
+        return FoundCohort(cohort, self.finders)
 
     def predict(
         self,
@@ -210,6 +234,7 @@ class KeptPredictor:
         Raises:
             DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
         """
+        cohort = self.finding(cohort)
         refuse_nothing_shared(self.modalities, cohort)
         rows = np.arange(len(cohort)) if rows is None else rows
         said = self._of_networks(cohort, rows, progress)
@@ -237,6 +262,7 @@ class KeptPredictor:
         Raises:
             DataError: The cohort was prepared otherwise, or shares too little with what a method knows.
         """
+        cohort = self.finding(cohort)
         refuse_nothing_shared(self.modalities, cohort)
         rows = np.arange(len(cohort))
         linear = [model for models in self.linear.values() for model in models.values()]

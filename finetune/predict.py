@@ -146,5 +146,6 @@ def preprocessing_of(folder: Path) -> Preprocessing:
     modalities = dict(Preprocessing.read(folder / MODEL).modalities)
     for network in predictor.networks.values():
         modalities |= network.preprocessing.modalities
-    known = {name: scaling for name, scaling in modalities.items() if name in predictor.modalities}
+    found = {finder.name for finder in predictor.finders.values()}
+    known = {name: s for name, s in modalities.items() if name in predictor.modalities and name not in found}
     return Preprocessing.read(folder / MODEL).model_copy(update={"modalities": known})

@@ -19,6 +19,7 @@ from finetune.fold import FINAL, LINEAR, Method
 from finetune.kept_predictor import gather
 from finetune.methods.adapted import EVERYTHING
 from finetune.methods.baselines import BASELINES
+from finetune.methods.found import FILE as FOUND_FILE
 from finetune.methods.kept import FILE as KEPT_FILE
 from finetune.methods.linear import MODELS, readable
 from finetune.methods.network import CHOICE, PREDICTIONS, STEPS
@@ -67,6 +68,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
             "from": "path" if isinstance(config.pretrain, Path) else config.pretrain,
             "tested_though_seen": int(study.seen[study.tested].sum()),
         },
+        **_finding(out),
         "adaptation": next(choice["adaptation"] for choice in choices if choice["method"] == OURS),
         "cohort": study.cohort.manifest.name,
         "modalities": list(study.modalities),
@@ -82,6 +84,24 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
     if config.final:
         _publish_final(out, config.members())
     return metrics
+
+
+def _finding(out: Path) -> dict[str, Any]:
+    """How well regions were found in test patients: of each annotation and region mean, median and number of images."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for text in _of_methods(out, FOUND_FILE):
+        for annotation, regions in json.loads(text).items():
+            for region, of_fold in regions.items():
+                values.setdefault(annotation, {}).setdefault(region, []).extend(of_fold)
+    told = {
+        annotation: {
+            region: {"dice": float(np.mean(v)), "median": float(np.median(v)), "images": len(v)}
+            for region, v in regions.items()
+            if v
+        }
+        for annotation, regions in values.items()
+    }
+    return {"found": told} if told else {}
 
 
 def _of_methods(out: Path, name: str) -> list[str]:

@@ -29,6 +29,7 @@ from foundation.errors import ConfigError, nearest
 from foundation.files.hashing import sha256_of
 from foundation.files.identity import hashes_of
 from foundation.files.lock import claimed_part, claimed_run, refuse_foreign
+from foundation.finding.cohort import FoundCohort
 from foundation.model.seen_patients import SeenPatients
 from foundation.progress import Progress, Silent
 from foundation.wording import counted
@@ -144,7 +145,8 @@ def _run(study: Study, folds: Sequence[Fold], progress: Progress | None, pretrai
     told = [sentence for task in study.unfitted for sentence in remarks(study, task)]
     told += inner_folds_by_patient(study.inner_by_patient())
     told += [f"{counted(n, 'patient')} left out: {reason}." for reason, n in study.folds.left_out.items()]
-    print("\n".join([summary_of(study, study.folds.folds[0]), *_not_shared(study), *told]), flush=True)
+    first = study.finding(study.folds.folds[0], progress)
+    print("\n".join([summary_of(first, study.folds.folds[0]), *_not_shared(first), *told]), flush=True)
     run_all(Job(study, out / FOLDS, pretrain), folds, progress or Silent())
     return add_seconds(out, folds[0].name, time.monotonic() - began)
 
@@ -152,9 +154,12 @@ def _run(study: Study, folds: Sequence[Fold], progress: Progress | None, pretrai
 def make_study(config: FinetuneConfig) -> Study:
     """Open the cohort and split its patients, refusing what cannot be evaluated."""
     cohort = PreparedCohort(config.cohort, cache=config.cache)
+    known = cohort.modalities
+    if config.find:
+        cohort = FoundCohort(cohort, dict.fromkeys(config.find))
     network = config.to_be_built()
     if network is not None:
-        return Study.of(config, cohort, network.preprocessing.modalities or cohort.modalities, None)
+        return Study.of(config, cohort, network.preprocessing.modalities or known, None)
     folder = config.model_folder()
     assert folder is not None
     _refuse_no_model(folder)

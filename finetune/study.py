@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Literal
@@ -23,7 +23,10 @@ from foundation.data.preprocessing import Preprocessing
 from foundation.data.presence import observed_N
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import ConfigError, nearest
+from foundation.finding.cohort import FoundCohort, FoundEntry
+from foundation.finding.finder import Finder, names_of
 from foundation.model.seen_patients import SeenPatients
+from foundation.progress import Progress
 from foundation.randomness import permutation
 from foundation.wording import counted
 
@@ -171,6 +174,18 @@ class Study:
             task.fit(self.truth(train), self.groups(train))
         return fitted
 
+    def finding(self, fold: Fold, progress: Progress | None = None) -> Study:
+        """The study of one fold, whose cohort has what is found in images by what its training records taught.
+
+        Raises:
+            ConfigError: Too few of them have a drawing.
+        """
+        if not isinstance(self.cohort, FoundCohort):
+            return self
+        of = self.cohort.of
+        learned = {name: Finder.learn(of, name, fold.train, self.config.seed, progress) for name in self.config.find}
+        return replace(self, cohort=FoundCohort(of, learned, progress))
+
     def fit_heads_only(self, fold: Fold) -> Preprocessing | None:
         """Scaling of the covariates that the model does not know, fitted on training rows; None where it knows all."""
         if not self.heads_only:
@@ -237,7 +252,7 @@ def _has(cohort: PreparedCohort, name: str) -> np.ndarray:
 def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str]) -> tuple[str, ...]:
     """What may be seen of a patient: what the model knows, and covariates whether it does or not."""
     omics = [name for name, entry in cohort.manifest.modalities.items() if entry.kind == "omics"]
-    read = [*known, *config.covariates]
+    read = [*known, *config.read_by_heads()]
     for name in config.modalities:
         if name not in cohort.modalities:
             fix = nearest(name, cohort.modalities)
@@ -245,14 +260,18 @@ def _allowed(config: FinetuneConfig, cohort: PreparedCohort, known: Sequence[str
         if name not in read:
             fix = "name it among `covariates` too, and heads alone read it" if name in omics else nearest(name, known)
             raise ConfigError(f"the model knows no modality '{name}'", where="modalities", fix=fix)
-    for name in config.covariates:
+    for name in config.read_by_heads():
         if name not in omics:
             what = f"no omics modality of the cohort is called '{name}'"
             raise ConfigError(what, where="covariates", fix=nearest(name, omics))
-        if config.modalities and name not in config.modalities:
+        entry = cohort.manifest.modalities[name]
+        of = entry.image if isinstance(entry, FoundEntry) else name
+        if config.modalities and of not in config.modalities:
             fix = "add it to `modalities`, or leave it out of `covariates`"
-            raise ConfigError(f"'{name}' may not be seen: `modalities` leaves it out", where="covariates", fix=fix)
-    return tuple(name for name in cohort.modalities if name in (config.modalities or read))
+            raise ConfigError(f"'{of}' may not be seen: `modalities` leaves it out", where="covariates", fix=fix)
+    # What is found in an image is seen of the image.
+    allowed = [*config.modalities, *names_of(config.find)] if config.modalities else read
+    return tuple(name for name in cohort.modalities if name in allowed)
 
 
 def _refuse_twins(built: Sequence[Task]) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.model_hub import TOKEN, Hub, hub_here, use
+
+if TYPE_CHECKING:
+    from foundation.cohort.store import PreparedCohort
 
 # Before any library that reads them is imported: conftest.py comes first, in every worker process too.
 os.environ.update(
@@ -57,6 +61,20 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = _state(folder)
     yield folder
     assert _state(folder) == before, "a test wrote to the cohort that all tests share"
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
+    """A simulated cohort of 72 patients in which the tumour of every second who was scanned is drawn."""
+    from foundation.cohort.prepare import prepare
+    from foundation.cohort.store import PreparedCohort
+    from foundation.progress import Silent
+    from foundation.simulation.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("drawn")
+    simulate(folder / "source", patients=72, seed=3, progress=lambda done, total: None, annotations=True)
+    prepare(folder / "source" / "cohort.yaml", out=folder / "cohort", workers=1, progress=Silent())
+    return PreparedCohort(folder / "cohort")
 
 
 @pytest.fixture(scope="session")

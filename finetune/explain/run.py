@@ -89,6 +89,7 @@ def explain(
     opened.verify(progress)
     series = SourceSeries(sources, opened) if sources is not None else None
     kept = KeptPredictor.read(run, device)
+    opened = kept.finding(opened)
     sentences = _sentences(kept, opened)
     of_omics = Explainer.of(kept, opened)
     rows, shown = _rows(kept, opened, patients)

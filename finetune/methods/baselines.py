@@ -20,17 +20,21 @@ from finetune.splits import Fold
 from foundation.cohort.manifest import ImageEntry
 from foundation.cohort.store import PreparedCohort
 from foundation.errors import ConfigError, nearest
+from foundation.finding.cohort import FoundEntry
 from foundation.linear.learners import LEARNERS, Learner, Parts
 from foundation.linear.selection import choose_penalty
 
 MOLECULAR = "molecular"
 IMAGE = "image"
+FOUND = "found"
 
 BASELINES: dict[str, tuple[str, ...]] = {
     "clinical": (CLINICAL,),
     "image": (IMAGE,),
     "omics": (MOLECULAR,),
     "clinical + omics": (CLINICAL, MOLECULAR),
+    "found regions": (FOUND,),
+    "clinical + found regions": (CLINICAL, FOUND),
 }
 """Name to the kinds of modalities that it reads."""
 
@@ -260,6 +264,8 @@ def _kinds(cohort: PreparedCohort, modalities: Sequence[str] | None) -> dict[str
     def kind(name: str) -> str:
         if isinstance(entries[name], ImageEntry):
             return IMAGE
+        if isinstance(entries[name], FoundEntry):
+            return FOUND
         return CLINICAL if name == CLINICAL else MOLECULAR
 
     return {name: kind(name) for name in modalities or cohort.modalities if name in entries}

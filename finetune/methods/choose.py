@@ -104,7 +104,7 @@ class Learning:
     def read(self, fold: Fold) -> Reading:
         """What heads read, learned on the training records."""
         config = self.study.config
-        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.covariates, self.heads_only)
+        return Reading.of(self.base, self.aligned, fold.train, config.reads, config.read_by_heads(), self.heads_only)
 
     def begin(self, fold: Fold, reading: Reading) -> Beginning:
         """Embed the training records with the model as it is, and choose the penalties of heads."""

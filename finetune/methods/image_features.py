@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foundation.cohort.store import PreparedCohort
-from foundation.data.alignment import Aligned, align
-from foundation.data.preprocessing import ImageScaling, Preprocessing
-from foundation.modality import ImageForm
+from foundation.data.alignment import Aligned, unscaled
 
 GRID = (8, 8, 4)
 """Cells along each axis; of an image of two axes the first two."""
@@ -58,7 +56,7 @@ class ImageFeatures:
             DataError: The voxels of an image are damaged.
         """
         if name not in self._aligned:
-            self._aligned[name] = self._unscaled(name)
+            self._aligned[name] = unscaled(self.cohort, name)
         present_NM, channels = self._aligned[name].presence(rows)
         acquired_NC = channels[name] & present_NM
         features_NCF = np.zeros((*acquired_NC.shape, self.count(self.cohort.image(name).shape)))
@@ -67,17 +65,6 @@ class ImageFeatures:
                 self._known[name, row] = self._features(name, row, acquired_C)
             features_NCF[n] = self._known[name, row]
         return features_NCF, acquired_NC
-
-    def _unscaled(self, name: str) -> Aligned:
-        """The cohort through a preprocessing that learned nothing: its own channels, intensities of 0 to 1."""
-        entry = self.cohort.image(name)
-        form = {key: getattr(entry, key) for key in ImageForm.model_fields}
-        count = len(entry.channels)
-        unit = ImageScaling(
-            channels=list(entry.channels), mean=[0.0] * count, std=[1.0] * count, patients=[0] * count, **form
-        )
-        of = self.cohort.manifest.name
-        return align(Preprocessing(cohort=of, patients=0, records=0, modalities={name: unit}), self.cohort)
 
     def _features(self, name: str, row: int, acquired_C: np.ndarray) -> np.ndarray:
         """[C, F] of one image."""

@@ -18,11 +18,18 @@ from foundation.data.preprocessing import ImageScaling, Preprocessing
 from foundation.data.presence import observed_N
 from foundation.data.scaling import PreprocessingConfig, fit_preprocessing
 from foundation.errors import DataError
+from foundation.finding.finder import FOUND_PREFIX
 
 CLINICAL = "clinical"
 """The omics modality that holds covariates: each of its features is read by itself."""
 
 COMPONENTS = 20
+
+
+def by_itself(name: str) -> bool:
+    """Whether each feature of a modality is read by itself: of covariates, and of what is found in images."""
+    return name == CLINICAL or name.startswith(FOUND_PREFIX)
+
 
 Block = tuple[np.ndarray, np.ndarray]
 """Values [N, F] of a modality, 0 where not observed, and bool [N, F], what was."""
@@ -32,7 +39,7 @@ Block = tuple[np.ndarray, np.ndarray]
 class Inputs:
     """What was learned on training rows: the same arrays read the same of a record to the last bit.
 
-    Columns are components of all that is not clinical, taken together; then of each modality the clinical features and
+    Columns are components of all that is not read by itself, taken together; then of each modality such features and
     which of them are missing, or which channels of an image are, or whether an omics modality is.
 
     Attributes:
@@ -119,7 +126,7 @@ class Inputs:
                 missing = len(scaling.channels)
             else:
                 width, missing = len(scaling.features), 1
-            if name == CLINICAL:
+            if by_itself(name):
                 found[name] = raw_DS[column : column + width]
                 column += 2 * width
             else:
@@ -231,7 +238,7 @@ def _imputed(blocks: Mapping[str, Block], center_F: np.ndarray) -> dict[str, Blo
 def _many(blocks: Mapping[str, Block], records: int) -> np.ndarray:
     """[N, P] values of all that has so many features that only its components are used."""
     return np.concatenate(
-        [np.zeros((records, 0)), *(block[0] for name, block in blocks.items() if name != CLINICAL)], axis=1
+        [np.zeros((records, 0)), *(block[0] for name, block in blocks.items() if not by_itself(name))], axis=1
     )
 
 
@@ -251,7 +258,7 @@ def _columns(
     columns: list[np.ndarray] = [_many(blocks, records) @ components_EP.T]
     for name, (values_NF, observed_NF) in blocks.items():
         assert preprocessing is not None
-        if name == CLINICAL:
+        if by_itself(name):
             columns += [values_NF, ~observed_NF]
             continue
         scaling = preprocessing.modalities[name]

@@ -22,6 +22,7 @@ from finetune.uncertainty.novelty import Novelty
 from finetune.uncertainty.of_task import learn, predictions
 from foundation.data.alignment import align
 from foundation.data.preprocessing import Preprocessing
+from foundation.finding.cohort import FoundCohort
 
 FILE = "kept.json"
 PREDICTIONS = "predictions.parquet"
@@ -59,6 +60,8 @@ def write_kept(
         declared = study.cohort.manifest.endpoints
         weights = {name: found["weights"] for name, found in document.items()}
         kept_predictor.write(folder, tasks, uncertain, novelty, weights, study.modalities, declared)
+        if isinstance(study.cohort, FoundCohort):
+            kept_predictor.write_finders(folder, study.cohort.finders)
     if len(test):
         pd.DataFrame({"row": test, "seen": EVERYTHING, **columns}).to_parquet(folder / PREDICTIONS, index=False)
 

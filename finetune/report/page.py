@@ -58,6 +58,10 @@ def _key_numbers(page: Page, metrics: Entry) -> None:
         for entry in tasks_of(metrics)
         if entry.get("events") is not None
     ]
+    for annotation, regions in (metrics.get("found") or {}).items():
+        facts += [
+            (f"{annotation}, {r}: how well it is found (Dice)", f"{told['dice']:.2f}") for r, told in regions.items()
+        ]
     if metrics.get("seconds") is not None:
         facts.append(("time", duration(metrics["seconds"])))
     if facts:

@@ -16,7 +16,7 @@ from foundation.cohort.united_forms import KEY_IN_YAML
 from foundation.data.preprocessing import ImageScaling, OmicsScaling, Preprocessing
 from foundation.data.presence import observed_N
 from foundation.errors import DataError
-from foundation.modality import ImageForm, OmicsForm
+from foundation.modality import ImageForm, ImageModality, OmicsForm
 from foundation.wording import counted, listed, percent
 
 # Two megabytes of float32 stay in a core's cache from the copy to the last step of scaling.
@@ -240,6 +240,26 @@ def _scale(voxels: np.ndarray, into: torch.Tensor, shift: float, factor: float, 
             return False
         block.clamp_(lowest, highest)
     return True
+
+
+def unscaled(cohort: PreparedCohort, name: str, like: ImageModality | None = None) -> Aligned:
+    """A cohort's images through a preprocessing that learned nothing: intensities of 0 to 1 between their own bounds.
+
+    Args:
+        cohort: The prepared cohort.
+        name: Of an image modality.
+        like: What images have to be, and the channels in their order; by default the cohort's own.
+
+    Raises:
+        DataError: The cohort has no such modality, it was prepared otherwise, or has none of the channels.
+    """
+    entry = cohort.image(name)
+    form = {key: getattr(like or entry, key) for key in ImageForm.model_fields}
+    channels = [*(like or entry).channels]
+    count = len(channels)
+    unit = ImageScaling(channels=channels, mean=[0.0] * count, std=[1.0] * count, patients=[0] * count, **form)
+    preprocessing = Preprocessing(cohort=cohort.manifest.name, patients=0, records=0, modalities={name: unit})
+    return align(preprocessing, cohort)
 
 
 def align(preprocessing: Preprocessing, cohort: PreparedCohort) -> Aligned:

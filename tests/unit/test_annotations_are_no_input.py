@@ -25,8 +25,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = np.arange(40)
 READERS = {"annotations", "annotated", "annotated_NR", "kept_NR", "annotation_entry"}
 
-MAY_KNOW = {"foundation/cohort", "foundation/data/batch.py", "foundation/data/dataset.py", "launch/cohort_table.py"}
-"""Where annotations are prepared, read back, and put into a batch beside its inputs; and shown."""
+MAY_KNOW = {
+    "foundation/cohort",
+    "foundation/data/batch.py",
+    "foundation/data/dataset.py",
+    "foundation/finding",
+    "finetune/config.py",
+    "finetune/kept_predictor.py",
+    "finetune/methods/found.py",
+    "finetune/results.py",
+    "finetune/report/page.py",
+    "launch/cohort_table.py",
+}
+"""Where annotations are prepared, read back, and put into a batch beside its inputs; where regions are found as they were
+drawn on others (tests/unit/finding holds that nobody's own drawing has a part in it); and where this is told."""
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ ROOMS = [
     "cohort",
     "simulation",
     "data",
+    "finding",
     "model",
     "objectives",
     "training",

@@ -20,6 +20,8 @@ MEANINGS = {
     "image": "a linear model of the scans' intensities on a coarse grid",
     "omics": "a linear model of the principal components of the omics",
     "clinical + omics": "a linear model of these two together",
+    "found regions": "a linear model of what is found in the scans of the regions that were drawn on others",
+    "clinical + found regions": "a linear model of these and the clinical covariates",
     "from scratch": "the same network, trained for the task without pretraining",
     "kept without pretraining": "what would be kept of the methods that know nothing of the pretrained model",
     "frozen probe": "the pretrained model unchanged, with only a linear layer trained on it",
