@@ -37,8 +37,8 @@ MAY_KNOW = {
     "finetune/report/page.py",
     "launch/cohort_table.py",
 }
-"""Where annotations are prepared, read back, and put into a batch beside its inputs; where regions are found as they were
-drawn on others (tests/unit/finding holds that nobody's own drawing has a part in it); and where this is told."""
+"""Where annotations are prepared, read back, put into a batch beside its inputs, and told; and where regions are found
+as they were drawn on others: tests/unit/finding holds that nobody's own drawing has a part in that."""
 
 
 @pytest.fixture(scope="module")
