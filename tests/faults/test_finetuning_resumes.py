@@ -175,7 +175,9 @@ def test_told_to_end_while_two_folds_pretrain_no_other_is_begun(workplace, tmp_p
     _, message = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in message
     assert sorted(path.name for path in (run / "folds").iterdir()) == ["0", "1"]
-    assert list(run.glob("folds/0/pretrained/checkpoints/step-*")), "what was learned is saved"
+    # The first may be done before the second has begun.
+    done = (run / "folds" / "0" / "pretrained" / "model").is_dir()
+    assert done or list(run.glob("folds/0/pretrained/checkpoints/step-*")), "what was learned is saved"
 
 
 @pytest.mark.parametrize(

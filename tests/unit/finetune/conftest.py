@@ -113,6 +113,7 @@ def write_cohort(
     spec = SimpleNamespace(
         images=dict,
         omics=lambda: features,
+        annotations={},
         endpoints={name: SimpleNamespace(kind=entry["kind"]) for name, entry in endpoints.items()},
     )
     schema = record_features(spec, features)

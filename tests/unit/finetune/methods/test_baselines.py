@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from finetune.evaluation.compare import averaged
-from finetune.methods.baselines import BASELINES, available, fit, out_of_fold, predict
+from finetune.methods.baselines import BASELINES, FOUND, IMAGE, available, fit, out_of_fold, predict
 from finetune.methods.image_features import ImageFeatures
 from finetune.methods.inputs import Inputs, LearnedInputs
 from finetune.splits import Fold, Folds, Records, SplitConfig, within_groups
@@ -256,7 +256,7 @@ def test_a_baseline_reads_only_what_it_may(cohort):
     truth = cohort.endpoint("dose")["value"][fold.test]
     assert np.corrcoef(with_rna, truth)[0, 1] > 0.5
     assert with_mutation.std() < 0.5 * with_rna.std()
-    assert available(cohort) == [name for name in BASELINES if name != "image"]
+    assert available(cohort) == [name for name, needs in BASELINES.items() if not {IMAGE, FOUND} & {*needs}]
     assert available(cohort, ["rna"]) == ["omics"]
     with pytest.raises(ConfigError, match="no data for the baseline 'clinical'"):
         predict("clinical", cohort, "dose", fold, inner, ["rna"])
