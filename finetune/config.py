@@ -24,6 +24,7 @@ from foundation.hub.address import pinned
 from foundation.model import model_folder
 from foundation.model.fusion.base import fusions
 from foundation.model.towers.base import towers
+from foundation.model.weight_files import file_of
 from foundation.training.optimiser import OptimiserConfig
 
 DECIDES_NOTHING = {"cohort", "out", "cache", "processes", "oracle"}
@@ -44,12 +45,25 @@ AnyFusion = fusions.configs()
 
 
 class Network(Config):
-    """A network that was not pretrained."""
+    """A network that chiasma has not pretrained; its towers may begin with weights of others."""
 
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     towers: dict[str, AnyTower] = Field(min_length=1)  # type: ignore[valid-type]
     fusion: AnyFusion  # type: ignore[valid-type]
     width: int = Field(default=128, gt=0, description="Of the fused embedding.")
+
+    def begins_with(self) -> dict[str, Path | str]:
+        """Tower to the weights of others that it begins with, of those that do."""
+        begins = {name: tower.begins_with for name, tower in self.towers.items()}
+        return {name: weights for name, weights in begins.items() if weights is not None}
+
+    def weight_files(self) -> dict[str, Path]:
+        """Tower to the file that its weights are in, of those that name one.
+
+        Raises:
+            ConfigError: There is no such file.
+        """
+        return {name: file_of(weights) for name, weights in self.begins_with().items() if isinstance(weights, Path)}
 
 
 class Pretraining(Network):
@@ -125,7 +139,7 @@ class FinetuneConfig(Config):
     seed: int = Field(default=0, ge=0)
     pretrain: Annotated[Literal["per_fold", "none"] | Place, Field(union_mode="left_to_right")] = Field(
         description="A model folder, or hf://organisation/name@revision; or per_fold, to pretrain for each fold "
-        "without its test patients; or none."
+        "without its test patients; or none, where there is something to adapt if the network's towers have `weights`."
     )
     pretraining: YamlPath | None = Field(
         default=None, description="With pretrain: per_fold, the YAML of `chiasma pretrain`."
@@ -188,9 +202,23 @@ class FinetuneConfig(Config):
             raise ValueError("`search.inner_folds` is larger than `splits.inner_folds`")
         if self.adapt.mode != "lora" and (self.search.rank or self.search.dropout):
             raise ValueError("`search.rank` and `search.dropout` need `adapt: {mode: lora}`")
-        if self.pretrain == "none" and self.adapt.mode != "scratch":
-            raise ValueError("`pretrain: none` leaves nothing to adapt: write `adapt: {mode: scratch}`")
+        if self.untrained and self.adapt.mode != "scratch":
+            raise ValueError(
+                "`pretrain: none` leaves nothing to adapt: write `adapt: {mode: scratch}`, or name the `weights` that "
+                "a tower of the network begins with"
+            )
+        if self.network is not None and not self.untrained and self.adapt.mode == "scratch":
+            [name, *_] = self.network.begins_with()
+            raise ValueError(
+                f"`adapt: {{mode: scratch}}` would not read the weights of tower '{name}': leave them out, or write "
+                "`mode: lora`, frozen or full, beside which `compare` has the network from scratch"
+            )
         return self
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the network begins with nothing but random numbers."""
+        return self.network is not None and not self.network.begins_with()
 
     def pinned(self) -> FinetuneConfig:
         """The same config, with the commit of what comes from a model hub."""
@@ -221,7 +249,7 @@ class FinetuneConfig(Config):
         others: dict[str, AdaptConfig] = {
             FROM_SCRATCH: Scratch(), FROZEN_PROBE: Frozen(), DORA: dora, ALL_WEIGHTS: Full()
         }  # fmt: skip
-        chosen = [] if self.pretrain == "none" else self.compare
+        chosen = [] if self.untrained else self.compare
         return {OURS: self.adapt, **{name: others[name] for name in chosen if others[name] != self.adapt}}
 
     def read_by_heads(self) -> list[str]:

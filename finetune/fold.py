@@ -116,7 +116,7 @@ def _said(study: Study, folder: Path, *, pretrained: bool) -> dict[str, Path]:
 
 
 def summary_of(study: Study, fold: Fold) -> str:
-    """What will be trained of the network, part by part.
+    """What towers took from weights of others, and what will be trained of the network, part by part.
 
     Raises:
         ConfigError: An adapter would be on nothing.
@@ -136,4 +136,5 @@ def summary_of(study: Study, fold: Fold) -> str:
     aligned = align(preprocessing.joined(heads_only), study.cohort).only(study.modalities)
     reading = Learning(study, model, aligned, settings, study.config.seed, heads_only).read(fold)
     heads = nn.ModuleDict({name: Head(task, reading.blocks()) for name, task in study.tasks(fold.train).items()})
-    return adapt(model, settings, heads, seed=study.config.seed, reading=reading).summary()
+    taken = [f"{name} tower: {tower.weights.summary()}" for name, tower in model.towers.items() if tower.weights]  # type: ignore[union-attr]
+    return "\n".join([*taken, adapt(model, settings, heads, seed=study.config.seed, reading=reading).summary()])

@@ -65,7 +65,7 @@ def write_results(study: Study, out: Path, seconds: float, oracle: dict[str, flo
             "inner_by_patient": study.inner_by_patient(),
         },
         "pretrain": {
-            "from": "path" if isinstance(config.pretrain, Path) else config.pretrain,
+            "from": _begins_with(config),
             "tested_though_seen": int(study.seen[study.tested].sum()),
         },
         **_finding(out),
@@ -102,6 +102,13 @@ def _finding(out: Path) -> dict[str, Any]:
         for annotation, regions in values.items()
     }
     return {"found": told} if told else {}
+
+
+def _begins_with(config: FinetuneConfig) -> str:
+    """What methods that are not from scratch begin with."""
+    if isinstance(config.pretrain, Path):
+        return "path"
+    return "weights" if config.network is not None and not config.untrained else config.pretrain
 
 
 def _of_methods(out: Path, name: str) -> list[str]:

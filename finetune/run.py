@@ -159,6 +159,7 @@ def make_study(config: FinetuneConfig) -> Study:
         cohort = FoundCohort(cohort, dict.fromkeys(config.find))
     network = config.to_be_built()
     if network is not None:
+        network.weight_files()  # refused here, before anything is written
         return Study.of(config, cohort, network.preprocessing.modalities or known, None)
     folder = config.model_folder()
     assert folder is not None
@@ -204,6 +205,8 @@ def _identity(study: Study) -> dict[str, str]:
     if (folder := config.model_folder()) is not None:
         parts["the model"] = sha256_of(folder / "model.safetensors")
         parts["the model's preprocessing"] = sha256_of(folder / PREPROCESSING_FILE)
+    for name, file in config.network.weight_files().items() if config.network else ():
+        parts[f"the weights of tower '{name}'"] = sha256_of(file)
     if config.pretraining is not None:
         parts["the pretraining"] = sha256_of(config.pretraining)
     document = config.document()

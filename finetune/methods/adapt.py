@@ -1,4 +1,4 @@
-"""Making a model ready to be adapted: a copy around its frozen tensors, LoRA on layers found by name, what is trained.
+"""Making a model ready to be adapted: a copy around its frozen tensors, LoRA on its towers, what is trained.
 
 An adapted model is a copy of the base around the same frozen tensors: it costs the memory of what is trained, the base
 stays as it was, and any number of adapters can stand on one base at once.
@@ -7,17 +7,16 @@ stays as it was, and any number of adapters can stand on one base at once.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from finetune.methods.adapted import Adapted, alike
-from finetune.methods.modes import AdaptConfig, Full, Lora, Scratch, Targets, TowerLora
+from finetune.methods.adapted import Adapted
+from finetune.methods.lora import attach
+from finetune.methods.modes import AdaptConfig, Full, Lora, Scratch, TowerLora
 from finetune.methods.reading import Reading
 from foundation.errors import ConfigError, nearest
 from foundation.model.model_folder import fingerprint
@@ -53,7 +52,7 @@ def adapt(
         model = _copy_around(model, bare)
         if isinstance(config, Lora):
             for name, settings in _settings(config, model).items():
-                _attach(name, model.towers[name], settings)
+                attach(name, model.towers[name], settings)
     for name, parameter in model.named_parameters():
         if name in bare:
             parameter.requires_grad_(True)
@@ -113,41 +112,3 @@ def _settings(config: Lora, model: MultimodalModel) -> dict[str, Lora]:
     if not settings:
         raise ConfigError("no tower is left to adapt", where="adapt.towers", fix="write `mode: frozen` for heads alone")
     return settings
-
-
-def _attach(name: str, tower: nn.Module, settings: Lora) -> None:
-    """Put adapters on the layers of a tower, in place."""
-    layers = _find_layers(name, tower, settings.targets)
-    peft = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        # As a pattern, which has to fit whole; a name in a list would also fit where it is the end of another.
-        target_modules="|".join(map(re.escape, layers)),
-        use_dora=settings.dora,
-        use_rslora=settings.rslora,
-    )
-    inject_adapter_in_model(peft, tower)
-
-
-def _find_layers(tower_name: str, tower: nn.Module, targets: Targets) -> list[str]:
-    """Names of the linear layers that targets mean.
-
-    Raises:
-        ConfigError: A target means none.
-    """
-    linear = [name for name, module in tower.named_modules() if isinstance(module, nn.Linear)]
-    wanted = linear if isinstance(targets, str) else targets
-    found = {target: [name for name in linear if f".{name}".endswith(f".{target}")] for target in wanted}
-    where = f"adapt.towers.{tower_name}"
-    if not linear:
-        raise ConfigError(f"tower '{tower_name}' has no linear layer", where=where, fix="leave it as it is: write null")
-    for target, names in found.items():
-        if not names:
-            ends = {end for name in linear for end in (name, name.rpartition(".")[2])}
-            raise ConfigError(
-                f"no linear layer of tower '{tower_name}' is called '{target}'",
-                where=f"{where}.targets",
-                fix=f"{nearest(target, ends)}; its linear layers are {', '.join(alike(linear))}",
-            )
-    return [name for name in linear if any(name in names for names in found.values())]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from finetune.methods.modes import AdaptConfig
+from finetune.methods.lora import adapted_layers, alike, merge, unsuited
+from finetune.methods.modes import AdaptConfig, Full, Scratch
 from finetune.methods.reading import Reading, ReadingConfig
 from foundation.data.batch import Batch
 from foundation.errors import CheckpointError
@@ -33,12 +31,14 @@ class Part:
         trained: Parameters that are.
         total: Parameters there are, added ones included.
         layers: Layers that have an adapter, alike ones as one name with ``*`` for their number, to how many.
+        unsuited: Convolutions that LoRA does not fit, where others have an adapter; likewise.
     """
 
     name: str
     trained: int
     total: int
     layers: dict[str, int]
+    unsuited: dict[str, int]
 
 
 class Adapted(nn.Module):
@@ -97,14 +97,15 @@ class Adapted(nn.Module):
     def train(self, mode: bool = True) -> Adapted:
         """Training or evaluation; what is not trained stays in evaluation.
 
-        A part without trained parameters has no use for dropout, and a frozen norm must not follow its batches.
+        A part without trained parameters has no use for dropout. Statistics of batches move only where all weights
+        are trained: a model whose own ones are frozen would otherwise be another one before its first step.
         """
         super().train(mode)
         parts = [*self.model.towers.children(), self.model.projections, self.model.fusion]
         norms = [module for module in self.model.modules() if hasattr(module, "running_mean")]
-        for module in parts + norms:
-            if not count_parameters(module)["trainable"]:
-                module.eval()
+        idle = [module for module in parts + norms if not count_parameters(module)["trainable"]]
+        for module in idle if isinstance(self.config, Full | Scratch) else idle + norms:
+            module.eval()
         return self
 
     def state(self) -> dict[str, Tensor]:
@@ -139,10 +140,7 @@ class Adapted(nn.Module):
         """A plain model that embeds as this one does: adapters are added into copies of their layers."""
         model = copy.deepcopy(self.model)
         for tower in model.towers.children():
-            for name, layer in _adapted_layers(tower):
-                layer.merge(safe_merge=True)
-                tower.set_submodule(name, layer.get_base_layer())
-            vars(tower).pop("peft_config", None)
+            merge(tower)
         return model.requires_grad_(True).eval()
 
     def parts(self) -> list[Part]:
@@ -161,21 +159,15 @@ class Adapted(nn.Module):
         return "\n".join(lines)
 
 
-def _adapted_layers(tower: nn.Module) -> list[tuple[str, LoraLayer]]:
-    return [(name, module) for name, module in tower.named_modules() if isinstance(module, LoraLayer)]
-
-
-def alike(names: Iterable[str]) -> Counter[str]:
-    """Names with ``*`` in place of their numbers, to how many are alike: ``blocks.*.up``."""
-    return Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names)
-
-
 def _part(name: str, module: nn.Module) -> Part:
     counts = count_parameters(module)
-    layers = alike(layer for layer, _ in _adapted_layers(module))
-    return Part(name, counts["trainable"], counts["total"], dict(layers))
+    layers = alike(layer for layer, _ in adapted_layers(module))
+    return Part(name, counts["trainable"], counts["total"], dict(layers), dict(alike(unsuited(module))))
 
 
 def _rows(part: Part) -> list[tuple[str, str, str]]:
-    rows = [(part.name, f"{part.trained:,}", f"{part.total:,}")]
-    return rows + [(f"  LoRA on {name}" + f" ({count})" * (count > 1), "", "") for name, count in part.layers.items()]
+    told = {"LoRA on": part.layers, "left as it is, LoRA does not fit:": part.unsuited}
+    lines = [
+        f"  {what} {name}" + f" ({count})" * (count > 1) for what, of in told.items() for name, count in of.items()
+    ]
+    return [(part.name, f"{part.trained:,}", f"{part.total:,}"), *((line, "", "") for line in lines)]

@@ -38,15 +38,21 @@ class Lora(Config):
     alpha: float = Field(default=16, gt=0, description="What is added is scaled by alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Of what goes into the added matrices.")
     targets: Targets = Field(
-        default="all-linear", description="Linear layers by name, or by the end of it: qkv, attention.query."
+        default="all-linear",
+        description="Layers by name, or by the end of it: qkv, attention.query, conv_pw. all-linear: every linear "
+        "layer; of a network whose blocks have none, its convolutions too.",
     )
-    dora: bool = Field(default=False, description="Learn the length of each row of a matrix apart from its direction.")
+    dora: bool = Field(
+        default=False,
+        description="Learn the length of each row of a matrix, or of each kernel, apart from its direction.",
+    )
     rslora: bool = Field(default=False, description="Scale by alpha / √rank, so that high ranks learn as fast.")
     towers: dict[str, TowerLora | None] = Field(
         default={}, description="Tower to what is different there; null leaves a tower as it is."
     )
     train: list[Bare] = Field(
-        default=["projections"], description="What is trained as it is; norms are those of adapted towers."
+        default=["projections"],
+        description="What is trained as it is; norms are those of adapted towers, whose statistics of batches stay.",
     )
 
 

@@ -20,6 +20,7 @@ FILE = "report.html"
 
 PRETRAINED = {
     "none": "none: the network starts from random weights",
+    "weights": "none by chiasma: towers begin with weights of others, named in the settings below",
     "per_fold": "one for each fold, pretrained without its test patients",
     "path": "a model folder, named in the settings below",
 }

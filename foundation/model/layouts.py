@@ -14,6 +14,7 @@ import torch
 from torch import Size, Tensor
 
 from foundation.errors import CheckpointError
+from foundation.model.efficientnet_names import NAME, in_names_of_timm
 
 Positions = Mapping[str, tuple[int, tuple[int, ...]]]
 """Name of each position embedding to its number of leading tokens and its grid."""
@@ -124,9 +125,12 @@ OF_MONAI = {"patch_embedding.patch_embeddings.weight", "blocks.0.attn.qkv.weight
 def in_names_of(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a file under the names of a tower, still with the file's prefix; and the layouts that it was in.
 
-    A tower that is no vision transformer, or a file that is in its names already, is left as it is.
+    A tower that is neither a vision transformer nor an EfficientNet, or a file that is in its names already, is left as
+    it is.
     """
     renamed, layouts = dict(found), []
+    if of_efficientnet := in_names_of_timm(own, found):
+        return of_efficientnet, [NAME]
     if not _is_vit(own):
         return renamed, layouts
     for layout in (*TO_TIMM, *(TO_MONAI if own.keys() >= OF_MONAI else ())):

@@ -78,10 +78,11 @@ def test_glioma_masks_overlap_what_is_bright_on_flair(glioma):
 
 @pytest.fixture(scope="module")
 def slices(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedCohort:
-    """configs/cohorts/brain-t1gd.yaml."""
+    """configs/cohorts/brain-t1gd.yaml, with pixels as they are in the files."""
     out = tmp_path_factory.mktemp("slices") / "out"
     config, root = CONFIGS / "brain-t1gd.yaml", real_data / "brain_t1gd"
-    prepare(config, out=out, root=root, workers=2, progress=Silent())
+    as_they_are = [f"modalities.mri.{change}" for change in ("size=[128, 128]", "stretch=[]", "orientation=native")]
+    prepare(config, out=out, root=root, workers=2, overrides=as_they_are, progress=Silent())
     return PreparedCohort(out)
 
 
@@ -108,7 +109,7 @@ def test_boxes_enclose_bright_tissue_and_lie_where_the_file_has_them(slices, rea
     table = pd.read_csv(real_data / "brain_t1gd" / "slices.tsv", sep="\t").set_index("slice")
     brighter = []
     for row in range(0, len(slices), 5):
-        [box], [image] = slices.annotation("tumour", row).regions, slices.voxels("t1gd", row)
+        [box], [image] = slices.annotation("tumour", row).regions, slices.voxels("mri", row)
         brighter.append(image[box].mean() > image[image > 0].mean())
         x, y, width, height = table.loc[slices.patients[row], ["box_x", "box_y", "box_w", "box_h"]].to_numpy() * 128
         with Image.open(real_data / "brain_t1gd" / "slices" / f"{slices.patients[row]}.png") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
@@ -58,6 +59,12 @@ class TowerConfig(Config):
     def part(self) -> str:
         """Name of the tower's kind in the registry."""
         return getattr(self, towers.tag)
+
+    @property
+    def begins_with(self) -> Path | str | None:
+        """Weights of others, as the config names them; None where initial weights are random."""
+        weights = getattr(self, "weights", "none")
+        return None if weights == "none" else weights
 
     def pinned(self) -> Self:
         """The same config, with the commit of weights that come from a model hub."""

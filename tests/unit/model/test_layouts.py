@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import transformers
+from monai.networks.nets.efficientnet import EfficientNetBN
 from monai.networks.nets.masked_autoencoder_vit import MaskedAutoEncoderViT
 from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unetr import UNETR
@@ -119,6 +120,47 @@ def test_the_encoder_of_hugging_faces_mae(tmp_path: Path) -> None:
     assert all(name.startswith("decoder.") for name in tower.weights.unused)
     query = net.vit.layers[1].attention.q_proj.weight
     assert torch.equal(tower.net.blocks[1].attn.qkv.weight[:WIDTH], query)
+
+
+def efficientnet() -> Any:
+    """MONAI's, every number and every statistic a random one."""
+    net = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=3, num_classes=5)
+    generator = torch.Generator().manual_seed(1)
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor += 0.2 * torch.rand(tensor.shape, generator=generator) * (0.2 if tensor.ndim > 1 else 1)
+    return net.eval()
+
+
+@pytest.mark.parametrize("numbered_through", [True, False], ids=["EfficientNet-PyTorch", "MONAI"])
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_an_efficientnet_in_other_names(tmp_path: Path, numbered_through: bool, prefix: str) -> None:
+    net, x = efficientnet(), image(3, 64, 64)
+    state = net.state_dict()
+    if numbered_through:
+        places = list(dict.fromkeys(".".join(name.split(".")[:3]) for name in state if name.startswith("_blocks.")))
+        for number, place in enumerate(places):
+            for name in [name for name in state if name.startswith(f"{place}.")]:
+                state[f"_blocks.{number}!{name[len(place) :]}"] = state.pop(name)
+        state = {name.replace("!", ""): tensor for name, tensor in state.items()}
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "w.pth")
+    tower = ViT2D(ViT2DConfig(model="tf_efficientnet_b0", weights=tmp_path / "w.pth"), 3, (64, 64)).eval()
+    report = tower.weights
+    assert report is not None and report.layouts == ["EfficientNet-PyTorch"]
+    assert not report.missing and not report.unfit and not report.reshaped
+    assert report.unused == ["classifier.bias", "classifier.weight"]
+    seen: list[Tensor] = []
+    net._avg_pooling.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        net(x)
+    [expected] = seen
+    torch.testing.assert_close(tokens(tower, x), expected.flatten(2).transpose(1, 2), rtol=1e-3, atol=1e-4)
+
+
+def test_an_efficientnet_of_another_depth_is_refused(tmp_path: Path) -> None:
+    torch.save(efficientnet().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="of the tower is in it"):
+        ViT2D(ViT2DConfig(model="tf_efficientnet_b1", weights=tmp_path / "w.pth"), 3, (64, 64))
 
 
 def meta_dinov2(chunked: bool) -> tuple[dict[str, Tensor], VisionTransformer]:
