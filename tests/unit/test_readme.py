@@ -147,6 +147,12 @@ def test_every_yaml_is_valid(tmp_path):
 
     # What tells a document of each kind from others, and the class of it.
     kinds = {"design": None, "patients": CohortSpec, "towers": Network, "tasks": FinetuneConfig, "annotations": None}
+    kinds["network"] = FinetuneConfig
+    # What a page leaves out that shows a part.
+    rest = {
+        "towers": ["fusion={fusion: gated_mean}"],
+        "network": ["cohort=cohort", "out=run", "tasks=[{task: subtype, endpoint: subtype}]"],
+    }
     seen = set()
     for position, text in enumerate(blocks("yaml", *(page for page in PAGES if page != PART))):
         document = yaml.safe_load(text)
@@ -159,8 +165,7 @@ def test_every_yaml_is_valid(tmp_path):
         path = tmp_path / (ABOUT if key == "design" else f"{position}.yaml")
         path.write_text(text)
         if kind := kinds[key]:
-            # Of a network the page shows the towers alone.
-            read = load_config(kind, path, ["fusion={fusion: gated_mean}"] if kind is Network else [])
+            read = load_config(kind, path, rest.get(key, []))
             assert set(document) <= read.model_fields_set
         else:
             assert read_about(tmp_path).keys() == document.keys()
@@ -169,7 +174,9 @@ def test_every_yaml_is_valid(tmp_path):
 
 @pytest.mark.parametrize("page", [README, DOCS / "finetuning.md"], ids=lambda page: page.name)
 def test_tasks_fit_the_cohort_of_the_pages(page):
-    (cohort, *_), (run,) = ([yaml.safe_load(text) for text in blocks("yaml", of)] for of in (DOCS / "cohorts.md", page))
+    (cohort, *_), (run, *_) = (
+        [yaml.safe_load(text) for text in blocks("yaml", of)] for of in (DOCS / "cohorts.md", page)
+    )
     assert {task["endpoint"]: task["task"] for task in run["tasks"]} == {
         name: endpoint["kind"] for name, endpoint in cohort["endpoints"].items()
     }
